@@ -1,0 +1,1 @@
+"""Pure tensor mathematics of attention, knowing no model."""

@@ -1,0 +1,40 @@
+"""Mistakes a user can make, as one family of exceptions that the command line prints without a traceback."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(ValueError):
+    """Something the user gave cannot be used: the message says what was given, what is allowed and what to do."""
+
+
+class TaskError(UserError):
+    """A task, its template, its answer words or its rows cannot be used."""
+
+
+class ModelError(UserError):
+    """A model cannot be found, loaded safely, or probed rightly."""
+
+
+class ProtocolError(UserError):
+    """Settings would break a protocol that the results stand for (one epoch, prompt order, batch size 1, ...)."""
+
+
+class OutputError(UserError):
+    """Results cannot be written where the user wants them."""
+
+
+class NumericalError(UserError):
+    """A model produced NaN or infinite numbers, so that nothing measured after would mean anything."""
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """The end of an error message about an unknown name: the nearest valid name, then all valid names.
+
+    >>> did_you_mean("sst-2", ["mr", "sst2", "sst5"])
+    "Did you mean 'sst2'? Known: mr, sst2, sst5."
+    """
+    names = sorted(known)
+    close = get_close_matches(given, names, n=1, cutoff=0.5)
+    question = f"Did you mean {close[0]!r}? " if close else ""
+    return f"{question}Known: {', '.join(names)}."

@@ -1,0 +1,1 @@
+"""How alike in-context learning and fine-tuning are: functions below, torchmetrics classes above."""

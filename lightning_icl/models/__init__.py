@@ -1,0 +1,1 @@
+"""The model under study: loading, capture, and the key/value parameters."""

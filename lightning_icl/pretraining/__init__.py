@@ -1,0 +1,1 @@
+"""Language-model training from scratch, which made the built-in model."""

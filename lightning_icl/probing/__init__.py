@@ -1,0 +1,1 @@
+"""The probe and the restricted fine-tuning."""

@@ -1,0 +1,105 @@
+"""What flows between the rooms of the program: demonstrations, conditions, overlays and observations.
+
+Only data lives here: no model, no metric, no file format. The quantities are those of Dai et al. (arXiv 2212.10559),
+section 4; letters in docstrings follow the paper.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demonstrations:
+    """The examples in the prompt: one immutable set that in-context learning and fine-tuning both use."""
+
+    indices: tuple[int, ...]
+    """Row numbers in the training split as it stands on disk (before the shuffle), in prompt order."""
+    labels: tuple[int, ...]
+    """Label number of each example."""
+    examples: tuple[tuple[int, ...], ...]
+    """Token ids of each example (prompt and answer), without BOS and SEP."""
+    bos: tuple[int, ...]
+    """Token ids that begin every input: the tokenizer's BOS, or nothing where it has none."""
+    sep: tuple[int, ...]
+    """Token ids that close each demonstration in the prompt."""
+    requested: int
+    """How many demonstrations were asked for; fewer may fit the context."""
+    seed: int
+    """Seed of the shuffle of the training split."""
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    @cached_property
+    def prefix_token_ids(self) -> tuple[int, ...]:
+        """`BOS ex_1 SEP … ex_K SEP`, the tokens before the query in an in-context input."""
+        ids = list(self.bos)
+        for example in self.examples:
+            ids += [*example, *self.sep]
+        return tuple(ids)
+
+    @cached_property
+    def token_example(self) -> tuple[int, ...]:
+        """For each prefix token the number of its demonstration, or -1 for BOS and SEP."""
+        numbers = [-1] * len(self.bos)
+        for number, example in enumerate(self.examples):
+            numbers += [number] * len(example) + [-1] * len(self.sep)
+        return tuple(numbers)
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 over rows and tokens in order: equal hashes mean that two runs used the same prompt."""
+        content = repr((self.indices, self.labels, self.prefix_token_ids))
+        return hashlib.sha256(content.encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class KVOverlay:
+    """Fine-tuned key/value parameters, to be laid over a model (never a second full model).
+
+    `tensors` holds only what training changed, float32, under `<parameter name>` for whole parameters and under
+    `<parameter name>::kv` for the key/value rows of a fused query-key-value parameter.
+    """
+
+    tensors: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """One way of looking at the same query: some tokens before it, and some weights laid over the model.
+
+    Zero-shot is `(BOS, None)`, in-context learning `(BOS and demonstrations, None)`, fine-tuning `(BOS, overlay)`.
+    """
+
+    name: str
+    prefix_token_ids: tuple[int, ...]
+    overlay: KVOverlay | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """What one condition shows for a batch of queries, at the probe token t of each (definitions, section 3).
+
+    All tensors are float32. `own` tokens are those of the query itself, up to and including t; BOS and the
+    demonstrations belong to the prefix, so that every condition has the same own tokens.
+    """
+
+    answer_scores: Float[Tensor, "batch answer"]
+    """Mean log-probability of each answer's tokens after the prompt."""
+    attention_output: Float[Tensor, "batch layer width"]
+    """h[l]: output of the attention layer after its output projection, before the residual is added."""
+    own_scores: Float[Tensor, "batch layer head token"]
+    """a[l, h]: scores before softmax from t to the query's own tokens, scaled; 0 beyond `own_lengths`."""
+    own_lengths: Int[Tensor, "batch"]
+    """How many own tokens each query has."""
+    query: Float[Tensor, "batch layer query_width"]
+    """q[l]: the query vector at t, heads concatenated, before rotary embedding, after query normalisation."""
+    prefix_scores: Float[Tensor, "batch layer prefix"]
+    """c[l]: scores before softmax from t to the prefix tokens, summed over heads."""
+    prefix_visible: Bool[Tensor, "batch layer prefix"] | None = None
+    """Which prefix tokens a sliding window leaves in reach; None where all are."""
