@@ -35,9 +35,7 @@ def fill_template(template: str, row: Mapping[str, object]) -> str:
     def text_of(match: re.Match[str]) -> str:
         name = match.group(1)
         if name not in row or row[name] is None:
-            raise TaskError(
-                f"The template needs the field {name!r}, which the row lacks. {did_you_mean(name, row)}"
-            )
+            raise TaskError(f"The template needs the field {name!r}, which the row lacks. {did_you_mean(name, row)}")
         return re.sub(r"\s*[\r\n]+\s*", " ", str(row[name]))
 
     return _FIELD.sub(text_of, template)
@@ -87,9 +85,7 @@ class Task:
         if variant is None:
             return next(iter(self.templates.values()))
         if variant not in self.templates:
-            raise TaskError(
-                f"Task {self.name!r} has no template {variant!r}. {did_you_mean(variant, self.templates)}"
-            )
+            raise TaskError(f"Task {self.name!r} has no template {variant!r}. {did_you_mean(variant, self.templates)}")
         return self.templates[variant]
 
     def prompt(self, row: Mapping[str, object], variant: str | None = None) -> str:
