@@ -1,0 +1,87 @@
+"""Attention that also returns the log-sum-exp of its scores: fused kernels where they exist, matrix products elsewhere.
+
+`scaled_dot_product_attention` keeps the log-sum-exp to itself; the kernels below it return it.
+"""
+
+import math
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+# Below this many keys the two small matrix products cost less than a kernel's set-up.
+_FEW_KEYS = 8
+
+
+def attention_with_lse(
+    query: Float[Tensor, "batch head token width"],
+    key: Float[Tensor, "batch head key width"],
+    value: Float[Tensor, "batch head key width"],
+    *,
+    scaling: float,
+    causal: bool,
+) -> tuple[Float[Tensor, "batch head token width"], Float[Tensor, "batch head token"]]:
+    """`softmax(scaling * query key^T) value` and the log-sum-exp of the scores, by the fastest kernel that serves.
+
+    Args:
+        query, key, value: heads already matched.
+        scaling: factor on the scores.
+        causal: token i sees keys 0..i only; needs as many tokens as keys.
+    """
+    if not causal and key.shape[2] <= _FEW_KEYS:
+        return masked_attention_with_lse(query, key, value, scaling=scaling)
+    if query.device.type == "cpu":
+        return _cpu_flash(query, key, value, 0.0, causal, scale=scaling)
+    if query.device.type == "cuda":
+        return _cuda_fused(query, key, value, scaling, causal)
+    visible = None
+    if causal:
+        visible = torch.ones(1, 1, query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
+    return masked_attention_with_lse(query, key, value, scaling=scaling, visible=visible)
+
+
+def _cpu_flash(
+    query: Tensor, key: Tensor, value: Tensor, dropout: float, causal: bool, scale: float
+) -> tuple[Tensor, Tensor]:
+    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, dropout, causal, scale=scale)
+
+
+def _cuda_fused(query: Tensor, key: Tensor, value: Tensor, scaling: float, causal: bool) -> tuple[Tensor, Tensor]:
+    """Flash attention in half precision, the memory-efficient kernel in float32 or for odd head widths."""
+    tokens = query.shape[2]
+    if query.dtype in (torch.float16, torch.bfloat16) and query.shape[3] % 8 == 0 and query.shape[3] <= 256:
+        out, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention(
+            query, key, value, 0.0, causal, False, scale=scaling
+        )
+    else:
+        out, lse, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(
+            query, key, value, None, True, 0.0, causal, scale=scaling
+        )
+    return out, lse[..., :tokens]  # kernels pad the log-sum-exp to whole blocks
+
+
+def masked_attention_with_lse(
+    query: Float[Tensor, "batch head token width"],
+    key: Float[Tensor, "batch head key width"],
+    value: Float[Tensor, "batch head key width"],
+    *,
+    scaling: float,
+    softcap: float | None = None,
+    visible: Bool[Tensor, "#batch #head token key"] | None = None,
+    bias: Float[Tensor, "#batch head #token key"] | None = None,
+) -> tuple[Float[Tensor, "batch head token width"], Float[Tensor, "batch head token"]]:
+    """The same by plain matrix products, with what fused kernels refuse: soft cap, bias and any mask.
+
+    Scores are soft-capped first, then biased, then masked. Softmax runs in float32 or better. A token that sees
+    no key at all gets output 0 and log-sum-exp -inf, which `join_attention` gives no weight.
+    """
+    scores = (query @ key.mT).to(torch.promote_types(query.dtype, torch.float32)) * scaling
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    if bias is not None:
+        scores = scores + bias
+    if visible is not None:
+        scores = scores.masked_fill(~visible, -math.inf)
+    lse = torch.logsumexp(scores, dim=-1)
+    weights = torch.exp(scores - lse.unsqueeze(-1).nan_to_num(neginf=0.0))
+    return weights.to(value.dtype) @ value, lse

@@ -1,0 +1,158 @@
+"""Attention over a shared prefix and a query's own tokens, computed apart and joined exactly.
+
+The prefix's keys and values are stored once, at batch size 1: the queries of a whole batch meet them as one long
+sequence. Axes: B batch, H query heads, K key/value heads, T own tokens, P prefix tokens, D head width.
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from lightning_icl.attention.kernels import attention_with_lse, masked_attention_with_lse
+
+# Query rows of one masked call are cut so that its score matrix stays below this many numbers (64 MB in float32).
+_MASKED_SCORES = 1 << 24
+
+
+def join_attention(
+    own: Float[Tensor, "batch head token width"],
+    own_lse: Float[Tensor, "batch head token"],
+    prefix: Float[Tensor, "batch head token width"],
+    prefix_lse: Float[Tensor, "batch head token"],
+) -> Float[Tensor, "batch head token width"]:
+    """Attention over own and prefix tokens together, from the two apart.
+
+    Softmax over a union is the two softmaxes weighted by their partition sums, so the result is exact.
+
+    Args:
+        own: output of attention to the own tokens.
+        own_lse: log-sum-exp of the scores of the own tokens.
+        prefix: output of attention to the prefix tokens.
+        prefix_lse: log-sum-exp of the scores of the prefix tokens; -inf where none is visible.
+
+    Returns:
+        The joint output, in the dtype of `own`.
+    """
+    prefix_share = torch.sigmoid(prefix_lse - own_lse).unsqueeze(-1).to(own.dtype)
+    return torch.lerp(own, prefix, prefix_share)
+
+
+def repeat_heads(
+    states: Float[Tensor, "batch kv_head token width"], heads: int
+) -> Float[Tensor, "batch head token width"]:
+    """Keys or values with every key/value head repeated for its group of query heads."""
+    groups = heads // states.shape[1]
+    return states if groups == 1 else states.repeat_interleave(groups, dim=1)
+
+
+def own_attention(
+    query: Float[Tensor, "batch head token width"],
+    key: Float[Tensor, "batch kv_head token width"],
+    value: Float[Tensor, "batch kv_head token width"],
+    *,
+    scaling: float,
+    softcap: float | None = None,
+    visible: Bool[Tensor, "#batch token token"] | None = None,
+    bias: Float[Tensor, "#batch head token token"] | None = None,
+) -> tuple[Float[Tensor, "batch head token width"], Float[Tensor, "batch head token"]]:
+    """Causal attention of each query prompt to itself, and its log-sum-exp.
+
+    Args:
+        query: after rotary embedding.
+        key: after rotary embedding, head groups not yet repeated.
+        value: head groups not yet repeated.
+        scaling: factor on the scores.
+        softcap: scores become `softcap * tanh(scores / softcap)`.
+        visible: which key each query sees, where that is less than plain causality allows (window, branches).
+        bias: added to the scaled scores (ALiBi).
+    """
+    key, value = repeat_heads(key, query.shape[1]), repeat_heads(value, query.shape[1])
+    if softcap is None and visible is None and bias is None:
+        return attention_with_lse(query, key, value, scaling=scaling, causal=True)
+    if visible is None:
+        tokens = query.shape[2]
+        visible = torch.ones(1, tokens, tokens, dtype=torch.bool, device=query.device).tril()
+    return masked_attention_with_lse(
+        query, key, value, scaling=scaling, softcap=softcap, visible=visible.unsqueeze(1), bias=bias
+    )
+
+
+def prefix_attention(
+    query: Float[Tensor, "batch head token width"],
+    key: Float[Tensor, "1 kv_head prefix width"],
+    value: Float[Tensor, "1 kv_head prefix width"],
+    *,
+    scaling: float,
+    softcap: float | None = None,
+    window: int | None = None,
+    positions: Int[Tensor, "batch token"] | None = None,
+    slopes: Float[Tensor, " head"] | None = None,
+) -> tuple[Float[Tensor, "batch head token width"], Float[Tensor, "batch head token"]]:
+    """Attention of a whole batch of queries to one shared prefix, and its log-sum-exp.
+
+    The heads of a group share their keys, so they join the sequence axis: nothing is expanded.
+
+    Args:
+        query: after rotary embedding at positions that follow the prefix.
+        key: the prefix's keys, stored once.
+        value: the prefix's values, stored once.
+        scaling: factor on the scores.
+        softcap: scores become `softcap * tanh(scores / softcap)`.
+        window: a query at absolute position i sees prefix position j only if `i - j < window`.
+        positions: absolute position of each query token; needed with `window`.
+        slopes: ALiBi slope of each head; slope times key position is added to the scaled scores.
+    """
+    batch, heads, tokens, width = query.shape
+    kv_heads = key.shape[1]
+    groups = heads // kv_heads
+    rows = query.unflatten(1, (kv_heads, groups)).permute(1, 2, 0, 3, 4).reshape(1, kv_heads, -1, width)
+    if softcap is None and window is None and slopes is None:
+        out, lse = attention_with_lse(rows, key, value, scaling=scaling, causal=False)
+    else:
+        out, lse = _masked_prefix_attention(
+            rows,
+            key,
+            value,
+            scaling=scaling,
+            softcap=softcap,
+            window=window,
+            positions=None if positions is None else positions.reshape(1, -1).expand(groups, -1).reshape(-1),
+            slopes=None if slopes is None else _row_slopes(slopes, kv_heads, batch * tokens),
+        )
+    out = out.reshape(kv_heads, groups, batch, tokens, width).permute(2, 0, 1, 3, 4).flatten(1, 2)
+    lse = lse.reshape(kv_heads, groups, batch, tokens).permute(2, 0, 1, 3).flatten(1, 2)
+    return out, lse
+
+
+def _row_slopes(slopes: Tensor, kv_heads: int, queries: int) -> Tensor:
+    """The slope of every row of the long sequence, (K, groups x queries)."""
+    return slopes.reshape(kv_heads, -1, 1).expand(-1, -1, queries).flatten(1)
+
+
+def _masked_prefix_attention(
+    rows: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    scaling: float,
+    softcap: float | None,
+    window: int | None,
+    positions: Tensor | None,
+    slopes: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """The long sequence against the prefix, in pieces whose score matrix stays small."""
+    prefix_positions = torch.arange(key.shape[2], device=rows.device)
+    step = max(1, _MASKED_SCORES // (key.shape[1] * key.shape[2]))
+    outs, lses = [], []
+    for start in range(0, rows.shape[2], step):
+        piece = slice(start, start + step)
+        visible = None
+        if window is not None and positions is not None:
+            visible = (positions[piece, None] - prefix_positions < window)[None, None]
+        bias = None if slopes is None else slopes[None, :, piece, None] * prefix_positions
+        out, lse = masked_attention_with_lse(
+            rows[:, :, piece], key, value, scaling=scaling, softcap=softcap, visible=visible, bias=bias
+        )
+        outs.append(out)
+        lses.append(lse)
+    return torch.cat(outs, dim=2), torch.cat(lses, dim=2)
