@@ -6,9 +6,11 @@ section 4; letters in docstrings follow the paper.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import Any
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -59,6 +61,51 @@ class Demonstrations:
 
 
 @dataclass(frozen=True, kw_only=True)
+class QueryBatch:
+    """Queries side by side, right-padded, without BOS and demonstrations: the same tokens serve every condition.
+
+    A row is `prompt`, or `prompt branch_1 … branch_C` where answers have more tokens than the prompt's last logit can
+    score. A branch sees the prompt and itself, never another branch, and its positions continue the prompt's.
+    """
+
+    query_ids: Int[Tensor, "batch"]
+    """Row number of each query in its data file."""
+    gold: Int[Tensor, "batch"]
+    """Label number of each query."""
+    token_ids: Int[Tensor, "batch token"]
+    """Own tokens, padded at the right with token 0."""
+    positions: Int[Tensor, "batch token"]
+    """Position of each token, counted from the first own token."""
+    branches: Int[Tensor, "batch token"] | None
+    """0 for prompt tokens, 1, 2, … for the tokens of each branch; None where there are no branches."""
+    probe_index: Int[Tensor, "batch"]
+    """Index of the probe token t in the row; the own tokens 0..t are those of the query."""
+    logit_rows: Int[Tensor, "logit"]
+    """Row of each position whose logits are needed."""
+    logit_tokens: Int[Tensor, "logit"]
+    """Index in its row of each position whose logits are needed."""
+    scored_logits: Int[Tensor, "scored"]
+    """For each answer token, which of the logits above predicts it."""
+    scored_ids: Int[Tensor, "scored"]
+    """Each answer token."""
+    scored_rows: Int[Tensor, "scored"]
+    """The query each answer token belongs to."""
+    scored_answers: Int[Tensor, "scored"]
+    """The answer (label number) each answer token belongs to."""
+    answers: int
+    """How many answers there are."""
+
+    def to(self, device: torch.device | str) -> "QueryBatch":
+        """The same batch on a device."""
+        moved: dict[str, Any] = {
+            field.name: value.to(device, non_blocking=True)
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True, kw_only=True)
 class KVOverlay:
     """Fine-tuned key/value parameters, to be laid over a model (never a second full model).
 
@@ -67,6 +114,15 @@ class KVOverlay:
     """
 
     tensors: Mapping[str, Tensor]
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 over names and bits: equal on processes that took the same steps."""
+        digest = hashlib.sha256()
+        for name in sorted(self.tensors):
+            digest.update(name.encode())
+            digest.update(self.tensors[name].detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)

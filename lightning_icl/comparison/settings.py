@@ -1,0 +1,93 @@
+"""What a user can set about a comparison: the flags of the command line and the keys of its YAML files.
+
+Light on purpose: `--help` reads this file and must answer at once.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from lightning_icl.errors import UserError
+
+Table = Literal["accuracy", "rec2ftp", "simaou", "simam", "kendall"]
+
+PRECISIONS = ("32-true", "bf16-true", "16-true", "bf16-mixed", "64-true")
+ALIASES: Mapping[str, str] = {"32": "32-true", "bf16": "bf16-true", "16": "16-true", "64": "64-true"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareSettings:
+    """Zero-shot, in-context and fine-tuned, side by side."""
+
+    model: str = "builtin"
+    """The model under study: `builtin`, a hub name, a folder, or `random:NAME` for fresh weights."""
+    task: str = "builtin"
+    """What is asked: task names with commas between them, `builtin`, `paper`, or a YAML file of your own."""
+    data: str | None = None
+    """Folder with TASK/{train,validation}.{jsonl,csv,parquet}; without it rows come from the task's own source."""
+    shots: int = 32
+    """Demonstrations asked for; where the context holds fewer, the number used is reported."""
+    seed: int | Literal["published"] = 1
+    """Seed of the shuffle that picks the demonstrations; `published` takes the paper's for its tasks and models."""
+    lr: float | Literal["published"] | None = None
+    """Learning rate of fine-tuning; without it the paper's rate for its tasks, else the task's own."""
+    limit: int | None = None
+    """Number of queries, the first of the fixed shuffle; without it at most 2,000."""
+    template: str | None = None
+    """Variant of the prompt template, such as `program` or `paper`; without it the task's default."""
+    probe_token: Literal["prompt", "answer"] = "prompt"
+    """The token looked at: the prompt's last, or the first answer word put behind it as the paper's program does."""
+    separator: Literal["eos", "newline"] = "eos"
+    """What closes each demonstration in the prompt."""
+    precision: str = "32-true"
+    """Number type of model and Trainer: 32-true, bf16-true, 16-true, bf16-mixed or 64-true (32, bf16, 16, 64)."""
+    batch_tokens: int = 2048
+    """Tokens in a batch of queries, padding counted; raise it on a GPU, lower it when memory is short."""
+    devices: int | str = 1
+    """Devices on each machine, as in Lightning's Trainer."""
+    num_nodes: int = 1
+    """Machines, as in Lightning's Trainer."""
+    strategy: str = "auto"
+    """How devices work together, as in Lightning's Trainer."""
+    accelerator: str = "auto"
+    """Kind of device, as in Lightning's Trainer."""
+    out: str | None = None
+    """Folder for the run, one folder inside it for each task; without it runs/MODEL-DATE-TIME."""
+    overwrite: bool = False
+    """Replace a run that the output folder already holds."""
+    tables: list[Table] = field(default_factory=lambda: ["accuracy", "rec2ftp", "simaou", "simam", "kendall"])
+    """Which of the paper's tables the printed summary shows."""
+    show_prompt: bool = False
+    """Print the first zero-shot and in-context inputs token by token, and stop."""
+    allow_pickle: bool = False
+    """Read weights from pickle files where a model has no safetensors; they can run code."""
+    trust_remote_code: bool = False
+    """Let a model's own code from the hub run."""
+
+    def __post_init__(self) -> None:
+        """Check what can be checked alone.
+
+        Raises:
+            UserError: a number out of range, or an unknown precision.
+        """
+        for name in ("shots", "limit", "batch_tokens", "num_nodes"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"--{name.replace('_', '-')} {value}: it must be at least 1.")
+        if isinstance(self.lr, float) and not 0 < self.lr < float("inf"):
+            raise UserError(f"--lr {self.lr}: the learning rate must be a positive number.")
+        if ALIASES.get(self.precision, self.precision) not in PRECISIONS:
+            raise UserError(f"--precision {self.precision!r}: choose one of {', '.join(PRECISIONS)}.")
+
+    @property
+    def trainer_precision(self) -> str:
+        """The precision in Lightning's words."""
+        return ALIASES.get(self.precision, self.precision)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidateSettings(CompareSettings):
+    """Probe zero-shot and in-context learning, and a fine-tuning made before."""
+
+    overlay: str | None = None
+    """Folder of a `fit` run of the same model, tasks and demonstrations; without it no fine-tuning is compared."""

@@ -1,0 +1,1 @@
+"""From rows to token batches: encoding, demonstrations, queries, and the LightningDataModule over them."""

@@ -1,0 +1,151 @@
+"""The LightningDataModule: demonstrations for `Trainer.fit`, query batches for `Trainer.validate`.
+
+Queries are divided among processes without padding or repetition; demonstrations are not divided at all, because
+every process takes the same fine-tuning steps.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from lightning_icl.data.demonstrations import Example, choose_demonstrations
+from lightning_icl.data.encoding import Separator, bos_ids, encode, encode_answer, encode_answers, separator_ids
+from lightning_icl.data.queries import ProbeToken, Query, budget_batches, collate
+from lightning_icl.errors import TaskError
+from lightning_icl.records import QueryBatch
+from lightning_icl.tasks.rows import Row, TaskRows, load_rows, query_order, shuffled_train
+from lightning_icl.tasks.task import Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class DemonstrationSteps(Dataset[Tensor]):
+    """The fine-tuning examples `BOS ex_i` in prompt order."""
+
+    def __init__(self, bos: Sequence[int], examples: Sequence[Sequence[int]]) -> None:
+        self._rows = [torch.tensor([*bos, *example]) for example in examples]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, number: int) -> Tensor:
+        return self._rows[number]
+
+
+class QueryBatches(Dataset[QueryBatch]):
+    """Batches of queries, made into tensors when they are asked for."""
+
+    def __init__(self, batches: Sequence[Sequence[Query]]) -> None:
+        self._batches = batches
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, number: int) -> QueryBatch:
+        return collate(self._batches[number])
+
+
+class ICLDataModule(LightningDataModule):
+    """A task as a data module: everything is read, checked and encoded here, before any weights are loaded.
+
+    Args:
+        task: the task.
+        tokenizer: the model's tokenizer.
+        context_length: positions of the model; None for no limit.
+        data: folder with `<task>/{train,validation}.{jsonl,csv,parquet}`; None for the task's own source.
+        shots: demonstrations asked for; fewer are used where the context is full.
+        seed: seed of the shuffle that picks the demonstrations.
+        limit: number of queries; None for the first 2,000 of the fixed shuffle.
+        template: variant of the prompt template; None for the task's default.
+        separator: what closes a demonstration.
+        probe_token: which token is probed.
+        batch_tokens: tokens in a batch of queries, padding counted.
+
+    Raises:
+        TaskError: rows, answers, or lengths do not fit.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        tokenizer: "PreTrainedTokenizerBase",
+        *,
+        context_length: int | None,
+        data: Path | None = None,
+        shots: int = 32,
+        seed: int = 1,
+        limit: int | None = None,
+        template: str | None = None,
+        separator: Separator = "eos",
+        probe_token: ProbeToken = "prompt",
+        batch_tokens: int = 2048,
+    ) -> None:
+        super().__init__()
+        if shots < 1:
+            raise TaskError(f"--shots {shots}: in-context learning needs at least 1 demonstration.")
+        self.task = task
+        self.template = task.template(template)
+        self.probe_token: ProbeToken = probe_token
+        self.batch_tokens = batch_tokens
+        self._tokenizer, self._variant = tokenizer, template
+        self.answers = encode_answers(tokenizer, task.answers)
+        rows: TaskRows = load_rows(task, data)
+        self.origin = rows.origin
+        bos, sep = bos_ids(tokenizer), separator_ids(tokenizer, separator)
+        self.queries = [self._query(row) for row in query_order(rows, limit)]
+        self._check_lengths(context_length, len(bos))
+        self.demonstrations = choose_demonstrations(
+            [self._example(row) for row in shuffled_train(rows, seed)[:shots]],
+            shots=shots,
+            seed=seed,
+            bos=bos,
+            sep=sep,
+            longest_query=max(query.reach for query in self.queries),
+            context_length=context_length,
+        )
+
+    def _prompt(self, row: Row) -> tuple[int, ...]:
+        prompt = encode(self._tokenizer, self.task.prompt(row.fields, self._variant))
+        if not prompt:
+            raise TaskError(f"Row {row.index} of task {self.task.name!r} tokenises to nothing.")
+        return prompt
+
+    def _example(self, row: Row) -> Example:
+        answer = encode_answer(self._tokenizer, self.task.answers[row.label])
+        return Example(index=row.index, label=row.label, token_ids=self._prompt(row) + answer)
+
+    def _query(self, row: Row) -> Query:
+        return Query(
+            index=row.index,
+            gold=row.label,
+            prompt_ids=self._prompt(row),
+            answers=self.answers,
+            probe_token=self.probe_token,
+        )
+
+    def _check_lengths(self, context_length: int | None, bos: int) -> None:
+        longest = max(self.queries, key=lambda query: query.reach)
+        if context_length is not None and bos + longest.reach > context_length:
+            raise TaskError(
+                f"Query {longest.index} of task {self.task.name!r} has {longest.reach} tokens with its answer; the "
+                f"model's context has {context_length}. Use a model with a longer context, a shorter template, or "
+                "leave the row out."
+            )
+
+    def train_dataloader(self) -> DataLoader[Tensor]:
+        """One demonstration a batch, in prompt order."""
+        steps = DemonstrationSteps(self.demonstrations.bos, self.demonstrations.examples)
+        return DataLoader(steps, batch_size=1, shuffle=False)
+
+    def val_dataloader(self) -> DataLoader[QueryBatch]:
+        """This process's share of the query batches."""
+        batches = budget_batches(self.queries, self.batch_tokens)
+        if self.trainer is not None:
+            batches = batches[self.trainer.global_rank :: self.trainer.world_size]
+        return DataLoader(QueryBatches(batches), batch_size=None, shuffle=False)

@@ -1,0 +1,122 @@
+"""Queries as tokens, and batches of them: right-padded, sorted by length, cut by a token budget.
+
+A batch needs no mask: its rows are causal, positions are plain ranges, and every row is read at its own last token.
+Where answers have several tokens, they follow the prompt as branches, so the prompt still runs once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lightning_icl.records import QueryBatch
+
+ProbeToken = Literal["prompt", "answer"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """A query as tokens: a row's prompt, and the answers to be scored after it."""
+
+    index: int
+    """Row number in the data file."""
+    gold: int
+    """Label number."""
+    prompt_ids: tuple[int, ...]
+    """The prompt, without BOS."""
+    answers: tuple[tuple[int, ...], ...]
+    """Each answer's tokens, by label number."""
+    probe_token: ProbeToken = "prompt"
+    """Probe the prompt's last token, or the last token of the first answer word put behind it."""
+
+    @cached_property
+    def branches(self) -> tuple[tuple[int, ...], ...]:
+        """What must be fed of each answer: all but its last token, and the whole first answer if it is probed."""
+        fed = [answer[:-1] for answer in self.answers]
+        if self.probe_token == "answer":
+            fed[0] = self.answers[0]
+        return tuple(fed)
+
+    @property
+    def probe_index(self) -> int:
+        """Index of the probe token t among the query's own tokens."""
+        return len(self.prompt_ids) - 1 + (len(self.answers[0]) if self.probe_token == "answer" else 0)
+
+    def __len__(self) -> int:
+        return len(self.prompt_ids) + sum(map(len, self.branches))
+
+    @property
+    def reach(self) -> int:
+        """Positions the query takes together with its longest answer."""
+        return len(self.prompt_ids) + max(map(len, self.answers))
+
+
+def budget_batches(queries: Sequence[Query], batch_tokens: int) -> list[list[Query]]:
+    """Queries sorted by length, longest first, in batches of at most `batch_tokens` tokens with padding.
+
+    The longest batch comes first, so that a budget too large for the device shows at once.
+    """
+    batches: list[list[Query]] = []
+    for query in sorted(queries, key=lambda query: (-len(query), query.index)):
+        if batches and (len(batches[-1]) + 1) * len(batches[-1][0]) <= batch_tokens:
+            batches[-1].append(query)
+        else:
+            batches.append([query])
+    return batches
+
+
+def collate(queries: Sequence[Query]) -> QueryBatch:
+    """Queries side by side as tensors."""
+    branched = max(sum(map(bool, query.branches)) for query in queries) > 1
+    rows = [_row(query) for query in queries]
+    scored = [
+        (row, entry) for row, query in enumerate(queries) for entry in _scored(query)
+    ]  # entry: index in the row, token, answer
+    places = list(dict.fromkeys((row, place) for row, (place, _, _) in scored))
+    number = {place: count for count, place in enumerate(places)}
+    return QueryBatch(
+        query_ids=torch.tensor([query.index for query in queries]),
+        gold=torch.tensor([query.gold for query in queries]),
+        token_ids=_padded([tokens for tokens, _, _ in rows], 0),
+        positions=_padded([positions for _, positions, _ in rows], 0),
+        branches=_padded([branches for _, _, branches in rows], -1) if branched else None,
+        probe_index=torch.tensor([query.probe_index for query in queries]),
+        logit_rows=torch.tensor([row for row, _ in places]),
+        logit_tokens=torch.tensor([place for _, place in places]),
+        scored_logits=torch.tensor([number[row, place] for row, (place, _, _) in scored]),
+        scored_ids=torch.tensor([token for _, (_, token, _) in scored]),
+        scored_rows=torch.tensor([row for row, _ in scored]),
+        scored_answers=torch.tensor([answer for _, (_, _, answer) in scored]),
+        answers=len(queries[0].answers),
+    )
+
+
+def _row(query: Query) -> tuple[list[int], list[int], list[int]]:
+    """Tokens, positions and branch numbers of a query's row."""
+    start = len(query.prompt_ids)
+    tokens, positions, branches = list(query.prompt_ids), list(range(start)), [0] * start
+    for number, branch in enumerate(query.branches, start=1):
+        tokens += branch
+        positions += range(start, start + len(branch))
+        branches += [number] * len(branch)
+    return tokens, positions, branches
+
+
+def _scored(query: Query) -> list[tuple[int, int, int]]:
+    """For each answer token: the index in the row whose logits predict it, the token, and its answer."""
+    entries, start = [], len(query.prompt_ids)
+    for number, (answer, branch) in enumerate(zip(query.answers, query.branches, strict=True)):
+        places = [len(query.prompt_ids) - 1, *range(start, start + len(answer) - 1)]
+        entries += [(place, token, number) for place, token in zip(places, answer, strict=True)]
+        start += len(branch)
+    return entries
+
+
+def _padded(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
+    padded = torch.full((len(rows), max(map(len, rows))), fill)
+    for number, row in enumerate(rows):
+        padded[number, : len(row)] = torch.tensor(row)
+    return padded

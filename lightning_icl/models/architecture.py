@@ -1,0 +1,236 @@
+"""Where each supported architecture keeps its attention modules, projections and query norms.
+
+The rest of the room asks this table and never a model's class. Outputs are read at the output projection, before
+any post-norm and before the residual is added (definitions, section 3).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from lightning_icl.errors import ModelError, did_you_mean
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+FusedLayout = Literal["blocks", "per_head", "grouped"]
+NormLayout = Literal["flat", "tokens_first", "heads_first"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """One row of the table of supported models."""
+
+    model_type: str
+    """`config.model_type` in transformers."""
+    title: str
+    """Family name, for people."""
+    layers: str
+    """Path of the list of blocks in the causal model."""
+    attention: str
+    """Path of the attention module inside a block."""
+    projections: tuple[str, str, str] = ("q_proj", "k_proj", "v_proj")
+    """Query, key and value projections inside the attention module; the same name thrice where they are fused."""
+    fused: FusedLayout | None = None
+    """How a fused projection's outputs are laid out: Q, K, V in blocks; [q, k, v] per head; groups of q with k, v."""
+    output: str = "o_proj"
+    """Output projection inside the attention module."""
+    query_norm: tuple[str, NormLayout] | None = None
+    """Query normalisation inside the attention module, and the layout of its output."""
+    adapter: bool = False
+    """Whether it bypasses the attention interface and is routed through it by an adapter."""
+    remark: str = ""
+    """What is particular to it."""
+
+
+def _gpt2_like(model_type: str, title: str, attention: str, **settings: object) -> Architecture:
+    return Architecture(model_type=model_type, title=title, layers="transformer.h", attention=attention, **settings)  # type: ignore[arg-type]
+
+
+def _llama_like(model_type: str, title: str, **settings: object) -> Architecture:
+    return Architecture(model_type=model_type, title=title, layers="model.layers", attention="self_attn", **settings)  # type: ignore[arg-type]
+
+
+_FUSED_QKV = ("query_key_value",) * 3
+
+ARCHITECTURES: dict[str, Architecture] = {
+    row.model_type: row
+    for row in (
+        _gpt2_like(
+            "gpt2", "GPT-2", "attn", projections=("c_attn",) * 3, fused="blocks", output="c_proj", remark="fused qkv"
+        ),
+        Architecture(
+            model_type="gpt_neox",
+            title="GPT-NeoX, Pythia",
+            layers="gpt_neox.layers",
+            attention="attention",
+            projections=_FUSED_QKV,
+            fused="per_head",
+            output="dense",
+            remark="fused qkv, interleaved per head",
+        ),
+        Architecture(
+            model_type="opt", title="OPT", layers="model.decoder.layers", attention="self_attn", output="out_proj"
+        ),
+        _llama_like("llama", "Llama", remark="grouped-query"),
+        _llama_like("mistral", "Mistral", remark="grouped-query, sliding window"),
+        _llama_like("qwen2", "Qwen2", remark="grouped-query, biases"),
+        _llama_like(
+            "qwen3", "Qwen3", query_norm=("q_norm", "tokens_first"), remark="grouped-query, query and key norm"
+        ),
+        _llama_like("gemma2", "Gemma 2", remark="soft cap, alternating sliding window, pre and post norm"),
+        _llama_like(
+            "gemma3_text",
+            "Gemma 3 (text)",
+            query_norm=("q_norm", "heads_first"),
+            remark="query and key norm, alternating sliding window, pre and post norm",
+        ),
+        _llama_like("phi3", "Phi-3", projections=("qkv_proj",) * 3, fused="blocks", remark="fused qkv"),
+        _llama_like("phi", "Phi", output="dense", remark="partial rotary, parallel block"),
+        _llama_like("olmo2", "OLMo 2", query_norm=("q_norm", "flat"), remark="query and key norm, post norm"),
+        _llama_like("smollm3", "SmolLM3", remark="grouped-query, layers without positions"),
+        _llama_like("stablelm", "StableLM", remark="partial rotary"),
+        _llama_like("granite", "Granite", remark="own attention and logit scales"),
+        _llama_like("cohere2", "Cohere 2", remark="sliding window, parallel block, logit scale"),
+        _llama_like("xglm", "XGLM, fairseq dense", output="out_proj", adapter=True, remark="the paper's models"),
+        _gpt2_like(
+            "gpt_neo", "GPT-Neo", "attn.attention", output="out_proj", adapter=True, remark="alternating local window"
+        ),
+        _gpt2_like("gptj", "GPT-J", "attn", output="out_proj", adapter=True, remark="partial rotary, parallel block"),
+        _gpt2_like(
+            "bloom",
+            "BLOOM",
+            "self_attention",
+            projections=_FUSED_QKV,
+            fused="per_head",
+            output="dense",
+            adapter=True,
+            remark="ALiBi, fused qkv interleaved per head",
+        ),
+        _gpt2_like(
+            "falcon",
+            "Falcon",
+            "self_attention",
+            projections=_FUSED_QKV,
+            fused="per_head",
+            output="dense",
+            adapter=True,
+            remark="multi-query, grouped or ALiBi; fused qkv",
+        ),
+    )
+}
+
+REFUSED: dict[str, str] = {
+    **dict.fromkeys(("t5", "bart", "mbart", "pegasus", "m2m_100", "marian"), "it is an encoder-decoder"),
+    **dict.fromkeys(("mamba", "mamba2", "falcon_mamba", "rwkv", "xlstm"), "it has no attention"),
+    **dict.fromkeys(
+        (
+            "jamba",
+            "bamba",
+            "zamba",
+            "zamba2",
+            "recurrent_gemma",
+            "lfm2",
+            "falcon_h1",
+            "qwen3_next",
+            "granitemoehybrid",
+            "nemotron_h",
+        ),
+        "it mixes attention with state-space or convolution layers, whose state a shared prefix cannot carry",
+    ),
+    **dict.fromkeys(
+        ("deepseek_v2", "deepseek_v3", "minicpm3", "kimi_linear", "glm4_moe_lite"),
+        "its keys and values are latent: there is no key/value projection to fine-tune",
+    ),
+    **dict.fromkeys(("gpt_oss",), "its attention sinks take part of the softmax"),
+    **dict.fromkeys(("gemma3n_text", "gemma4_text"), "some of its layers share the keys and values of others"),
+}
+
+
+def architecture_of(config: "PretrainedConfig") -> Architecture:
+    """The table's row for a configuration.
+
+    Raises:
+        ModelError: the model cannot be probed rightly, with the reason.
+    """
+    model_type = str(config.model_type)
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError(f"Models of type {model_type!r} cannot be probed: it is an encoder-decoder.")
+    if model_type in REFUSED:
+        raise ModelError(f"Models of type {model_type!r} cannot be probed: {REFUSED[model_type]}.")
+    if model_type not in ARCHITECTURES:
+        raise ModelError(
+            f"Models of type {model_type!r} are not in the table of tested architectures, and an untested one could "
+            f"be measured wrongly without a sign. {did_you_mean(model_type, ARCHITECTURES)}"
+        )
+    _refuse_options(config)
+    return ARCHITECTURES[model_type]
+
+
+def _refuse_options(config: "PretrainedConfig") -> None:
+    """Options of a supported family that change what its modules mean."""
+    checks: Sequence[tuple[str, bool, str]] = (
+        (
+            "qk_layernorm",
+            bool(getattr(config, "qk_layernorm", False)),
+            "normalises queries and keys in a way this program has not been tested with",
+        ),
+        (
+            "slow_but_exact",
+            bool(getattr(config, "slow_but_exact", False)) and getattr(config, "pretraining_tp", 1) > 1,
+            "with pretraining_tp > 1 bypasses the output projection",
+        ),
+        ("add_cross_attention", bool(getattr(config, "add_cross_attention", False)), "adds an encoder's tokens"),
+        (
+            "use_bidirectional_attention",
+            bool(getattr(config, "use_bidirectional_attention", False)),
+            "makes attention see later tokens",
+        ),
+    )
+    for option, present, reason in checks:
+        if present:
+            raise ModelError(
+                f"This {config.model_type} model sets `{option}`, which {reason}: it cannot be probed. "
+                "Choose a model without it."
+            )
+
+
+def head_counts(config: "PretrainedConfig") -> tuple[int, int, int]:
+    """Query heads, key/value heads and head width.
+
+    Falcon's configuration says its key/value heads in its own way; every other family uses the common names.
+    """
+    heads = int(config.num_attention_heads)
+    kv_heads = int(getattr(config, "num_key_value_heads", None) or heads)
+    if config.model_type == "falcon":
+        grouped = config.new_decoder_architecture
+        kv_heads = int(config.num_kv_heads) if grouped or not config.multi_query else 1
+    width = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+    return heads, kv_heads, width
+
+
+def fused_layout(config: "PretrainedConfig") -> FusedLayout | None:
+    """Layout of the fused projection; Falcon has all three, by configuration."""
+    if config.model_type != "falcon":
+        return ARCHITECTURES[config.model_type].fused
+    if config.new_decoder_architecture:
+        return "grouped"
+    return "blocks" if config.multi_query else "per_head"
+
+
+def fused_rows(config: "PretrainedConfig") -> tuple[list[int], list[int]]:
+    """Output rows of a fused projection that make the query (heads in order), and those that make key and value."""
+    heads, kv_heads, width = head_counts(config)
+    layout = fused_layout(config)
+    if layout == "blocks":
+        query_rows = range(heads * width)
+        return list(query_rows), list(range(heads * width, (heads + 2 * kv_heads) * width))
+    groups = heads // kv_heads
+    block = (groups + 2) * width
+    query_rows_: list[int] = []
+    kv_rows: list[int] = []
+    for kv_head in range(kv_heads):
+        start = kv_head * block
+        query_rows_ += range(start, start + groups * width)
+        kv_rows += range(start + groups * width, start + block)
+    return query_rows_, kv_rows

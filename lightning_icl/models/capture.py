@@ -1,0 +1,327 @@
+"""Capture: a visit to a model that runs queries after a shared prefix and records what attention does.
+
+`attend` is the one attention function that every architecture is routed through while a `Capture` is open. It computes
+attention with the shared prefix and records the probe token's scores; forward hooks record the query before rotary
+embedding and the attention output. On exit the model is as it was. Axes: B batch, H heads, K key/value heads, T own
+tokens, P prefix tokens, D head width, L layers.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, PreTrainedModel
+
+from lightning_icl.attention.prefix import join_attention, own_attention, prefix_attention, repeat_heads
+from lightning_icl.errors import ModelError
+from lightning_icl.models.adapters import adapted
+from lightning_icl.models.architecture import architecture_of, fused_layout, fused_rows, head_counts
+from lightning_icl.records import QueryBatch
+
+_NAME = "lightning_icl"
+_OPEN: "WeakKeyDictionary[nn.Module, tuple[Capture, int]]" = WeakKeyDictionary()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prefix:
+    """Keys and values of a prefix at every layer, batch size 1, computed once and shared by all queries."""
+
+    length: int
+    """P, the number of prefix tokens."""
+    keys: tuple[Tensor, ...]
+    """Per layer (1, K, P, D), after rotary embedding."""
+    values: tuple[Tensor, ...]
+    """Per layer (1, K, P, D)."""
+
+
+@dataclass(kw_only=True)
+class Recording:
+    """What one forward pass recorded, layer by layer."""
+
+    purpose: Literal["prefix", "probe", "training"]
+    """Keys and values of all tokens, what metrics need at probe tokens, or query vectors of all tokens."""
+    keys: list[Tensor] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
+    queries: list[Tensor] = field(default_factory=list)
+    outputs: list[Tensor] = field(default_factory=list)
+    own_scores: list[Tensor] = field(default_factory=list)
+    prefix_scores: list[Tensor] = field(default_factory=list)
+    windows: list[int | None] = field(default_factory=list)
+
+
+class Capture:
+    """A visit to a model: open it with `with Capture(model) as capture`, then run prefixes and queries.
+
+    Args:
+        model: a causal language model of a supported architecture.
+
+    Raises:
+        ModelError: the architecture cannot be probed rightly.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        self.architecture = architecture_of(model.config)
+        blocks = model.get_submodule(self.architecture.layers)
+        self.attentions = [block.get_submodule(self.architecture.attention) for block in blocks.children()]
+        self._query_rows: Tensor | None = None
+        if fused_layout(model.config) is not None:
+            self._query_rows = torch.tensor(fused_rows(model.config)[0], device=model.device)
+        self._prefix: Prefix | None = None
+        self._batch: QueryBatch | None = None
+        self._positions: Tensor | None = None
+        self._recording: Recording | None = None
+        self._visit: ExitStack | None = None
+
+    def __enter__(self) -> "Capture":
+        self._visit = ExitStack()
+        with ExitStack() as stack:
+            stack.enter_context(_routed(self.model))
+            stack.enter_context(adapted(self.model, attend))
+            for layer, module in enumerate(self.attentions):
+                _OPEN[module] = (self, layer)
+                stack.callback(_OPEN.pop, module, None)
+                stack.callback(self._hook_query(module).remove)
+                output = module.get_submodule(self.architecture.output)
+                stack.callback(output.register_forward_hook(self._record_output).remove)
+            head = self.model.get_output_embeddings()
+            stack.callback(head.register_forward_pre_hook(self._keep_scored_positions).remove)
+            self._visit = stack.pop_all()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._visit is not None:
+            self._visit.close()
+            self._visit = None
+
+    @torch.inference_mode()
+    def prefix(self, token_ids: Sequence[int]) -> Prefix | None:
+        """Keys and values of a prefix under the weights now in the model; None for no tokens."""
+        if not token_ids:
+            return None
+        ids = torch.tensor([list(token_ids)], device=self.model.device)
+        positions = torch.arange(ids.shape[1], device=ids.device)[None]
+        recording = Recording(purpose="prefix")
+        self._forward(self.model.base_model, ids, positions, recording)
+        return Prefix(length=ids.shape[1], keys=tuple(recording.keys), values=tuple(recording.values))
+
+    @torch.inference_mode()
+    def observe(self, batch: QueryBatch, prefix: Prefix | None) -> tuple[Tensor, Recording]:
+        """Run a batch of queries after a prefix.
+
+        Returns:
+            The logits at the batch's scored positions (logit, vocabulary), and what was recorded at the probe tokens.
+        """
+        self._batch, self._prefix = batch, prefix
+        try:
+            positions = batch.positions + (prefix.length if prefix else 0)
+            recording = Recording(purpose="probe")
+            return self._forward(self.model, batch.token_ids, positions, recording).logits[0], recording
+        finally:
+            self._batch = self._prefix = None
+
+    def train_forward(self, token_ids: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """A differentiable forward pass of whole sequences.
+
+        Args:
+            token_ids: (B, T), no padding.
+
+        Returns:
+            Logits (B, T, vocabulary), and per layer the query vectors of all tokens (B, T, H * D), detached.
+        """
+        positions = torch.arange(token_ids.shape[1], device=token_ids.device).expand_as(token_ids)
+        recording = Recording(purpose="training")
+        return self._forward(self.model, token_ids, positions, recording).logits, recording.queries
+
+    def _forward(self, run: nn.Module, token_ids: Tensor, positions: Tensor, recording: Recording) -> Any:
+        """Run the model, or its body without the unembedding, filling `recording`."""
+        self._positions, self._recording = positions, recording
+        # BLOOM knows no position ids: its positions are the ALiBi bias, which `attend` adds.
+        arguments = {} if self.architecture.model_type == "bloom" else {"position_ids": positions}
+        try:
+            return run(input_ids=token_ids, use_cache=False, **arguments)
+        finally:
+            self._positions = self._recording = None
+
+    def attend(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        scaling: float,
+        softcap: float | None,
+        window: int | None,
+        slopes: Tensor | None,
+    ) -> Tensor:
+        """Attention of one layer, (B, T, H, D), recording what the visit is for."""
+        prefix, recording = self._prefix, self._recording
+        assert recording is not None
+        if recording.purpose == "prefix":
+            recording.keys.append(key.contiguous())
+            recording.values.append(value.contiguous())
+        length = prefix.length if prefix else 0
+        if window is not None and window >= length + query.shape[2]:
+            window = None
+        own, own_lse = own_attention(
+            query,
+            key,
+            value,
+            scaling=scaling,
+            softcap=softcap,
+            visible=self._visible(window),
+            bias=None if slopes is None else slopes.view(1, -1, 1, 1) * self._key_positions(),
+        )
+        if prefix is not None:
+            shared = prefix_attention(
+                query,
+                prefix.keys[layer],
+                prefix.values[layer],
+                scaling=scaling,
+                softcap=softcap,
+                window=window,
+                positions=self._positions,
+                slopes=slopes,
+            )
+            own = join_attention(own, own_lse, *shared)
+        if self._batch is not None:
+            self._record_scores(recording, self._batch, layer, query, key, scaling)
+            recording.windows.append(window)
+        return own.transpose(1, 2)
+
+    def _key_positions(self) -> Tensor:
+        assert self._positions is not None
+        return self._positions[:, None, None, :]
+
+    def _visible(self, window: int | None) -> Tensor | None:
+        """(B, T, T) mask of own tokens where plain causality is not enough, else None."""
+        branches = self._batch.branches if self._batch is not None else None
+        positions = self._positions
+        assert positions is not None
+        if window is None and branches is None:
+            return None
+        tokens = positions.shape[1]
+        visible = torch.ones(1, tokens, tokens, dtype=torch.bool, device=positions.device).tril()
+        if branches is not None:
+            visible = visible & ((branches[:, None] == 0) | (branches[:, None] == branches[..., None]))
+        if window is not None:
+            visible = visible & (positions[..., None] - positions[:, None] < window)
+        return visible
+
+    def _record_scores(
+        self, recording: Recording, batch: QueryBatch, layer: int, query: Tensor, key: Tensor, scaling: float
+    ) -> None:
+        """Scores of the probe token before mask, soft cap and softmax, in float32 (definitions, section 3)."""
+        rows = torch.arange(len(batch.probe_index), device=query.device)
+        probe = query[rows, :, batch.probe_index].float()
+        own = torch.einsum("bhd,bhtd->bht", probe, repeat_heads(key, query.shape[1]).float()) * scaling
+        beyond = torch.arange(key.shape[2], device=key.device) > batch.probe_index[:, None]
+        recording.own_scores.append(own.masked_fill(beyond[:, None], 0.0))
+        if self._prefix is not None:
+            keys = self._prefix.keys[layer][0].float()
+            grouped = probe.unflatten(1, (keys.shape[0], -1)).sum(2)
+            recording.prefix_scores.append(torch.einsum("bkd,kpd->bp", grouped, keys) * scaling)
+
+    def _hook_query(self, module: nn.Module) -> Any:
+        """The hook that records query vectors before rotary embedding, after query normalisation."""
+        norm = self.architecture.query_norm
+        if norm is None:
+            return module.get_submodule(self.architecture.projections[0]).register_forward_hook(self._record_query)
+        name, layout = norm
+        heads, _, width = head_counts(self.model.config)
+
+        def record_normalised(_: nn.Module, __: object, output: Tensor) -> None:
+            if layout == "heads_first":
+                output = output.transpose(1, 2)
+            self._keep_query(output.reshape(*output.shape[:2], heads * width))
+
+        return module.get_submodule(name).register_forward_hook(record_normalised)
+
+    def _record_query(self, _: nn.Module, __: object, output: Tensor) -> None:
+        self._keep_query(output, fused=self._query_rows)
+
+    def _keep_query(self, states: Tensor, fused: Tensor | None = None) -> None:
+        """Keep the probe token's query in a batch of queries, every token's in training, none for a prefix."""
+        if self._recording is None or self._recording.purpose == "prefix":
+            return
+        if self._batch is not None:
+            states = _at(states, self._batch.probe_index)
+        states = states if fused is None else states.index_select(-1, fused)
+        self._recording.queries.append(states.detach())
+
+    def _record_output(self, _: nn.Module, __: object, output: Tensor) -> None:
+        if self._recording is not None and self._batch is not None:
+            flat = output.reshape(*self._batch.token_ids.shape, -1)
+            self._recording.outputs.append(_at(flat, self._batch.probe_index))
+
+    def _keep_scored_positions(self, _: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        """Give the unembedding only the positions whose logits are needed."""
+        if self._batch is None:
+            return None
+        return (arguments[0][self._batch.logit_rows, self._batch.logit_tokens][None], *arguments[1:])
+
+
+def _at(states: Tensor, index: Tensor) -> Tensor:
+    """(B, E) from (B, T, E) at one token a row."""
+    return states[torch.arange(len(index), device=states.device), index]
+
+
+def attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None = None,
+    *,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    softcap: float | None = None,
+    sliding_window: int | None = None,
+    alibi_slopes: Tensor | None = None,
+    **kwargs: object,
+) -> tuple[Tensor, None]:
+    """The attention function registered with transformers; `(B, T, H, D)` from `(B, H, T, D)` states.
+
+    Raises:
+        ModelError: the layer asks for something that would make the result silently wrong.
+    """
+    if module not in _OPEN:
+        raise ModelError(f"The attention implementation {_NAME!r} works only while a Capture of the model is open.")
+    if kwargs.get("s_aux") is not None:
+        raise ModelError("This model's attention has sinks, which take part of the softmax: it cannot be probed.")
+    if dropout:
+        raise ModelError("Attention dropout is on; the probe and the fine-tuning need the model in eval mode.")
+    capture, layer = _OPEN[module]
+    output = capture.attend(
+        layer,
+        query,
+        key,
+        value,
+        scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
+        softcap=softcap,
+        window=sliding_window,
+        slopes=alibi_slopes,
+    )
+    return output, None
+
+
+AttentionInterface.register(_NAME, attend)
+
+
+@contextmanager
+def _routed(model: PreTrainedModel) -> Iterator[None]:
+    """Every attention layer of the model calls `attend`, and no mask is built, until the context ends."""
+    configs = {id(module.config): module.config for module in model.modules() if isinstance(module, PreTrainedModel)}
+    before = [(config, config._attn_implementation) for config in configs.values()]
+    try:
+        for config, _ in before:
+            config._attn_implementation = _NAME
+        yield
+    finally:
+        for config, implementation in before:
+            config._attn_implementation = implementation

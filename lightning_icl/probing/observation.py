@@ -1,0 +1,100 @@
+"""From what a capture recorded to an `Observation`: one condition's view of a batch of queries."""
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lightning_icl.errors import NumericalError
+from lightning_icl.models.capture import Capture, Prefix, Recording
+from lightning_icl.models.kv import LaidOver
+from lightning_icl.records import Condition, Observation, QueryBatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """A condition made ready for a model: its prefix has been run, its overlay fits."""
+
+    condition: Condition
+    prefix: Prefix | None
+    overlay: LaidOver | None
+
+    @classmethod
+    def prepare(cls, capture: Capture, condition: Condition) -> "View":
+        """Run the condition's prefix once, under its own weights."""
+        overlay = LaidOver(capture.model, condition.overlay) if condition.overlay is not None else None
+        with overlay.active() if overlay else nullcontext():
+            prefix = capture.prefix(condition.prefix_token_ids)
+        return cls(condition=condition, prefix=prefix, overlay=overlay)
+
+    def observe(self, capture: Capture, batch: QueryBatch) -> Observation:
+        """Look at a batch of queries under this condition.
+
+        Raises:
+            NumericalError: the model produced NaN or infinite numbers.
+        """
+        with self.overlay.active() if self.overlay else nullcontext():
+            logits, recording = capture.observe(batch, self.prefix)
+        scores = answer_scores(logits, batch)
+        outputs = torch.stack(recording.outputs, dim=1).float()
+        if not (torch.isfinite(scores).all() and torch.isfinite(outputs).all()):
+            raise _not_finite(self.condition.name, scores, outputs, batch)
+        return Observation(
+            answer_scores=scores,
+            attention_output=outputs,
+            own_scores=torch.stack(recording.own_scores, dim=1),
+            own_lengths=batch.probe_index + 1,
+            query=torch.stack(recording.queries, dim=1).float(),
+            prefix_scores=_prefix_scores(recording, outputs),
+            prefix_visible=_visible(recording, self.prefix, batch),
+        )
+
+
+def answer_scores(logits: Tensor, batch: QueryBatch) -> Tensor:
+    """Mean log-probability of each answer's tokens after the prompt (batch, answer), float32.
+
+    Args:
+        logits: (logit, vocabulary) at the batch's scored positions.
+        batch: says which logits predict which answer tokens.
+    """
+    logits = logits.float()
+    chosen = logits[batch.scored_logits, batch.scored_ids] - logits.logsumexp(-1)[batch.scored_logits]
+    shape = (len(batch.query_ids), batch.answers)
+    place = (batch.scored_rows, batch.scored_answers)
+    total = torch.zeros(shape, dtype=torch.float32, device=logits.device).index_put_(place, chosen, accumulate=True)
+    count = torch.zeros(shape, dtype=torch.float32, device=logits.device)
+    count.index_put_(place, torch.ones_like(chosen), accumulate=True)
+    return total / count
+
+
+def _prefix_scores(recording: Recording, outputs: Tensor) -> Tensor:
+    if not recording.prefix_scores:  # no BOS, hence nothing before a zero-shot query
+        return outputs.new_zeros(outputs.shape[0], outputs.shape[1], 0)
+    return torch.stack(recording.prefix_scores, dim=1)
+
+
+def _visible(recording: Recording, prefix: Prefix | None, batch: QueryBatch) -> Tensor | None:
+    """(batch, layer, prefix) of prefix tokens within reach of the probe token, where some window cuts them."""
+    if prefix is None or all(window is None for window in recording.windows):
+        return None
+    tokens = torch.arange(prefix.length, device=batch.probe_index.device)
+    position = prefix.length + batch.positions.gather(1, batch.probe_index[:, None])
+    return torch.stack(
+        [
+            torch.ones_like(position - tokens, dtype=torch.bool) if window is None else position - tokens < window
+            for window in recording.windows
+        ],
+        dim=1,
+    )
+
+
+def _not_finite(condition: str, scores: Tensor, outputs: Tensor, batch: QueryBatch) -> NumericalError:
+    bad = ~torch.isfinite(outputs).all(-1)
+    row = int((bad.any(1) | ~torch.isfinite(scores).all(1)).nonzero()[0])
+    layers = bad[row].nonzero()
+    where = f"first in the attention output of layer {int(layers[0])}" if len(layers) else "in its answer scores"
+    return NumericalError(
+        f"NaN or infinite numbers for query {int(batch.query_ids[row])} under condition {condition!r}, {where}. "
+        "Nothing was measured. Use a smaller --lr, or --precision 32-true."
+    )
