@@ -1,0 +1,143 @@
+"""Everything that can be known, and every mistake that can be found, before any weights are loaded."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lightning_icl.comparison.settings import CompareSettings
+from lightning_icl.data.module import ICLDataModule
+from lightning_icl.errors import TaskError
+from lightning_icl.models.architecture import Architecture, architecture_of
+from lightning_icl.models.loading import ModelSource, context_length, find_model, load_config, load_tokenizer
+from lightning_icl.tasks.catalogue import resolve_tasks
+from lightning_icl.tasks.task import Task
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedTask:
+    """One task, read, checked and encoded."""
+
+    task: Task
+    data: ICLDataModule
+    learning_rate: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A whole comparison, ready for the weights."""
+
+    settings: CompareSettings
+    source: ModelSource
+    config: "PretrainedConfig"
+    architecture: Architecture
+    tokenizer: "PreTrainedTokenizerBase"
+    tasks: tuple[PlannedTask, ...]
+    out: Path
+
+
+def make_plan(settings: CompareSettings) -> Plan:
+    """Read configuration, tokenizer and rows, and check them against each other.
+
+    Raises:
+        UserError: anything the user gave that cannot be used.
+    """
+    tasks = resolve_tasks(settings.task)
+    for task in tasks:
+        task.template(settings.template)
+    source = find_model(
+        settings.model, trust_remote_code=settings.trust_remote_code, allow_pickle=settings.allow_pickle
+    )
+    config = load_config(source)
+    architecture = architecture_of(config)
+    tokenizer = load_tokenizer(source)
+    return Plan(
+        settings=settings,
+        source=source,
+        config=config,
+        architecture=architecture,
+        tokenizer=tokenizer,
+        tasks=tuple(_plan_task(settings, task, config, tokenizer) for task in tasks),
+        out=output_folder(settings),
+    )
+
+
+def _plan_task(
+    settings: CompareSettings, task: Task, config: "PretrainedConfig", tokenizer: "PreTrainedTokenizerBase"
+) -> PlannedTask:
+    data = ICLDataModule(
+        task,
+        tokenizer,
+        context_length=context_length(config),
+        data=None if settings.data is None else Path(settings.data),
+        shots=settings.shots,
+        seed=seed_for(settings, task),
+        limit=settings.limit,
+        template=settings.template,
+        separator=settings.separator,
+        probe_token=settings.probe_token,
+        batch_tokens=settings.batch_tokens,
+    )
+    return PlannedTask(task=task, data=data, learning_rate=learning_rate_for(settings, task))
+
+
+def published_size(model: str) -> str | None:
+    """`1.3B` or `2.7B` where a model's name says that it is one of the paper's, else None.
+
+    >>> published_size("KoboldAI/fairseq-dense-1.3B")
+    '1.3B'
+    """
+    name = model.lower().replace("_", "-")
+    return next((size for size in ("1.3B", "2.7B") if "fairseq-dense" in name and size.lower() in name), None)
+
+
+def learning_rate_for(settings: CompareSettings, task: Task) -> float:
+    """The rate asked for, else the paper's for its tasks and models, else the task's own.
+
+    Raises:
+        TaskError: the paper's rate is asked for where the paper has none.
+    """
+    if isinstance(settings.lr, float | int):
+        return float(settings.lr)
+    size = published_size(settings.model)
+    if size in task.learning_rates:
+        return task.learning_rates[size]
+    if settings.lr == "published":
+        raise TaskError(
+            f"--lr published: the paper gives no rate for task {task.name!r} and model {settings.model!r}. "
+            "Give a number."
+        )
+    return task.learning_rates["default"]
+
+
+def seed_for(settings: CompareSettings, task: Task) -> int:
+    """The seed asked for, or the paper's for its tasks and models.
+
+    Raises:
+        TaskError: the paper's seed is asked for where the paper has none.
+    """
+    if isinstance(settings.seed, int):
+        return settings.seed
+    size = published_size(settings.model)
+    if size is None or size not in task.seeds:
+        raise TaskError(
+            f"--seed published: the paper gives no seed for task {task.name!r} and model {settings.model!r}. "
+            "Give a number."
+        )
+    return task.seeds[size]
+
+
+def output_folder(settings: CompareSettings) -> Path:
+    """The folder asked for, else `runs/MODEL-DATE-TIME`."""
+    if settings.out is not None:
+        return Path(settings.out).expanduser()
+    name = "".join(letter if letter.isalnum() or letter in ".-" else "-" for letter in Path(settings.model).name)
+    return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def with_out(settings: CompareSettings, out: Path) -> CompareSettings:
+    """The settings as they were carried out, to be saved with the run."""
+    return replace(settings, out=str(out))

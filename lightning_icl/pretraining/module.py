@@ -1,0 +1,80 @@
+"""Causal language modelling from scratch: the LightningModule and its documents."""
+
+import math
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.utils.data import Dataset
+
+from lightning_icl.pretraining.documents import document
+from lightning_icl.pretraining.settings import PretrainSettings
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
+
+
+class Documents(Dataset[tuple[Tensor, Tensor]]):
+    """Training documents as token ids and loss weights, each filled to a whole block; number i is always the same."""
+
+    def __init__(self, settings: PretrainSettings, tokenizer: "PreTrainedTokenizerBase") -> None:
+        self._settings, self._tokenizer = settings, tokenizer
+
+    def __len__(self) -> int:
+        return self._settings.steps * self._settings.batch
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
+        settings, ids = self._settings, [self._tokenizer.bos_token_id]
+        weights = [1.0]
+        for texts in document(settings.seed, number, settings.natural_share):
+            prompt, answer = self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+            ids += [*prompt, *answer, self._tokenizer.eos_token_id]
+            weights += chain([1.0] * len(prompt), [settings.answer_weight] * len(answer), [1.0])
+            if len(ids) >= settings.block:
+                break
+        return torch.tensor(ids[: settings.block]), torch.tensor(weights[: settings.block])
+
+
+class CausalPretraining(LightningModule):
+    """A causal language model in training; answer tokens weigh more in the loss than the rest."""
+
+    def __init__(self, model: "LlamaForCausalLM", settings: PretrainSettings) -> None:
+        super().__init__()
+        self.model, self.settings = model, settings
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Weighted mean negative log-likelihood, in nats per token."""
+        ids, weights = batch
+        logits = self.model(input_ids=ids, use_cache=False).logits[:, :-1]
+        losses = cross_entropy(logits.transpose(1, 2).float(), ids[:, 1:], reduction="none")
+        weights = weights[:, 1:]
+        loss = (losses * weights).sum() / weights.sum()
+        answers = weights > 1
+        self.log("loss", loss.detach(), prog_bar=True)
+        self.log("answer_loss", losses.detach()[answers].mean(), prog_bar=True)
+        self.log("answer_accuracy", (logits.argmax(-1) == ids[:, 1:])[answers].float().mean(), prog_bar=True)
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with linear warm-up and cosine decay to a tenth of the peak; no decay on norms."""
+        matrices = [parameter for parameter in self.model.parameters() if parameter.ndim > 1]
+        vectors = [parameter for parameter in self.model.parameters() if parameter.ndim <= 1]
+        optimizer = torch.optim.AdamW(
+            [
+                {"params": matrices, "weight_decay": self.settings.weight_decay},
+                {"params": vectors, "weight_decay": 0.0},
+            ],
+            lr=self.settings.learning_rate,
+            betas=(0.9, 0.98),
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _rate(self, step: int) -> float:
+        if step < self.settings.warmup:
+            return (step + 1) / self.settings.warmup
+        done = (step - self.settings.warmup) / max(1, self.settings.steps - self.settings.warmup)
+        return 0.1 + 0.45 * (1 + math.cos(math.pi * min(1.0, done)))

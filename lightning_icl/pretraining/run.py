@@ -1,0 +1,86 @@
+"""One pre-training run: tokenizer, model, `Trainer.fit`, and the finished folder."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lightning_icl.errors import OutputError
+from lightning_icl.pretraining.settings import PretrainSettings
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
+
+
+def pretrain(settings: PretrainSettings) -> Path:
+    """Train a model and put it into `settings.out`; an interrupted run goes on from its last checkpoint.
+
+    Raises:
+        OutputError: the folder already holds a model and `overwrite` is off.
+    """
+    out = Path(settings.out)
+    if (out / "model.safetensors").exists() and not settings.overwrite:
+        raise OutputError(f"{str(out)!r} already holds a model. Give another --out, or pass --overwrite.")
+    import lightning as L
+    import torch
+    from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+    from lightning.pytorch.loggers import CSVLogger
+    from torch.utils.data import DataLoader
+
+    from lightning_icl.pretraining.module import CausalPretraining, Documents
+    from lightning_icl.pretraining.tokenizer import train_tokenizer
+
+    work = out.parent / f"{out.name}.training"
+    L.seed_everything(settings.seed)
+    tokenizer = train_tokenizer(settings.vocabulary, settings.seed)
+    model = new_model(settings, tokenizer)
+    checkpoints = ModelCheckpoint(dirpath=work, every_n_train_steps=settings.checkpoint_every, save_last=True)
+    trainer = L.Trainer(
+        max_steps=settings.steps,
+        gradient_clip_val=settings.clip,
+        precision=settings.precision,  # type: ignore[arg-type]
+        accelerator=settings.accelerator,
+        logger=CSVLogger(work, name="log"),
+        callbacks=[checkpoints, RichProgressBar()],
+        log_every_n_steps=10,
+    )
+    last = work / "last.ckpt"
+    documents = DataLoader(Documents(settings, tokenizer), batch_size=settings.batch, shuffle=False)
+    trainer.fit(
+        CausalPretraining(model, settings), documents, ckpt_path=str(last) if last.exists() else None, weights_only=True
+    )
+    if trainer.is_global_zero and trainer.global_step >= settings.steps:
+        save_model(model.to(torch.float32), tokenizer, out)
+    return out
+
+
+def new_model(settings: PretrainSettings, tokenizer: "PreTrainedTokenizerBase") -> "LlamaForCausalLM":
+    """A Llama-shaped model with fresh weights and tied embeddings."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=settings.width,
+        intermediate_size=4 * settings.width * 2 // 3 // 64 * 64,
+        num_hidden_layers=settings.layers,
+        num_attention_heads=settings.heads,
+        num_key_value_heads=settings.heads,
+        max_position_embeddings=settings.context,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return LlamaForCausalLM(config)
+
+
+def save_model(model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerBase", out: Path) -> None:
+    """Write model and tokenizer beside the folder, then move each file into it: never half a model."""
+    part = out.parent / f"{out.name}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    model.save_pretrained(part, safe_serialization=True)
+    tokenizer.save_pretrained(part)
+    out.mkdir(parents=True, exist_ok=True)
+    for file in sorted(part.iterdir(), key=lambda file: file.suffix == ".safetensors"):
+        os.replace(file, out / file.name)
+    part.rmdir()
