@@ -86,7 +86,7 @@ def prefix_attention(
     softcap: float | None = None,
     window: int | None = None,
     positions: Int[Tensor, "batch token"] | None = None,
-    slopes: Float[Tensor, " head"] | None = None,
+    bias: Float[Tensor, "head prefix"] | None = None,
 ) -> tuple[Float[Tensor, "batch head token width"], Float[Tensor, "batch head token"]]:
     """Attention of a whole batch of queries to one shared prefix, and its log-sum-exp.
 
@@ -100,13 +100,13 @@ def prefix_attention(
         softcap: scores become `softcap * tanh(scores / softcap)`.
         window: a query at absolute position i sees prefix position j only if `i - j < window`.
         positions: absolute position of each query token; needed with `window`.
-        slopes: ALiBi slope of each head; slope times key position is added to the scaled scores.
+        bias: added to the scaled scores of each head (ALiBi).
     """
     batch, heads, tokens, width = query.shape
     kv_heads = key.shape[1]
     groups = heads // kv_heads
     rows = query.unflatten(1, (kv_heads, groups)).permute(1, 2, 0, 3, 4).reshape(1, kv_heads, -1, width)
-    if softcap is None and window is None and slopes is None:
+    if softcap is None and window is None and bias is None:
         out, lse = attention_with_lse(rows, key, value, scaling=scaling, causal=False)
     else:
         out, lse = _masked_prefix_attention(
@@ -117,16 +117,11 @@ def prefix_attention(
             softcap=softcap,
             window=window,
             positions=None if positions is None else positions.reshape(1, -1).expand(groups, -1).reshape(-1),
-            slopes=None if slopes is None else _row_slopes(slopes, kv_heads, batch * tokens),
+            bias=None if bias is None else bias.unflatten(0, (kv_heads, groups)),
         )
     out = out.reshape(kv_heads, groups, batch, tokens, width).permute(2, 0, 1, 3, 4).flatten(1, 2)
     lse = lse.reshape(kv_heads, groups, batch, tokens).permute(2, 0, 1, 3).flatten(1, 2)
     return out, lse
-
-
-def _row_slopes(slopes: Tensor, kv_heads: int, queries: int) -> Tensor:
-    """The slope of every row of the long sequence, (K, groups x queries)."""
-    return slopes.reshape(kv_heads, -1, 1).expand(-1, -1, queries).flatten(1)
 
 
 def _masked_prefix_attention(
@@ -138,20 +133,24 @@ def _masked_prefix_attention(
     softcap: float | None,
     window: int | None,
     positions: Tensor | None,
-    slopes: Tensor | None,
+    bias: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """The long sequence against the prefix, in pieces whose score matrix stays small."""
     prefix_positions = torch.arange(key.shape[2], device=rows.device)
     step = max(1, _MASKED_SCORES // (key.shape[1] * key.shape[2]))
+    queries = rows.shape[2] // (1 if bias is None else bias.shape[1])
     outs, lses = [], []
     for start in range(0, rows.shape[2], step):
         piece = slice(start, start + step)
         visible = None
         if window is not None and positions is not None:
             visible = (positions[piece, None] - prefix_positions < window)[None, None]
-        bias = None if slopes is None else slopes[None, :, piece, None] * prefix_positions
+        row_bias = None
+        if bias is not None:  # rows of one head of a group stand together
+            group = torch.arange(rows.shape[2], device=rows.device)[piece] // queries
+            row_bias = bias[None, :, group]
         out, lse = masked_attention_with_lse(
-            rows[:, :, piece], key, value, scaling=scaling, softcap=softcap, visible=visible, bias=bias
+            rows[:, :, piece], key, value, scaling=scaling, softcap=softcap, visible=visible, bias=row_bias
         )
         outs.append(out)
         lses.append(lse)

@@ -10,6 +10,7 @@ from lightning_icl.data.module import ICLDataModule
 from lightning_icl.errors import TaskError
 from lightning_icl.models.architecture import Architecture, architecture_of
 from lightning_icl.models.loading import ModelSource, context_length, find_model, load_config, load_tokenizer
+from lightning_icl.published import published_size
 from lightning_icl.tasks.catalogue import resolve_tasks
 from lightning_icl.tasks.task import Task
 
@@ -82,16 +83,6 @@ def _plan_task(
         batch_tokens=settings.batch_tokens,
     )
     return PlannedTask(task=task, data=data, learning_rate=learning_rate_for(settings, task))
-
-
-def published_size(model: str) -> str | None:
-    """`1.3B` or `2.7B` where a model's name says that it is one of the paper's, else None.
-
-    >>> published_size("KoboldAI/fairseq-dense-1.3B")
-    '1.3B'
-    """
-    name = model.lower().replace("_", "-")
-    return next((size for size in ("1.3B", "2.7B") if "fairseq-dense" in name and size.lower() in name), None)
 
 
 def learning_rate_for(settings: CompareSettings, task: Task) -> float:

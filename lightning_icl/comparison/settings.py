@@ -11,8 +11,8 @@ from lightning_icl.errors import UserError
 
 Table = Literal["accuracy", "rec2ftp", "simaou", "simam", "kendall"]
 
-PRECISIONS = ("32-true", "bf16-true", "16-true", "bf16-mixed", "64-true")
-ALIASES: Mapping[str, str] = {"32": "32-true", "bf16": "bf16-true", "16": "16-true", "64": "64-true"}
+PRECISIONS = ("32-true", "bf16-true", "bf16-mixed", "64-true")
+ALIASES: Mapping[str, str] = {"32": "32-true", "bf16": "bf16-true", "64": "64-true"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class CompareSettings:
     separator: Literal["eos", "newline"] = "eos"
     """What closes each demonstration in the prompt."""
     precision: str = "32-true"
-    """Number type of model and Trainer: 32-true, bf16-true, 16-true, bf16-mixed or 64-true (32, bf16, 16, 64)."""
+    """Number type of model and Trainer: 32-true, bf16-true, bf16-mixed or 64-true (in short 32, bf16, 64)."""
     batch_tokens: int = 2048
     """Tokens in a batch of queries, padding counted; raise it on a GPU, lower it when memory is short."""
     devices: int | str = 1

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from lightning import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -95,7 +96,7 @@ class ICLDataModule(LightningDataModule):
         self.batch_tokens = batch_tokens
         self._tokenizer, self._variant = tokenizer, template
         self.answers = encode_answers(tokenizer, task.answers)
-        rows: TaskRows = load_rows(task, data)
+        rows: TaskRows = load_rows(task, data, template)
         self.origin = rows.origin
         bos, sep = bos_ids(tokenizer), separator_ids(tokenizer, separator)
         self.queries = [self._query(row) for row in query_order(rows, limit)]
@@ -143,8 +144,10 @@ class ICLDataModule(LightningDataModule):
         steps = DemonstrationSteps(self.demonstrations.bos, self.demonstrations.examples)
         return DataLoader(steps, batch_size=1, shuffle=False)
 
-    def val_dataloader(self) -> DataLoader[QueryBatch]:
-        """This process's share of the query batches."""
+    def val_dataloader(self) -> DataLoader[QueryBatch] | list[DataLoader[QueryBatch]]:
+        """This process's share of the query batches; nothing during `Trainer.fit`, which does not probe."""
+        if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            return []
         batches = budget_batches(self.queries, self.batch_tokens)
         if self.trainer is not None:
             batches = batches[self.trainer.global_rank :: self.trainer.world_size]

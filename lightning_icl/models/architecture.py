@@ -39,6 +39,8 @@ class Architecture:
     """Query normalisation inside the attention module, and the layout of its output."""
     adapter: bool = False
     """Whether it bypasses the attention interface and is routed through it by an adapter."""
+    absolute_positions: bool = False
+    """Whether positions are added to the token embeddings; else they are relative (rotary, ALiBi, or none)."""
     remark: str = ""
     """What is particular to it."""
 
@@ -57,7 +59,14 @@ ARCHITECTURES: dict[str, Architecture] = {
     row.model_type: row
     for row in (
         _gpt2_like(
-            "gpt2", "GPT-2", "attn", projections=("c_attn",) * 3, fused="blocks", output="c_proj", remark="fused qkv"
+            "gpt2",
+            "GPT-2",
+            "attn",
+            projections=("c_attn",) * 3,
+            fused="blocks",
+            output="c_proj",
+            absolute_positions=True,
+            remark="fused qkv",
         ),
         Architecture(
             model_type="gpt_neox",
@@ -70,7 +79,12 @@ ARCHITECTURES: dict[str, Architecture] = {
             remark="fused qkv, interleaved per head",
         ),
         Architecture(
-            model_type="opt", title="OPT", layers="model.decoder.layers", attention="self_attn", output="out_proj"
+            model_type="opt",
+            title="OPT",
+            layers="model.decoder.layers",
+            attention="self_attn",
+            output="out_proj",
+            absolute_positions=True,
         ),
         _llama_like("llama", "Llama", remark="grouped-query"),
         _llama_like("mistral", "Mistral", remark="grouped-query, sliding window"),
@@ -92,9 +106,15 @@ ARCHITECTURES: dict[str, Architecture] = {
         _llama_like("stablelm", "StableLM", remark="partial rotary"),
         _llama_like("granite", "Granite", remark="own attention and logit scales"),
         _llama_like("cohere2", "Cohere 2", remark="sliding window, parallel block, logit scale"),
-        _llama_like("xglm", "XGLM, fairseq dense", output="out_proj", adapter=True, remark="the paper's models"),
+        _llama_like("xglm", "XGLM, fairseq dense", output="out_proj", adapter=True, absolute_positions=True, remark="the paper's models"),
         _gpt2_like(
-            "gpt_neo", "GPT-Neo", "attn.attention", output="out_proj", adapter=True, remark="alternating local window"
+            "gpt_neo",
+            "GPT-Neo",
+            "attn.attention",
+            output="out_proj",
+            adapter=True,
+            absolute_positions=True,
+            remark="alternating local window",
         ),
         _gpt2_like("gptj", "GPT-J", "attn", output="out_proj", adapter=True, remark="partial rotary, parallel block"),
         _gpt2_like(

@@ -6,7 +6,7 @@ embedding and the attention output. On exit the model is as it was. Axes: B batc
 tokens, P prefix tokens, D head width, L layers.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -157,7 +157,7 @@ class Capture:
         scaling: float,
         softcap: float | None,
         window: int | None,
-        slopes: Tensor | None,
+        position_bias: Callable[[int], Tensor] | None,
     ) -> Tensor:
         """Attention of one layer, (B, T, H, D), recording what the visit is for."""
         prefix, recording = self._prefix, self._recording
@@ -166,6 +166,7 @@ class Capture:
             recording.keys.append(key.contiguous())
             recording.values.append(value.contiguous())
         length = prefix.length if prefix else 0
+        bias = None if position_bias is None else position_bias(length + query.shape[2])
         if window is not None and window >= length + query.shape[2]:
             window = None
         own, own_lse = own_attention(
@@ -175,7 +176,7 @@ class Capture:
             scaling=scaling,
             softcap=softcap,
             visible=self._visible(window),
-            bias=None if slopes is None else slopes.view(1, -1, 1, 1) * self._key_positions(),
+            bias=None if bias is None else self._own_bias(bias),
         )
         if prefix is not None:
             shared = prefix_attention(
@@ -186,7 +187,7 @@ class Capture:
                 softcap=softcap,
                 window=window,
                 positions=self._positions,
-                slopes=slopes,
+                bias=None if bias is None else bias[:, :length],
             )
             own = join_attention(own, own_lse, *shared)
         if self._batch is not None:
@@ -194,9 +195,10 @@ class Capture:
             recording.windows.append(window)
         return own.transpose(1, 2)
 
-    def _key_positions(self) -> Tensor:
+    def _own_bias(self, bias: Tensor) -> Tensor:
+        """(B, H, 1, T) bias of the own tokens from the bias (H, positions) of all."""
         assert self._positions is not None
-        return self._positions[:, None, None, :]
+        return bias[:, self._positions].transpose(0, 1).unsqueeze(2)
 
     def _visible(self, window: int | None) -> Tensor | None:
         """(B, T, T) mask of own tokens where plain causality is not enough, else None."""
@@ -282,10 +284,12 @@ def attend(
     dropout: float = 0.0,
     softcap: float | None = None,
     sliding_window: int | None = None,
-    alibi_slopes: Tensor | None = None,
+    position_bias: Callable[[int], Tensor] | None = None,
     **kwargs: object,
 ) -> tuple[Tensor, None]:
     """The attention function registered with transformers; `(B, T, H, D)` from `(B, H, T, D)` states.
+
+    `position_bias(n)` gives what is added to scaled scores at key positions 0..n-1 of each head (ALiBi), (H, n).
 
     Raises:
         ModelError: the layer asks for something that would make the result silently wrong.
@@ -305,7 +309,7 @@ def attend(
         scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
         softcap=softcap,
         window=sliding_window,
-        slopes=alibi_slopes,
+        position_bias=position_bias,
     )
     return output, None
 

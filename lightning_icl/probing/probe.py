@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning import LightningModule
@@ -17,8 +17,8 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from lightning_icl.errors import ProtocolError
-from lightning_icl.metrics import Kendall, Rec2FTP, SimAM, SimAOU
-from lightning_icl.models.architecture import architecture_of
+from lightning_icl.metrics import Kendall, KendallResult, Rec2FTP, Rec2FTPResult, SimAM, SimAMResult, SimAOU, SimAOUResult
+from lightning_icl.models.architecture import architecture_of, head_counts
 from lightning_icl.models.capture import Capture
 from lightning_icl.probing.finetuning import Finetuned, KVFinetuning
 from lightning_icl.probing.observation import View
@@ -37,6 +37,19 @@ class Prediction:
     """By condition, the mean log-probability of each answer."""
 
 
+class Comparison(NamedTuple):
+    """In-context learning against fine-tuning, at the paper's three levels."""
+
+    rec2ftp: Rec2FTPResult
+    """Predictions."""
+    sim_aou: SimAOUResult
+    """Representations."""
+    sim_am: SimAMResult
+    """Attention to the query."""
+    kendall: KendallResult
+    """Attention to the demonstrations; all NaN without the query vectors of fine-tuning."""
+
+
 class ICLProbe(LightningModule):
     """A causal language model under study: zero-shot, in-context and fine-tuned, side by side.
 
@@ -53,17 +66,20 @@ class ICLProbe(LightningModule):
 
     def __init__(self, model: PreTrainedModel, demonstrations: Demonstrations) -> None:
         super().__init__()
-        architecture_of(model.config)
+        architecture = architecture_of(model.config)
         self.model = model
         self.demonstrations = demonstrations
         self.finetuning: KVFinetuning | None = None
         self.finetuned: Finetuned | None = None
         self.rec2ftp = Rec2FTP()
-        self.sim_aou = SimAOU()
-        self.sim_am = SimAM()
-        self.kendall = Kendall(demonstrations.token_example)
+        layers = int(model.config.num_hidden_layers)
+        heads, _, _ = head_counts(model.config)
+        self.sim_aou = SimAOU(layers)
+        self.sim_am = SimAM(layers, heads, unmoved_layers=() if architecture.absolute_positions else (0,))
+        self.kendall = Kendall(demonstrations.token_example, layers)
+        self.comparison: Comparison | None = None
         self.predictions: list[Prediction] = []
-        self.seconds = {"prefix": 0.0, "finetune": 0.0, "validate": 0.0}
+        self.seconds = {"prefix": 0.0, "finetune": 0.0, "validate": 0.0, "kendall": 0.0}
         self._views: dict[str, View] = {}
         self._started = 0.0
 
@@ -117,7 +133,10 @@ class ICLProbe(LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Run every condition's prefix once."""
         started = time.perf_counter()
-        self.predictions = []
+        self.predictions, self.comparison = [], None
+        self.seconds["kendall"] = 0.0
+        for metric in (self.rec2ftp, self.sim_aou, self.sim_am, self.kendall):
+            metric.reset()
         with self.capture:
             self._views = {item.name: View.prepare(self.capture, item) for item in self.conditions}
         self.seconds["prefix"] = time.perf_counter() - started
@@ -138,8 +157,10 @@ class ICLProbe(LightningModule):
         self.sim_am.update(zsl.own_scores, icl.own_scores, ft.own_scores, icl.own_lengths)
         training_queries = self.finetuned.training_queries if self.finetuned is not None else None
         if training_queries is not None:
+            started = time.perf_counter()
             by_query = torch.einsum("ble,lpe->blp", ft.query, training_queries.to(ft.query))
             self.kendall.update(icl.prefix_scores, by_query, batch.query_ids, icl.prefix_visible)
+            self.seconds["kendall"] += time.perf_counter() - started
 
     def _keep_predictions(self, batch: QueryBatch, seen: dict[str, Observation]) -> None:
         scores = {name: observation.answer_scores.tolist() for name, observation in seen.items()}
@@ -149,10 +170,16 @@ class ICLProbe(LightningModule):
             )
 
     def on_validation_epoch_end(self) -> None:
-        """Gather predictions from all processes in data order, and log the accuracies."""
+        """Gather predictions from all processes in data order, compute the metrics and log the main figures."""
         self.predictions = sorted(_gathered(self.predictions), key=lambda prediction: prediction.index)
         for condition in self._views:
             self.log(f"accuracy/{condition}", accuracy(self.predictions, condition), rank_zero_only=True)
+        if self.finetuned is not None:
+            self.comparison = Comparison(
+                self.rec2ftp.compute(), self.sim_aou.compute(), self.sim_am.compute(), self.kendall.compute()
+            )
+            for level, result in self.comparison._asdict().items():
+                self.log(level, result.value, rank_zero_only=True)
         self._views = {}
         self.seconds["validate"] = time.perf_counter() - self._started
 

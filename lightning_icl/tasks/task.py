@@ -7,6 +7,7 @@ access and format specifications in it stay text.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from lightning_icl.errors import TaskError, did_you_mean
 
@@ -53,6 +54,20 @@ class HubSource:
     """Split that demonstrations come from."""
     query_split: str = "validation"
     """Split that queries come from."""
+    label_field: str | None = None
+    """Field that holds the label on the hub, where it is not the task's."""
+    revision: str | None = None
+    """Branch of the repository; `refs/convert/parquet` where its default branch holds a loading script."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileSource:
+    """Rows in two files of a user."""
+
+    train: Path
+    """File that demonstrations come from."""
+    validation: Path
+    """File that queries come from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,14 +80,16 @@ class Task:
     """Prompt templates by variant; the first one is the default."""
     answers: tuple[str, ...]
     """Answer words (verbalizers) by label number."""
-    source: HubSource | None = None
-    """Where the rows are on the hub; None for generated tasks and for rows from a local folder only."""
+    source: HubSource | FileSource | None = None
+    """Where the rows are; None for generated tasks and for rows from a local folder only."""
     label_field: str = "label"
     """Field that holds the label number, or one of `label_names`."""
     label_names: tuple[str, ...] = ()
     """Names of the labels, by number, where rows give the label as text."""
     learning_rates: Mapping[str, float] = field(default_factory=lambda: {"default": 1e-3})
     """Fine-tuning rate by model size as published (`1.3B`, `2.7B`), and under `default` for any other model."""
+    seeds: Mapping[str, int] = field(default_factory=dict)
+    """Seed of the published demonstrations by model size."""
     reference: str = ""
     """Publication the data comes from."""
 

@@ -1,0 +1,142 @@
+"""Rows of a task: read from a folder, a user's files, the hub or the generators, and checked before any model is loaded.
+
+The fixed shuffles are those of the definitions, section 1: `datasets.Dataset.shuffle`, so that a published seed picks
+the published demonstrations.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightning_icl.errors import TaskError, did_you_mean
+from lightning_icl.tasks.files import read_rows, split_file
+from lightning_icl.tasks.generated import GENERATED, TRAIN_ROWS, VALIDATION_ROWS, generate_rows
+from lightning_icl.tasks.hub import hub_rows
+from lightning_icl.tasks.task import FileSource, HubSource, Task, template_fields
+
+QUERY_SEED = 1
+MOST_QUERIES = 2000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One labelled row."""
+
+    index: int
+    """Its number in the data file, from 0."""
+    fields: Mapping[str, object]
+    """Values by field name."""
+    label: int
+    """Label number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskRows:
+    """Both splits of a task."""
+
+    train: tuple[Row, ...]
+    """Rows that demonstrations come from."""
+    queries: tuple[Row, ...]
+    """Rows that queries come from."""
+    origin: str
+    """Where they were read, for the record."""
+
+
+def load_rows(task: Task, data: Path | None = None, variant: str | None = None) -> TaskRows:
+    """Read both splits of a task and check every row against the task and the template.
+
+    Args:
+        task: the task.
+        data: folder with `<task>/{train,validation}.{jsonl,csv,parquet}`; None for the task's own source.
+        variant: of the prompt template; None for the default.
+
+    Raises:
+        TaskError: rows cannot be found or read, or do not fit the task.
+    """
+    fields = template_fields(task.template(variant))
+    splits = []
+    for split in ("train", "validation"):
+        origin, raw, label_field = _raw_rows(task, split, data)
+        rows = _checked(task, raw, fields, label_field, origin)
+        _check_classes(task, rows, origin)
+        splits.append((origin, rows))
+    (train_origin, train), (query_origin, queries) = splits
+    return TaskRows(train=train, queries=queries, origin=f"{train_origin}; {query_origin}")
+
+
+def _raw_rows(task: Task, split: str, data: Path | None) -> tuple[str, Iterable[tuple[str, Mapping[str, object]]], str]:
+    """Where a split is, its rows with their places, and its label field."""
+    if data is not None:
+        path = split_file(data, task.name, split)
+        return str(path), read_rows(path), task.label_field
+    if isinstance(task.source, FileSource):
+        path = task.source.train if split == "train" else task.source.validation
+        return str(path), read_rows(path), task.label_field
+    if isinstance(task.source, HubSource):
+        origin, rows = hub_rows(task.source, split, task.name)
+        return origin, rows, task.source.label_field or task.label_field
+    if task.name in GENERATED:
+        count = TRAIN_ROWS if split == "train" else VALIDATION_ROWS
+        made = generate_rows(task.name, "train" if split == "train" else "validation", count)
+        origin = f"generated {task.name} {split}"
+        return origin, [(f"{origin}, row {number}", row) for number, row in enumerate(made)], task.label_field
+    raise TaskError(f"Task {task.name!r} does not say where its rows are. Pass --data FOLDER, or give `rows` in its file.")
+
+
+def _checked(
+    task: Task,
+    raw: Iterable[tuple[str, Mapping[str, object]]],
+    fields: Sequence[str],
+    label_field: str,
+    origin: str,
+) -> tuple[Row, ...]:
+    rows = []
+    for index, (place, row) in enumerate(raw):
+        for name in (*fields, label_field):
+            if row.get(name) is None:
+                raise TaskError(f"{place}: the row lacks the field {name!r} of task {task.name!r}. {did_you_mean(name, row)}")
+        rows.append(Row(index=index, fields=row, label=_label(task, row[label_field], place)))
+    if not rows:
+        raise TaskError(f"{origin} of task {task.name!r} is empty: there is nothing to learn from or to ask.")
+    return tuple(rows)
+
+
+def _label(task: Task, value: object, place: str) -> int:
+    """The label number of a row's label."""
+    if isinstance(value, str) and value in task.label_names:
+        return task.label_names.index(value)
+    if isinstance(value, str) and value.strip().lstrip("-").isdigit() and not task.label_names:
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+        names = f"one of {', '.join(task.label_names)}" if task.label_names else "a label number"
+        hint = "" if task.label_names else " For labels as text, give their names in order as `label_names` in a task file."
+        raise TaskError(f"{place}: the label {value!r} of task {task.name!r} must be {names}.{hint}")
+    if not 0 <= value < len(task.answers):
+        raise TaskError(
+            f"{place}: the label {value} is out of range. Task {task.name!r} has the labels 0 to "
+            f"{len(task.answers) - 1} ({', '.join(task.answers)})."
+        )
+    return int(value)
+
+
+def _check_classes(task: Task, rows: Sequence[Row], origin: str) -> None:
+    present = {row.label for row in rows}
+    if len(present) == 1:
+        only = task.answers[present.pop()]
+        raise TaskError(f"{origin}: all {len(rows)} rows of task {task.name!r} have the label {only!r}; two are needed.")
+
+
+def shuffled_train(rows: TaskRows, seed: int) -> list[Row]:
+    """Training rows in the order of the seeded shuffle."""
+    return [rows.train[number] for number in _shuffle(len(rows.train), seed)]
+
+
+def query_order(rows: TaskRows, limit: int | None = None) -> list[Row]:
+    """Queries in the order of the fixed shuffle: the first `limit`, or the first 2,000."""
+    return [rows.queries[number] for number in _shuffle(len(rows.queries), QUERY_SEED)[: limit or MOST_QUERIES]]
+
+
+def _shuffle(count: int, seed: int) -> list[int]:
+    from datasets import Dataset
+
+    return list(Dataset.from_dict({"row": range(count)}).shuffle(seed=seed)["row"])

@@ -1,0 +1,104 @@
+"""A user's own task, from a YAML file.
+
+    template: "Ticket: {text} Team:"        # or templates: {short: ..., long: ...}; the first is the default
+    answers: [billing, support]              # answer words, by label number
+    label_field: team                        # default: label
+    label_names: [bill, supp]                # where rows give the label as text
+    learning_rate: 0.001
+    rows:                                    # without it: --data FOLDER
+      train: tickets/train.jsonl             # files, relative to this one
+      validation: tickets/validation.jsonl
+      # or a data set of the hub: {hub: glue, config: sst2, train_split: train, query_split: validation}
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning_icl.errors import TaskError, did_you_mean
+from lightning_icl.tasks.task import FileSource, HubSource, Task, template_fields
+
+_KEYS = (
+    "name",
+    "template",
+    "templates",
+    "answers",
+    "label_field",
+    "label_names",
+    "learning_rate",
+    "rows",
+    "reference",
+)
+
+
+def read_task(path: Path) -> Task:
+    """The task in a YAML file.
+
+    Raises:
+        TaskError: the file is missing, is no YAML, or says something that makes no task.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise TaskError(f"The task file {str(path)!r} cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise TaskError(f"The task file {str(path)!r} must hold keys and values. Known keys: {', '.join(_KEYS)}.")
+    for key in content:
+        if key not in _KEYS:
+            raise TaskError(f"Task file {str(path)!r}: unknown key {key!r}. {did_you_mean(str(key), _KEYS)}")
+    rate = content.get("learning_rate", 1e-3)
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not rate > 0:
+        raise TaskError(f"Task file {str(path)!r}: learning_rate must be a positive number, not {rate!r}.")
+    return Task(
+        name=str(content.get("name", path.stem)),
+        templates=_templates(path, content),
+        answers=_words(path, content, "answers", least=2),
+        source=_source(path, content.get("rows")),
+        label_field=str(content.get("label_field", "label")),
+        label_names=_words(path, content, "label_names", least=0),
+        learning_rates={"default": float(rate)},
+        reference=str(content.get("reference", "")),
+    )
+
+
+def _templates(path: Path, content: Mapping[str, Any]) -> dict[str, str]:
+    if ("template" in content) == ("templates" in content):
+        raise TaskError(f"Task file {str(path)!r}: give either `template` or `templates`.")
+    templates = content.get("templates", {"program": content.get("template")})
+    if not isinstance(templates, dict) or not templates:
+        raise TaskError(f"Task file {str(path)!r}: `templates` must name one or more templates.")
+    for name, template in templates.items():
+        if not isinstance(template, str) or not template_fields(template):
+            raise TaskError(
+                f"Task file {str(path)!r}: template {name!r} must be a text with at least one {{field}}, "
+                f"not {template!r}."
+            )
+    return {str(name): template for name, template in templates.items()}
+
+
+def _words(path: Path, content: Mapping[str, Any], key: str, least: int) -> tuple[str, ...]:
+    words = content.get(key, [])
+    if not isinstance(words, list) or len(words) < least or not all(isinstance(word, str) and word for word in words):
+        raise TaskError(
+            f"Task file {str(path)!r}: `{key}` must be a list of {'at least two ' if least else ''}words, by label "
+            f"number, not {words!r}. Put words such as yes and no in quotes: YAML reads them as true and false."
+        )
+    if len(set(words)) < len(words):
+        raise TaskError(f"Task file {str(path)!r}: `{key}` holds a word twice: {words}.")
+    return tuple(words)
+
+
+def _source(path: Path, rows: object) -> HubSource | FileSource | None:
+    if rows is None:
+        return None
+    known = ("hub", "config", "train_split", "query_split", "revision")
+    if isinstance(rows, dict) and set(rows) == {"train", "validation"}:
+        return FileSource(train=path.parent / str(rows["train"]), validation=path.parent / str(rows["validation"]))
+    if isinstance(rows, dict) and "hub" in rows and set(rows) <= set(known):
+        settings = {key: str(value) for key, value in rows.items() if key != "hub"}
+        return HubSource(path=str(rows["hub"]), **settings)
+    raise TaskError(
+        f"Task file {str(path)!r}: `rows` must have the keys train and validation (files), or {', '.join(known)}."
+    )
