@@ -1,6 +1,6 @@
 """Everything that can be known, and every mistake that can be found, before any weights are loaded."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 class PlannedTask:
     """One task, read, checked and encoded."""
 
+    name: str
+    """As the user named it: a known name, or the path of a task file."""
     task: Task
     data: ICLDataModule
     learning_rate: float
@@ -47,7 +49,7 @@ def make_plan(settings: CompareSettings) -> Plan:
         UserError: anything the user gave that cannot be used.
     """
     tasks = resolve_tasks(settings.task)
-    for task in tasks:
+    for task in tasks.values():
         task.template(settings.template)
     source = find_model(
         settings.model, trust_remote_code=settings.trust_remote_code, allow_pickle=settings.allow_pickle
@@ -61,13 +63,13 @@ def make_plan(settings: CompareSettings) -> Plan:
         config=config,
         architecture=architecture,
         tokenizer=tokenizer,
-        tasks=tuple(_plan_task(settings, task, config, tokenizer) for task in tasks),
+        tasks=tuple(_plan_task(settings, name, task, config, tokenizer) for name, task in tasks.items()),
         out=output_folder(settings),
     )
 
 
 def _plan_task(
-    settings: CompareSettings, task: Task, config: "PretrainedConfig", tokenizer: "PreTrainedTokenizerBase"
+    settings: CompareSettings, name: str, task: Task, config: "PretrainedConfig", tokenizer: "PreTrainedTokenizerBase"
 ) -> PlannedTask:
     data = ICLDataModule(
         task,
@@ -82,7 +84,7 @@ def _plan_task(
         probe_token=settings.probe_token,
         batch_tokens=settings.batch_tokens,
     )
-    return PlannedTask(task=task, data=data, learning_rate=learning_rate_for(settings, task))
+    return PlannedTask(name=name, task=task, data=data, learning_rate=learning_rate_for(settings, task))
 
 
 def learning_rate_for(settings: CompareSettings, task: Task) -> float:
@@ -129,6 +131,13 @@ def output_folder(settings: CompareSettings) -> Path:
     return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
-def with_out(settings: CompareSettings, out: Path) -> CompareSettings:
-    """The settings as they were carried out, to be saved with the run."""
-    return replace(settings, out=str(out))
+def resolved(plan: Plan, planned: PlannedTask) -> dict[str, object]:
+    """The settings of one task as they were carried out: `--config` of these runs it again."""
+    settings = {key: value for key, value in asdict(plan.settings).items() if key not in ("overwrite", "show_prompt")}
+    return {
+        **settings,
+        "task": planned.name,
+        "seed": planned.data.demonstrations.seed,
+        "lr": planned.learning_rate,
+        "out": str(plan.out),
+    }

@@ -90,6 +90,22 @@ def kv_slices(model: PreTrainedModel) -> list[KVSlice]:
     return slices
 
 
+class GradientGate:
+    """Lets gradients reach the key/value parameters and no other, until it is opened again."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+        for parameter, _ in self._flags:
+            parameter.requires_grad_(False)
+        for part in kv_slices(model):
+            part.parameter.requires_grad_(True)
+
+    def open(self) -> None:
+        """Give every parameter its own flag back."""
+        for parameter, flag in self._flags:
+            parameter.requires_grad_(flag)
+
+
 class KVMasters:
     """Float32 masters of the key/value parameters: optimised in place of the model's own, then written into it.
 
@@ -101,14 +117,6 @@ class KVMasters:
         self._slices = kv_slices(model)
         self._before = [part.read() for part in self._slices]
         self.parameters = [nn.Parameter(before.float()) for before in self._before]
-        self._flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-
-    def train(self) -> None:
-        """Let gradients reach the key/value parameters and no other."""
-        for parameter, _ in self._flags:
-            parameter.requires_grad_(False)
-        for part in self._slices:
-            part.parameter.requires_grad_(True)
 
     def collect_gradients(self) -> None:
         """Move the model's gradients onto the masters."""
@@ -122,12 +130,10 @@ class KVMasters:
             part.write(master.detach())
 
     def restore(self) -> None:
-        """Give the model its own weights and gradient flags back, to the bit."""
+        """Give the model its own weights back, to the bit."""
         for part, before in zip(self._slices, self._before, strict=True):
             part.write(before)
             part.parameter.grad = None
-        for parameter, flag in self._flags:
-            parameter.requires_grad_(flag)
 
     def overlay(self) -> KVOverlay:
         """The masters as they are now."""

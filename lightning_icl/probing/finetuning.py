@@ -14,7 +14,7 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from lightning_icl.errors import NumericalError, ProtocolError
-from lightning_icl.models.kv import KVMasters
+from lightning_icl.models.kv import GradientGate, KVMasters
 from lightning_icl.records import Demonstrations, KVOverlay
 
 if TYPE_CHECKING:
@@ -52,19 +52,21 @@ class KVFinetuning(Callback):
             raise ProtocolError(f"--lr {learning_rate}: the learning rate must be a positive number.")
         self.learning_rate = learning_rate
         self._masters: KVMasters | None = None
+        self._gate: GradientGate | None = None
         self._queries: list[list[Tensor]] = []
         self._losses: list[float] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check the Trainer's side of the protocol, and offer the probe its masters."""
+        """Check the Trainer's side of the protocol; from here on gradients reach keys and values only."""
         if stage == "fit":
             check_trainer(trainer)
-            self._probe(pl_module).finetuning = self
+            probe = self._probe(pl_module)
+            probe.finetuning = self
+            self._gate = GradientGate(probe.model)
 
     def begin(self, model: nn.Module) -> list[nn.Parameter]:
-        """The parameters to optimise; from here on gradients reach keys and values only."""
+        """The parameters to optimise."""
         self._masters, self._queries, self._losses = KVMasters(model), [], []  # type: ignore[arg-type]
-        self._masters.train()
         return self._masters.parameters
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -129,7 +131,9 @@ class KVFinetuning(Callback):
     def _release(self) -> None:
         if self._masters is not None:
             self._masters.restore()
-        self._masters, self._queries = None, []
+        if self._gate is not None:
+            self._gate.open()
+        self._masters, self._gate, self._queries = None, None, []
 
     @staticmethod
     def _probe(module: LightningModule) -> "ICLProbe":

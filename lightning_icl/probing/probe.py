@@ -186,11 +186,11 @@ class ICLProbe(LightningModule):
 
 def accuracy(predictions: Sequence[Prediction], condition: str) -> float:
     """Share of queries whose best-scored answer is gold; NaN for no queries."""
-    right = [_best(prediction.scores[condition]) == prediction.gold for prediction in predictions]
+    right = [best_answer(prediction.scores[condition]) == prediction.gold for prediction in predictions]
     return sum(right) / len(right) if right else float("nan")
 
 
-def _best(scores: Sequence[float]) -> int:
+def best_answer(scores: Sequence[float]) -> int:
     """The first of the best answers."""
     return max(range(len(scores)), key=scores.__getitem__)
 

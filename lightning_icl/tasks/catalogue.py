@@ -121,30 +121,34 @@ TASKS: Mapping[str, Task] = {**PAPER, **MORE, **GENERATED}
 GROUPS: Mapping[str, tuple[str, ...]] = {"paper": tuple(PAPER), "builtin": tuple(GENERATED)}
 
 
-def resolve_tasks(wanted: str) -> list[Task]:
+def resolve_tasks(wanted: str) -> dict[str, Task]:
     """Tasks by names with commas between them; a name may be a group or a YAML file.
 
-    >>> [task.name for task in resolve_tasks("sst2,trec")]
+    >>> list(resolve_tasks("sst2,trec"))
     ['sst2', 'trec']
+
+    Returns:
+        The tasks by the words that name each one alone.
 
     Raises:
         TaskError: an unknown name, a task asked for twice, or a file that is no task.
     """
-    tasks: list[Task] = []
-    for name in (part.strip() for part in wanted.split(",")):
-        if name in GROUPS:
-            tasks += [TASKS[member] for member in GROUPS[name]]
-        elif name in TASKS:
-            tasks.append(TASKS[name])
-        elif Path(name).suffix in (".yaml", ".yml"):
-            tasks.append(read_task(Path(name)))
-        else:
-            raise TaskError(
-                f"Task {name!r} is not known. {did_you_mean(name, [*TASKS, *GROUPS])} A task of your own is a YAML "
-                "file, given by its path."
-            )
-    names = [task.name for task in tasks]
-    twice = next((name for name in names if names.count(name) > 1), None)
+    names = [member for part in wanted.split(",") for member in GROUPS.get(part.strip(), (part.strip(),))]
+    tasks = {name: _find(name) for name in names}
+    titles = [task.name for task in tasks.values()]
+    twice = next((title for title in titles if titles.count(title) > 1), None)
+    twice = twice or next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise TaskError(f"--task {wanted}: task {twice!r} is asked for twice.")
     return tasks
+
+
+def _find(name: str) -> Task:
+    if name in TASKS:
+        return TASKS[name]
+    if Path(name).suffix in (".yaml", ".yml"):
+        return read_task(Path(name))
+    raise TaskError(
+        f"Task {name!r} is not known. {did_you_mean(name, [*TASKS, *GROUPS])} A task of your own is a YAML file, given "
+        "by its path."
+    )

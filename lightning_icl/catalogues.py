@@ -1,0 +1,61 @@
+"""What can be asked and of whom: the listings of `lightning-icl tasks` and `lightning-icl models`."""
+
+from rich.console import Console
+from rich.table import Table
+
+from lightning_icl.models.architecture import ARCHITECTURES, REFUSED
+from lightning_icl.tasks.catalogue import GROUPS, TASKS
+from lightning_icl.tasks.task import HubSource, Task
+
+_WIDE = 132
+
+
+def print_tasks() -> None:
+    """Every task known by name: answers, template variants, and where its rows come from."""
+    table = Table(title="Tasks (--task NAME, names with commas between them, or a group)", title_justify="left")
+    for column in ("name", "answers", "template", "rows"):
+        table.add_column(column, overflow="fold")
+    for task in TASKS.values():
+        table.add_row(task.name, ", ".join(task.answers), _templates(task), _rows(task))
+    console = _console()
+    console.print(table)
+    for group, names in GROUPS.items():
+        console.print(f"[bold]{group}[/]: {', '.join(names)}", highlight=False)
+    console.print("A task of your own is a YAML file: --task mytask.yaml (see README).", highlight=False)
+
+
+def print_models() -> None:
+    """The table of supported architectures, and those that are refused with the reason."""
+    table = Table(title="Architectures that can be probed, each tested", title_justify="left")
+    for column in ("model_type", "family", "key/value projections", "positions", "particular to it"):
+        table.add_column(column, overflow="fold")
+    for row in ARCHITECTURES.values():
+        fused = f"rows of {row.projections[1]}" if row.fused else ", ".join(row.projections[1:])
+        remark = ", ".join(filter(None, (row.remark, "through an adapter" if row.adapter else "")))
+        table.add_row(row.model_type, row.title, fused, "absolute" if row.absolute_positions else "relative", remark)
+    console = _console()
+    console.print(table)
+    console.print("[bold]Refused[/]", highlight=False)
+    reasons: dict[str, list[str]] = {}
+    for model_type, reason in REFUSED.items():
+        reasons.setdefault(reason, []).append(model_type)
+    for reason, model_types in reasons.items():
+        console.print(f"{', '.join(model_types)}: {reason}", highlight=False)
+
+
+def _templates(task: Task) -> str:
+    different = dict.fromkeys(task.templates.values())
+    if len(different) == 1:
+        return next(iter(different))
+    return "\n".join(f"[{name}] {template}" for name, template in task.templates.items()).replace("[", "\\[")
+
+
+def _rows(task: Task) -> str:
+    if isinstance(task.source, HubSource):
+        return "/".join(filter(None, (task.source.path, task.source.config, task.source.query_split)))
+    return task.reference
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal or console.width >= _WIDE else Console(width=_WIDE)

@@ -1,0 +1,151 @@
+"""From a probe that has validated to the content of `results.json` (schema 1)."""
+
+import platform
+from importlib.metadata import version
+from typing import Any
+
+from torch import Tensor
+
+from lightning_icl._version import __version__
+from lightning_icl.comparison.plan import Plan, PlannedTask
+from lightning_icl.models.architecture import head_counts
+from lightning_icl.probing.probe import Comparison, ICLProbe, Prediction, accuracy, best_answer
+from lightning_icl.results import SCHEMA
+
+_PACKAGES = ("torch", "lightning", "transformers", "datasets", "torchmetrics")
+
+
+def assemble(plan: Plan, planned: PlannedTask, probe: ICLProbe) -> dict[str, Any]:
+    """The content of `results.json` for one task; NaN marks what is undefined, with reasons under `undefined`."""
+    conditions = ("zsl", "icl", "ft") if probe.finetuned is not None else ("zsl", "icl")
+    content: dict[str, Any] = {
+        "schema": SCHEMA,
+        "task_number": plan.tasks.index(planned),
+        "model": _model(plan, probe),
+        "task": {
+            "name": planned.task.name,
+            "labels": list(planned.task.answers),
+            "template": planned.data.template,
+            "probe_token": plan.settings.probe_token,
+            "separator": plan.settings.separator,
+            "answer_token_ids": [list(ids) for ids in planned.data.answers],
+            "rows": planned.data.origin,
+        },
+        "demonstrations": demonstrations(probe),
+        "finetune": finetune(probe),
+        "queries": {"count": len(probe.predictions)},
+        "accuracy": {name: accuracy(probe.predictions, name) if name in conditions else None for name in
+                     ("zsl", "icl", "ft")},
+        **(_comparison(probe.comparison) if probe.comparison is not None else _NOTHING),
+        "timing": {f"{name}_s": round(seconds, 3) for name, seconds in probe.seconds.items()},
+        "versions": versions(),
+    }
+    content["undefined"] = undefined(content, probe)
+    return content
+
+
+def prediction_rows(predictions: list[Prediction]) -> list[dict[str, Any]]:
+    """Lines of `predictions.jsonl`, in data order."""
+    return [
+        {
+            "index": prediction.index,
+            "gold": prediction.gold,
+            **{name: best_answer(scores) for name, scores in prediction.scores.items()},
+            "scores": prediction.scores,
+        }
+        for prediction in predictions
+    ]
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that numbers may depend on."""
+    return {
+        "lightning_icl": __version__,
+        "python": platform.python_version(),
+        **{package: version(package) for package in _PACKAGES},
+    }
+
+
+def demonstrations(probe: ICLProbe) -> dict[str, Any]:
+    """Which examples the prompt and the fine-tuning used."""
+    chosen = probe.demonstrations
+    return {
+        "count": len(chosen),
+        "requested": chosen.requested,
+        "seed": chosen.seed,
+        "indices": list(chosen.indices),
+        "labels": list(chosen.labels),
+        "prefix_token_ids": list(chosen.prefix_token_ids),
+        "hash": chosen.hash,
+    }
+
+
+def finetune(probe: ICLProbe) -> dict[str, Any] | None:
+    """How fine-tuning went; None where there was none."""
+    tuned = probe.finetuned
+    if tuned is None:
+        return None
+    return {
+        "lr": tuned.learning_rate,
+        "steps": len(tuned.losses),
+        "loss": list(tuned.losses),
+        "update_norm_per_layer": list(tuned.update_norms),
+        "overlay_hash": tuned.overlay.hash,
+    }
+
+
+def _model(plan: Plan, probe: ICLProbe) -> dict[str, Any]:
+    model = probe.model
+    heads, kv_heads, _ = head_counts(model.config)
+    return {
+        "name": plan.source.name,
+        "architecture": str(model.config.model_type),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "layers": int(model.config.num_hidden_layers),
+        "heads": heads,
+        "kv_heads": kv_heads,
+        "dtype": str(model.dtype).removeprefix("torch."),
+    }
+
+
+_NOTHING: dict[str, None] = dict.fromkeys(("rec2ftp", "sim_aou", "sim_am", "kendall"))
+
+
+def _comparison(comparison: Comparison) -> dict[str, Any]:
+    plain = {level: {key: _plain(value) for key, value in result._asdict().items()}
+             for level, result in comparison._asdict().items()}
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, Tensor) else value
+
+
+def undefined(content: dict[str, Any], probe: ICLProbe) -> dict[str, str]:
+    """The reason for every main figure that has no value."""
+    if probe.comparison is None:
+        return dict.fromkeys(_NOTHING, "there was no fine-tuning to compare with")
+    reasons = {}
+    for level, key, reason in (
+        ("rec2ftp", "value", "fine-tuning corrected no query"),
+        ("rec2ftp", "reverse_recall", "in-context learning corrected no query"),
+        ("sim_aou", "value", "an update of the attention output was zero for every query"),
+        ("sim_am", "difference", "no layer's scores among the query's own tokens were moved by both"),
+        ("kendall", "value", _kendall_reason(probe)),
+        ("kendall", "top_tokens", "the prompt has no more than 100 demonstration tokens"),
+        ("kendall", "top_examples", "the prompt has no more than 5 demonstrations"),
+    ):
+        value = content[level][key]
+        if value != value:  # noqa: PLR0124 - NaN
+            reasons[f"{level}.{key}"] = reason
+    if probe.sim_am.unmoved_layers:
+        reasons["sim_am.difference_per_layer[0]"] = (
+            "positions are relative: the first layer's scores among the query's own tokens cannot depend on the prompt"
+        )
+    return reasons
+
+
+def _kendall_reason(probe: ICLProbe) -> str:
+    if probe.finetuned is not None and probe.finetuned.training_queries is None:
+        return "the query vectors of fine-tuning were not kept"
+    return "one of the two orders had a single rank"

@@ -1,0 +1,53 @@
+"""`--show-prompt`: the first zero-shot and in-context inputs token by token, as the model will read them."""
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.text import Text
+
+from lightning_icl.data.module import ICLDataModule
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_SHADES = ("on grey23", "on grey35")
+
+
+def show_prompt(data: ICLDataModule, tokenizer: "PreTrainedTokenizerBase", console: Console | None = None) -> None:
+    """Print the first query's inputs, which token is probed, and how each answer tokenises."""
+    console = console or Console()
+    demonstrations, query = data.demonstrations, data.queries[0]
+    own = list(query.prompt_ids)
+    if query.probe_token == "answer":
+        own += query.answers[0]
+    console.rule(f"{data.task.name}: query {query.index}, gold {data.task.answers[query.gold]!r}", align="left")
+    for name, prefix in (("Zero-shot", demonstrations.bos), ("In-context", demonstrations.prefix_token_ids)):
+        console.print(f"\n[bold]{name}[/] ({len(prefix)} + {len(own)} tokens; the last one is probed)")
+        console.print(_tokens(tokenizer, [*prefix, *own], bracketed=not console.is_terminal), soft_wrap=True)
+    console.print(f"\nBOS {_named(tokenizer, demonstrations.bos)}; separator {_named(tokenizer, demonstrations.sep)}")
+    console.print(
+        f"{len(demonstrations)} of {demonstrations.requested} demonstrations, rows "
+        f"{', '.join(map(str, demonstrations.indices))} of the training split",
+        highlight=False,
+    )
+    last = own[len(own) - 1]
+    console.print(f"Probe token ({query.probe_token}): {_named(tokenizer, (last,))}", highlight=False)
+    for word, ids in zip(data.task.answers, data.answers, strict=True):
+        console.print(f"Answer {word!r}: {_named(tokenizer, ids)}", highlight=False)
+
+
+def _tokens(tokenizer: "PreTrainedTokenizerBase", ids: list[int], bracketed: bool) -> Text:
+    """Each token apart: shaded in a terminal, between bars in a file; the last one, which is probed, stands out."""
+    text = Text()
+    for number, token_id in enumerate(ids):
+        piece = tokenizer.decode([token_id]).replace("\n", "\\n")
+        style = "bold reverse" if number == len(ids) - 1 else _SHADES[number % 2]
+        text.append("|" if bracketed else "")
+        text.append(piece, style=style)
+    return text.append("|" if bracketed else "")
+
+
+def _named(tokenizer: "PreTrainedTokenizerBase", ids: tuple[int, ...]) -> str:
+    if not ids:
+        return "none"
+    return " ".join(f"{tokenizer.decode([token_id])!r} ({token_id})" for token_id in ids)
