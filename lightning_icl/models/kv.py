@@ -116,12 +116,12 @@ class KVMasters:
         self._model = model
         self._slices = kv_slices(model)
         self._before = [part.read() for part in self._slices]
-        self.parameters = [nn.Parameter(before.float()) for before in self._before]
+        self.parameters = [nn.Parameter(_master(before)) for before in self._before]
 
     def collect_gradients(self) -> None:
         """Move the model's gradients onto the masters."""
         for part, master in zip(self._slices, self.parameters, strict=True):
-            master.grad = part.gradient().float()
+            master.grad = part.gradient().to(master.dtype)
             part.parameter.grad = None
 
     def write(self) -> None:
@@ -149,6 +149,11 @@ class KVMasters:
         for part, master, before in zip(self._slices, self.parameters, self._before, strict=True):
             squares[part.layer] += float((master.detach() - before.float()).double().square().sum())
         return [square**0.5 for square in squares]
+
+
+def _master(tensor: Tensor) -> Tensor:
+    """A copy in float32 or better."""
+    return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32), copy=True)
 
 
 class LaidOver:
