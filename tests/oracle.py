@@ -237,7 +237,7 @@ def fine_tune(model: PreTrainedModel, demonstrations: Demonstrations, rate: floa
             for name, parameter in tuned.named_parameters():
                 if name in masks:
                     parameter -= rate * parameter.grad * masks[name]
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
         queries.append([layer[len(demonstrations.bos) :] for layer in seen.queries])
     norms = [0.0] * model.config.num_hidden_layers
     modules = attention_modules(tuned)
@@ -269,7 +269,8 @@ def probe_sequence(prefix: Sequence[int], query: Query) -> list[int]:
 
 
 def cos(one: np.ndarray, other: np.ndarray) -> float:
-    return float(one @ other / math.sqrt((one @ one) * (other @ other)))
+    lengths = math.sqrt((one @ one) * (other @ other))
+    return float(one @ other / lengths) if lengths else math.nan
 
 
 def unit(vector: np.ndarray) -> np.ndarray:

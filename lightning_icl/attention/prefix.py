@@ -53,7 +53,7 @@ def own_attention(
     scaling: float,
     softcap: float | None = None,
     visible: Bool[Tensor, "#batch token token"] | None = None,
-    bias: Float[Tensor, "#batch head token token"] | None = None,
+    bias: Float[Tensor, "#batch head 1 token"] | None = None,
 ) -> tuple[Float[Tensor, "batch head token width"], Float[Tensor, "batch head token"]]:
     """Causal attention of each query prompt to itself, and its log-sum-exp.
 

@@ -118,12 +118,12 @@ def load_tokenizer(source: ModelSource) -> "PreTrainedTokenizerBase":
         raise _not_loaded(source, error) from error
 
 
-def load_model(source: ModelSource, dtype: "torch.dtype", seed: int = 0) -> "PreTrainedModel":
+def load_model(source: ModelSource, dtype: "torch.dtype | None" = None, seed: int = 0) -> "PreTrainedModel":
     """The model in eval mode, its weights read once, in the type asked for.
 
     Args:
         source: where it comes from.
-        dtype: type of the weights.
+        dtype: type of the weights; float32 without.
         seed: seed of fresh weights.
 
     Raises:
@@ -132,6 +132,7 @@ def load_model(source: ModelSource, dtype: "torch.dtype", seed: int = 0) -> "Pre
     import torch
     from transformers import AutoModelForCausalLM
 
+    dtype = dtype or torch.float32
     if source.fresh:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

@@ -43,7 +43,11 @@ RESERVED: dict[str, frozenset[str]] = {
     "topic": frozenset(GENERATED["tiny-agnews"].answers),
     "inference": frozenset(GENERATED["tiny-cb"].answers),
     "keyword": frozenset(),
+    "lookup": frozenset(),
 }
+
+# Families by how often they are drawn; the easy ones form the circuits that the others need.
+FAMILIES = {"sentiment": 4, "rating": 3, "tone": 2, "topic": 4, "inference": 2, "keyword": 3, "lookup": 6}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +75,7 @@ def draw_episode(rng: Random, natural_share: float) -> Episode:
         rng: source of all chance.
         natural_share: share of documents whose labels mean their classes, where the family has such labels.
     """
-    family = rng.choices(("sentiment", "rating", "tone", "topic", "inference", "keyword"), weights=(4, 3, 2, 4, 3, 2))[
-        0
-    ]
+    family = rng.choices(list(FAMILIES), weights=list(FAMILIES.values()))[0]
     maker, size = _maker(rng, family)
     most = min(size, 6)
     count = size if family in ("tone", "inference") else rng.randint(min(2, most), most)
@@ -101,6 +103,9 @@ def _maker(rng: Random, family: str) -> tuple[sentences.Maker, int]:
         return sentences.topic(topics), 6
     if family == "inference":
         return sentences.inference, 3
+    if family == "lookup":
+        items = rng.sample(words.ANIMALS + words.COLOURS + words.SHAPES + words.PLACES, rng.randint(2, 6))
+        return sentences.lookup(items, rng.choice((0, 0, 1, 3, 6))), len(items)
     pool = list(rng.choice((words.COLOURS, words.SHAPES)))
     rng.shuffle(pool)
     size = rng.randint(2, 4)
@@ -113,9 +118,17 @@ def _natural_labels(rng: Random, family: str, size: int) -> tuple[str, ...] | No
     return rng.choice(words.NATURAL_LABELS[family])[:size]
 
 
-def document(seed: int, number: int, natural_share: float) -> Iterator[tuple[str, str]]:
-    """The endless (prompt, answer) examples of one document; the same seed and number give the same document."""
+def document(seed: int, number: int, natural_share: float, repeat_share: float = 0.0) -> Iterator[tuple[str, str]]:
+    """The endless (prompt, answer) examples of one document; the same seed and number give the same document.
+
+    Args:
+        seed: of all documents.
+        number: of this one.
+        natural_share: share of documents whose labels mean their classes.
+        repeat_share: share of documents that go round among a few examples, where looking back is all that is needed.
+    """
     rng = Random(seed * 1_000_003 + number)
     episode = draw_episode(rng, natural_share)
+    few = [episode.example(rng) for _ in range(rng.randint(2, 6))] if rng.random() < repeat_share else []
     while True:
-        yield episode.example(rng)
+        yield rng.choice(few) if few else episode.example(rng)

@@ -17,8 +17,16 @@ if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 
+# Short documents are numbered from here on, so that none is met again as a long one.
+_SHORT = 1 << 30
+
+
 class Documents(Dataset[tuple[Tensor, Tensor]]):
-    """Training documents as token ids and loss weights, each filled to a whole block; number i is always the same."""
+    """Training documents as token ids and loss weights, each filled to a whole block; number i is always the same.
+
+    In the first steps a block holds several short documents, to be taken apart by the training step: looking back is
+    learnt several times sooner where there is little to look back at.
+    """
 
     def __init__(self, settings: PretrainSettings, tokenizer: "PreTrainedTokenizerBase") -> None:
         self._settings, self._tokenizer = settings, tokenizer
@@ -27,15 +35,28 @@ class Documents(Dataset[tuple[Tensor, Tensor]]):
         return self._settings.steps * self._settings.batch
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
+        settings = self._settings
+        if number // settings.batch >= settings.short_steps:
+            return self._filled(number, settings.block, repeat_share=0.0)
+        pieces = settings.block // settings.short_block
+        short = [
+            self._filled(_SHORT + number * pieces + piece, settings.short_block, settings.repeat_share)
+            for piece in range(pieces)
+        ]
+        ids, weights = zip(*short, strict=True)
+        return torch.cat(ids), torch.cat(weights)
+
+    def _filled(self, number: int, length: int, repeat_share: float) -> tuple[Tensor, Tensor]:
+        """A document cut at a length, and the loss weight of each token."""
         settings, ids = self._settings, [self._tokenizer.bos_token_id]
         weights = [1.0]
-        for texts in document(settings.seed, number, settings.natural_share):
+        for texts in document(settings.seed, number, settings.natural_share, repeat_share):
             prompt, answer = self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
             ids += [*prompt, *answer, self._tokenizer.eos_token_id]
             weights += chain([1.0] * len(prompt), [settings.answer_weight] * len(answer), [1.0])
-            if len(ids) >= settings.block:
+            if len(ids) >= length:
                 break
-        return torch.tensor(ids[: settings.block]), torch.tensor(weights[: settings.block])
+        return torch.tensor(ids[:length]), torch.tensor(weights[:length])
 
 
 class CausalPretraining(LightningModule):
@@ -47,7 +68,8 @@ class CausalPretraining(LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Weighted mean negative log-likelihood, in nats per token."""
-        ids, weights = batch
+        length = self.settings.short_block if self.global_step < self.settings.short_steps else self.settings.block
+        ids, weights = (rows.view(-1, length) for rows in batch)
         logits = self.model(input_ids=ids, use_cache=False).logits[:, :-1]
         losses = cross_entropy(logits.transpose(1, 2).float(), ids[:, 1:], reduction="none")
         weights = weights[:, 1:]

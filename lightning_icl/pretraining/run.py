@@ -55,7 +55,12 @@ def pretrain(settings: PretrainSettings) -> Path:
 
 
 def new_model(settings: PretrainSettings, tokenizer: "PreTrainedTokenizerBase") -> "LlamaForCausalLM":
-    """A Llama-shaped model with fresh weights and tied embeddings."""
+    """A Llama-shaped model with fresh weights and tied embeddings, ready to look for what is alike and to copy it.
+
+    Keys start equal to queries and outputs undo values (Trockman and Kolter 2023, arXiv 2305.09828), which small models
+    find by themselves only after long.
+    """
+    import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
@@ -67,11 +72,17 @@ def new_model(settings: PretrainSettings, tokenizer: "PreTrainedTokenizerBase") 
         num_key_value_heads=settings.heads,
         max_position_embeddings=settings.context,
         tie_word_embeddings=True,
+        initializer_range=settings.width**-0.5,  # the common 0.02 is for widths of thousands and learns slowly here
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return LlamaForCausalLM(config)
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        for block in model.model.layers:
+            block.self_attn.k_proj.weight.copy_(block.self_attn.q_proj.weight)
+            block.self_attn.o_proj.weight.copy_(block.self_attn.v_proj.weight.T)
+    return model
 
 
 def save_model(model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerBase", out: Path) -> None:

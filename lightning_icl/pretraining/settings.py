@@ -25,6 +25,10 @@ class PretrainSettings:
     """Positions the finished model claims."""
     block: int = 1024
     """Tokens in a training document."""
+    short_block: int = 256
+    """Tokens of a training document in the first steps; must divide `block`."""
+    short_steps: int = 1000
+    """Steps with short documents."""
     batch: int = 8
     """Documents in a step."""
     steps: int = 1500
@@ -41,6 +45,8 @@ class PretrainSettings:
     """Weight of answer tokens in the loss; all others weigh 1."""
     natural_share: float = 0.4
     """Share of documents whose label words mean their classes."""
+    repeat_share: float = 0.3
+    """Share of short documents that go round among a few examples."""
     precision: str = "32-true"
     """Number type of the Trainer."""
     accelerator: str = "auto"
@@ -63,5 +69,7 @@ class PretrainSettings:
             raise UserError(f"width = {self.width}: it must be a multiple of twice the heads ({self.heads}).")
         if self.block > self.context:
             raise UserError(f"block = {self.block}: it must not exceed the context ({self.context}).")
+        if self.block % self.short_block:
+            raise UserError(f"short_block = {self.short_block}: it must divide block ({self.block}).")
         if not 0 <= self.natural_share <= 1:
             raise UserError(f"natural_share = {self.natural_share}: it must lie between 0 and 1.")

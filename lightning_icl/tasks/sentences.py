@@ -191,3 +191,18 @@ def keyword(keywords: Sequence[Sequence[str]]) -> Maker:
         return {"text": text[0].upper() + text[1:]}
 
     return make
+
+
+def lookup(items: Sequence[str], fillers: int) -> Maker:
+    """One class for each item, drawn afresh for a document: the item alone or among filler words; training only.
+
+    Looking up what stood beside the same word before is the simplest thing that a prompt can teach, and the first
+    that a model learns to do with prompts.
+    """
+
+    def make(rng: Random, label: int, evaluation: bool) -> dict[str, str]:
+        words_ = [rng.choice(words.GOODS + words.SPOTS + words.VEHICLES) for _ in range(fillers)]
+        words_.insert(rng.randint(0, fillers), items[label])
+        return {"text": " ".join(words_)}
+
+    return make

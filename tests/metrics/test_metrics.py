@@ -1,0 +1,255 @@
+"""Every metric against a naive loop, under splitting into batches and processes, and on degenerate input."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import cosine as scipy_cosine
+from torchmetrics import Metric
+
+from lightning_icl.metrics import Kendall, Rec2FTP, SimAM, SimAOU
+from lightning_icl.metrics.attention import own_weights
+from lightning_icl.metrics.kendall import example_scores, top_recall
+from lightning_icl.metrics.null import random_vectors
+
+QUERIES, LAYERS, HEADS, TOKENS, WIDTH, ANSWERS = 11, 3, 2, 9, 16, 3
+TOKEN_EXAMPLE = (-1, 0, 0, 0, -1, 1, 1, -1, 2, 2, 2, -1)
+
+
+def draw(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def inputs(name: str) -> tuple[Metric, tuple[torch.Tensor, ...]]:
+    ids = torch.arange(QUERIES) * 7
+    if name == "rec2ftp":
+        gold = torch.arange(QUERIES) % ANSWERS
+        return Rec2FTP(), (*(draw(QUERIES, ANSWERS, seed=s) for s in range(3)), gold)
+    if name == "sim_aou":
+        return SimAOU(LAYERS), (*(draw(QUERIES, LAYERS, WIDTH, seed=s) for s in range(3)), ids)
+    if name == "sim_am":
+        lengths = torch.arange(QUERIES) % (TOKENS - 2) + 3
+        beyond = torch.arange(TOKENS) >= lengths[:, None]
+        maps = [draw(QUERIES, LAYERS, HEADS, TOKENS, seed=s).masked_fill(beyond[:, None, None], 0) for s in range(3)]
+        return SimAM(LAYERS, HEADS), (*maps, lengths)
+    scores = [draw(QUERIES, LAYERS, len(TOKEN_EXAMPLE), seed=s) for s in range(2)]
+    return Kendall(TOKEN_EXAMPLE, LAYERS, top_tokens=4, top_examples=2), (*scores, ids)
+
+
+def flat(result: tuple) -> np.ndarray:
+    return np.concatenate([np.atleast_1d(np.asarray(value, dtype=float)).ravel() for value in result])
+
+
+NAMES = ["rec2ftp", "sim_aou", "sim_am", "kendall"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_splitting_into_batches_changes_nothing(name: str) -> None:
+    whole, data = inputs(name)
+    whole.update(*data)
+    parts, _ = inputs(name)
+    for rows in ([10], [3, 1, 4], [0, 2, 5, 6, 7, 8, 9]):
+        parts.update(*(tensor[rows] for tensor in data))
+    np.testing.assert_allclose(flat(parts.compute()), flat(whole.compute()), atol=1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_processes_add_up_even_where_one_has_no_queries(name: str) -> None:
+    whole, data = inputs(name)
+    whole.update(*data)
+    shares = [inputs(name)[0] for _ in range(3)]
+    shares[0].update(*(tensor[:4] for tensor in data))
+    shares[2].update(*(tensor[4:] for tensor in data))
+    reduced, _ = inputs(name)
+    for state, reduce in whole._reductions.items():
+        setattr(reduced, state, reduce(torch.stack([getattr(share, state) for share in shares])))
+    reduced._update_count = 1
+    np.testing.assert_allclose(flat(reduced.compute()), flat(whole.compute()), atol=1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_reset_forgets_everything_and_pickling_keeps_it(name: str) -> None:
+    import pickle
+
+    metric, data = inputs(name)
+    metric.update(*data)
+    expected = flat(metric.compute())
+    np.testing.assert_array_equal(flat(pickle.loads(pickle.dumps(metric)).compute()), expected)
+    metric.reset()
+    metric.update(*data)
+    np.testing.assert_array_equal(flat(metric.compute()), expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_plot_shows_the_result(name: str) -> None:
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    metric, data = inputs(name)
+    metric.update(*data)
+    figure, ax = metric.plot()
+    result = metric.compute()
+    if name == "rec2ftp":
+        assert [bar.get_height() for bar in ax.patches] == result.right_table.flatten().tolist()
+    else:
+        np.testing.assert_allclose(ax.lines[0].get_ydata(), result.per_layer.numpy())
+    matplotlib.pyplot.close(figure)
+
+
+def test_rec2ftp_counts_by_hand() -> None:
+    right, wrong = [0.0, 1.0], [1.0, 0.0]
+    cases = [(wrong, right, right)] * 3 + [(wrong, wrong, right)] * 2 + [(wrong, right, wrong)] * 4 + [(right, right, wrong)]
+    zsl, icl, ft = (torch.tensor([case[view] for case in cases]) for view in range(3))
+    metric = Rec2FTP()
+    metric.update(zsl, icl, ft, torch.ones(len(cases), dtype=torch.int64))
+    result = metric.compute()
+    assert (result.value, result.corrected_by_ft, result.corrected_by_both) == (3 / 5, 5, 3)
+    assert (result.reverse_recall, result.corrected_by_icl, result.agreement) == (3 / 7, 7, 3 / 10)
+    assert result.right_table[1, 1, 0] == 1
+    assert result.right_table.sum() == len(cases)
+
+
+def test_rec2ftp_is_undefined_where_fine_tuning_corrects_nothing() -> None:
+    metric = Rec2FTP()
+    same = torch.tensor([[1.0, 0.0]])
+    metric.update(same, same, same, torch.tensor([1]))
+    assert math.isnan(metric.compute().value)
+    assert metric.compute().corrected_by_ft == 0
+
+
+def test_ties_between_answers_go_to_the_first() -> None:
+    metric = Rec2FTP()
+    tie = torch.zeros(1, 3)
+    metric.update(tie, tie, tie, torch.tensor([0]))
+    assert metric.compute().right_table[1, 1, 1] == 1
+
+
+def test_sim_aou_equals_a_loop() -> None:
+    metric, (zsl, icl, ft, ids) = inputs("sim_aou")
+    metric.update(zsl, icl, ft, ids)
+    result = metric.compute()
+    null = random_vectors(ids, (LAYERS, WIDTH), kind="gaussian", salt=0)
+    for layer in range(LAYERS):
+        norm, raw, random = [], [], []
+        for query in range(QUERIES):
+            z, i, f = (view[query, layer].double().numpy() for view in (zsl, icl, ft))
+            u = [vector / np.linalg.norm(vector) for vector in (z, i, f)]
+            norm.append(1 - scipy_cosine(u[1] - u[0], u[2] - u[0]))
+            raw.append(1 - scipy_cosine(i - z, f - z))
+            random.append(1 - scipy_cosine(u[1] - u[0], null[query, layer].double().numpy()))
+        assert result.per_layer[layer] == pytest.approx(np.mean(norm), abs=1e-6)
+        assert result.raw_per_layer[layer] == pytest.approx(np.mean(raw), abs=1e-6)
+        assert result.random_per_layer[layer] == pytest.approx(np.mean(random), abs=1e-6)
+    assert result.value == pytest.approx(float(result.per_layer.mean()))
+
+
+def test_unrelated_updates_score_high_when_normalised_but_not_raw() -> None:
+    """Deutch et al., section 3: the shared -u(h_ZSL) alone makes the normalised form positive."""
+    torch.manual_seed(0)
+    base = torch.randn(500, 1, 64)
+    metric = SimAOU(1)
+    metric.update(base, 4 * torch.randn(500, 1, 64), 4 * torch.randn(500, 1, 64), torch.arange(500))
+    result = metric.compute()
+    assert result.value > 0.4
+    assert abs(result.raw) < 0.15
+    assert abs(result.random) < 0.02
+
+
+def test_a_zero_update_is_undefined_not_zero() -> None:
+    metric = SimAOU(2)
+    zsl, icl = draw(3, 2, 4), draw(3, 2, 4, seed=1)
+    ft = zsl.clone()
+    ft[:, 1] += 1
+    metric.update(zsl, icl, ft, torch.arange(3))
+    result = metric.compute()
+    assert math.isnan(result.raw_per_layer[0])
+    assert result.raw == pytest.approx(float(result.raw_per_layer[1]))
+
+
+def test_sim_am_equals_a_loop() -> None:
+    metric, (zsl, icl, ft, lengths) = inputs("sim_am")
+    metric.update(zsl, icl, ft, lengths)
+    result = metric.compute()
+    for layer in range(LAYERS):
+        for head in range(HEADS):
+            rows = [
+                [view[query, layer, head, : int(lengths[query])].double().numpy() for view in (zsl, icl, ft)]
+                for query in range(QUERIES)
+            ]
+            soft = [[np.exp(a) / np.exp(a).sum() for a in row] for row in rows]
+            place = layer, head
+            for source, names in ((rows, ("", "zsl_", "difference_")), (soft, ("softmax_", "softmax_zsl_", "softmax_difference_"))):
+                expected = (
+                    np.mean([1 - scipy_cosine(i, f) for z, i, f in source]),
+                    np.mean([1 - scipy_cosine(i, z) for z, i, f in source]),
+                    np.mean([1 - scipy_cosine(i - z, f - z) for z, i, f in source]),
+                )
+                for name, value in zip(names, expected, strict=True):
+                    assert getattr(result, f"{name}per_head")[place] == pytest.approx(value, abs=1e-6)
+    assert result.value == pytest.approx(float(result.per_head.mean()))
+
+
+def test_differences_of_unmoved_layers_are_undefined() -> None:
+    _, (zsl, icl, ft, lengths) = inputs("sim_am")
+    metric = SimAM(LAYERS, HEADS, unmoved_layers=(0,))
+    metric.update(zsl, icl, ft, lengths)
+    result = metric.compute()
+    assert torch.isnan(result.difference_per_layer).tolist() == [True, False, False]
+    assert not torch.isnan(result.per_layer).any()
+    assert result.difference == pytest.approx(float(result.difference_per_layer[1:].mean()))
+
+
+def test_weights_after_softmax_sum_to_one_over_own_tokens() -> None:
+    weights = own_weights(draw(2, 1, 1, 5), torch.tensor([5, 2]))
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 1, 1))
+    assert (weights[1, 0, 0, 2:] == 0).all()
+
+
+def test_shapes_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="made for"):
+        SimAOU(LAYERS + 1).update(*inputs("sim_aou")[1])
+
+
+def test_kendall_leaves_bos_and_separators_out() -> None:
+    metric, (icl, ft, ids) = inputs("kendall")
+    outside = torch.tensor(TOKEN_EXAMPLE) < 0
+    metric.update(icl, ft, ids)
+    other, _ = inputs("kendall")
+    other.update(icl.masked_fill(outside, 99.0), ft.masked_fill(outside, -99.0), ids)
+    assert metric.compute().value == other.compute().value
+
+
+def test_kendall_baseline_is_near_zero_and_equal_orders_give_one() -> None:
+    metric = Kendall(tuple(n // 10 for n in range(100)), 1)
+    scores = draw(200, 1, 100)
+    metric.update(scores, 3 * scores + 1, torch.arange(200))
+    result = metric.compute()
+    assert result.value == pytest.approx(1.0, abs=1e-4)  # a near-tie may be a tie on one side alone
+    assert abs(result.random) < 0.01
+    assert math.isnan(result.top_tokens)  # 100 of 100 tokens would always be found
+    assert abs(result.example_random) < 0.06
+
+
+def test_tokens_out_of_a_window_do_not_count() -> None:
+    metric, (icl, ft, ids) = inputs("kendall")
+    visible = torch.ones_like(icl, dtype=torch.bool)
+    visible[..., :5] = False  # the first demonstration of three
+    metric.update(icl, ft, ids, visible)
+    shorter = Kendall([0 if n == 1 else 1 if n == 2 else -1 for n in TOKEN_EXAMPLE], LAYERS)
+    shorter.update(icl, ft, ids)
+    assert metric.compute().value == pytest.approx(shorter.compute().value)
+    assert metric.compute().example == pytest.approx(shorter.compute().example)
+    assert metric.compute().visible == pytest.approx(5 / 8)
+
+
+def test_example_scores_order_like_summed_softmax() -> None:
+    scores, numbers = draw(20, 8), torch.tensor([0, 0, 1, 1, 1, 2, 3, 3])
+    weights = scores.softmax(-1)
+    shares = torch.stack([weights[:, numbers == n].sum(-1) for n in range(4)], -1)
+    assert torch.equal(example_scores(scores, numbers, 4).argsort(-1), shares.argsort(-1))
+
+
+def test_top_recall_by_hand() -> None:
+    one, other = torch.tensor([5.0, 4.0, 3.0, 2.0, 1.0]), torch.tensor([1.0, 5.0, 4.0, 2.0, 3.0])
+    assert top_recall(one, other, 3) == pytest.approx(2 / 3)
+    assert torch.isnan(top_recall(one, other, 5))

@@ -1,0 +1,84 @@
+"""The house rules that a machine can check: imports point downward, files stay small, names are exported lazily."""
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lightning_icl
+
+PACKAGE = Path(lightning_icl.__file__).parent
+RANKS = {
+    "errors": 0, "records": 0, "published": 0, "_version": 0,
+    "tasks": 1, "attention": 1, "results": 1,
+    "data": 2, "models": 2, "metrics": 2,
+    "probing": 3, "pretraining": 3,
+    "comparison": 4, "report": 4, "catalogues": 4,
+    "cli": 5,
+}  # fmt: skip
+# The command line's settings live with what they set; the comparison prints its summary with the report's table.
+ALLOWED = {("comparison", "report")}
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        found |= {name.split(".")[1] for name in names if name.startswith("lightning_icl.")}
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_downward(path: Path) -> None:
+    own = room(path)
+    for other in imported_rooms(path) - {own}:
+        assert RANKS[other] < RANKS[own] or (own, other) in ALLOWED, f"{own} (rank {RANKS[own]}) imports {other}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_files_are_short_and_say_what_they_are_for(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= 400
+    assert ast.get_docstring(ast.parse(text)), "no module docstring"
+
+
+def test_every_exported_name_exists_where_it_is_said_to_be() -> None:
+    for name, home in lightning_icl._HOME.items():
+        assert getattr(lightning_icl, name) is getattr(importlib.import_module(home), name)
+    with pytest.raises(AttributeError, match="no attribute"):
+        _ = lightning_icl.nothing
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["compare", "--help"], ["--version"]])
+def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    program = (
+        "import sys\nfrom lightning_icl.cli import main\n"
+        f"try: main({arguments!r})\nexcept SystemExit: pass\n"
+        "print(sorted({'torch', 'transformers', 'lightning', 'datasets'} & set(sys.modules)), file=sys.stderr)"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
+    assert run.stderr.strip().splitlines()[-1] == "[]"
+
+
+def test_the_written_package_list_is_complete() -> None:
+    import configparser
+
+    setup = configparser.ConfigParser()
+    if not setup.read(PACKAGE.parent / "setup.cfg"):
+        pytest.skip("not run from a checkout")
+    listed = set(setup["options"]["packages"].split())
+    present = {".".join(path.parent.relative_to(PACKAGE.parent).parts) for path in PACKAGE.rglob("__init__.py")}
+    assert present <= listed
+    assert {name for name in listed if "checkpoints" not in name} == present
