@@ -1,4 +1,4 @@
-"""The paper's own figures (Dai et al., arXiv 2212.10559), seeds and learning rates: facts to compare with and to start from.
+"""The paper's own figures, seeds and learning rates (Dai et al., arXiv 2212.10559): facts to compare with.
 
 They cover two models, GPT dense 1.3B and 2.7B of fairseq, and six tasks.
 """

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from unittest import mock
 
 import numpy as np
@@ -92,7 +93,9 @@ def watched(model: PreTrainedModel) -> Iterator[dict[str, list[Tensor]]]:
             elif hasattr(module, "q_proj"):
                 watch = module.q_proj
             else:
-                watch = next(getattr(module, n) for n in ("c_attn", "query_key_value", "qkv_proj") if hasattr(module, n))
+                watch = next(
+                    getattr(module, n) for n in ("c_attn", "query_key_value", "qkv_proj") if hasattr(module, n)
+                )
             stack.callback(watch.register_forward_hook(query_hook).remove)
         stack.enter_context(_watched_after_rotary(model_type, config, modules, seen))
         yield seen
@@ -120,7 +123,9 @@ def _watched_after_rotary(model_type: str, config: object, modules: list[nn.Modu
             for module in modules:
                 own = module._attn
 
-                def attn(query: Tensor, key: Tensor, *rest: object, own: object = own, module: object = module) -> object:
+                def attn(
+                    query: Tensor, key: Tensor, *rest: object, own: object = own, module: object = module
+                ) -> object:
                     seen["after"].append((query.detach()[0], key.detach()[0], 1 / math.sqrt(module.head_dim)))
                     return own(query, key, *rest)
 
@@ -152,7 +157,9 @@ def _watched_after_rotary(model_type: str, config: object, modules: list[nn.Modu
             source = importlib.import_module(f"transformers.models.{name}.modeling_{name}")
             eager = source.eager_attention_forward
 
-            def attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, **kwargs: object) -> object:
+            def attend(
+                module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, **kwargs: object
+            ) -> object:
                 scale = kwargs.get("scaling") or query.shape[-1] ** -0.5
                 groups = query.shape[1] // key.shape[1]
                 full = key.detach()[0].repeat_interleave(groups, 0)
@@ -286,14 +293,18 @@ def tied(scores: np.ndarray) -> np.ndarray:
     """Ranks that treat float32 rounding as equality."""
     order = np.argsort(scores)
     ranks, rank = np.zeros(len(scores)), 0
-    for before, after in zip(order[:-1], order[1:], strict=True):
+    for before, after in pairwise(order):
         rank += scores[after] - scores[before] > 2e-6 * np.abs(scores).max()
         ranks[after] = rank
     return ranks
 
 
 def measure(
-    model: PreTrainedModel, demonstrations: Demonstrations, queries: Sequence[Query], rate: float, windows: Sequence[int | None]
+    model: PreTrainedModel,
+    demonstrations: Demonstrations,
+    queries: Sequence[Query],
+    rate: float,
+    windows: Sequence[int | None],
 ) -> dict[str, np.ndarray]:
     """Every reported number, by name; per layer first."""
     tuned = fine_tune(model, demonstrations, rate)
@@ -327,7 +338,9 @@ def _one_query(
     h = {name: [layer[-1].double().numpy() for layer in view.outputs] for name, view in seen.items()}
     a = {name: [layer[:, -1, -own:].numpy() for layer in view.scores] for name, view in seen.items()}
     nulls = {
-        kind: random_vectors(torch.tensor([index]), (layers, len(h["zsl"][0])), kind=kind, salt=salt)[0].double().numpy()
+        kind: random_vectors(torch.tensor([index]), (layers, len(h["zsl"][0])), kind=kind, salt=salt)[0]
+        .double()
+        .numpy()
         for kind, salt in (("gaussian", 0), ("uniform", 1))
     }
     columns: dict[str, list] = {}

@@ -68,7 +68,9 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
         f"try: main({arguments!r})\nexcept SystemExit: pass\n"
         "print(sorted({'torch', 'transformers', 'lightning', 'datasets'} & set(sys.modules)), file=sys.stderr)"
     )
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=PACKAGE.parent
+    )
     assert run.stderr.strip().splitlines()[-1] == "[]"
 
 

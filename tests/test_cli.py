@@ -36,13 +36,17 @@ def error_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["compare", "--data", "no/such/folder", "--task", "sst2"], "is no folder"),
     ],
 )
-def test_mistakes_are_one_helpful_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_mistakes_are_one_helpful_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     out = [] if arguments[0] in ("report", "compre") else ["--out", str(tmp_path / "out")]
     assert message in error_of([*arguments, *out], capsys)
     assert not (tmp_path / "out").exists()
 
 
-def test_an_unknown_key_in_a_configuration_names_the_nearest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_key_in_a_configuration_names_the_nearest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = tmp_path / "run.yaml"
     config.write_text("modell: builtin\n")
     assert "Did you mean 'model'" in error_of(["compare", "--config", str(config)], capsys)

@@ -33,9 +33,10 @@ def test_a_folder_appears_only_when_it_is_finished(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, RuntimeError])
 def test_an_interrupt_leaves_the_old_run_and_nothing_else(tmp_path: Path, stop: type[BaseException]) -> None:
     finish(tmp_path / "task", '{"old": 1}')
-    with pytest.raises(stop), finished_folder(tmp_path / "task") as part:
-        (part / RESULTS).write_text("{")
-        raise stop
+    with pytest.raises(stop):  # noqa: PT012, SIM117
+        with finished_folder(tmp_path / "task") as part:
+            (part / RESULTS).write_text("{")
+            raise stop
     assert [path.name for path in tmp_path.iterdir()] == ["task"]
     assert json.loads((tmp_path / "task" / RESULTS).read_text()) == {"old": 1}
 

@@ -1,4 +1,4 @@
-"""Tiny real models with random weights, one for each supported architecture and each variant that takes another path."""
+"""Tiny real models with random weights: every supported architecture, and every variant that takes another path."""
 
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel

@@ -34,8 +34,9 @@ def assemble(plan: Plan, planned: PlannedTask, probe: ICLProbe) -> dict[str, Any
         "demonstrations": demonstrations(probe),
         "finetune": finetune(probe),
         "queries": {"count": len(probe.predictions)},
-        "accuracy": {name: accuracy(probe.predictions, name) if name in conditions else None for name in
-                     ("zsl", "icl", "ft")},
+        "accuracy": {
+            name: accuracy(probe.predictions, name) if name in conditions else None for name in ("zsl", "icl", "ft")
+        },
         **(_comparison(probe.comparison) if probe.comparison is not None else _NOTHING),
         "timing": {f"{name}_s": round(seconds, 3) for name, seconds in probe.seconds.items()},
         "versions": versions(),
@@ -112,8 +113,10 @@ _NOTHING: dict[str, None] = dict.fromkeys(("rec2ftp", "sim_aou", "sim_am", "kend
 
 
 def _comparison(comparison: Comparison) -> dict[str, Any]:
-    plain = {level: {key: _plain(value) for key, value in result._asdict().items()}
-             for level, result in comparison._asdict().items()}
+    plain = {
+        level: {key: _plain(value) for key, value in result._asdict().items()}
+        for level, result in comparison._asdict().items()
+    }
     return plain
 
 
@@ -136,7 +139,7 @@ def undefined(content: dict[str, Any], probe: ICLProbe) -> dict[str, str]:
         ("kendall", "top_examples", "the prompt has no more than 5 demonstrations"),
     ):
         value = content[level][key]
-        if value != value:  # noqa: PLR0124 - NaN
+        if value != value:  # NaN
             reasons[f"{level}.{key}"] = reason
     if probe.sim_am.unmoved_layers:
         reasons["sim_am.difference_per_layer[0]"] = (

@@ -96,7 +96,7 @@ def learning_rate_for(settings: CompareSettings, task: Task) -> float:
     if isinstance(settings.lr, float | int):
         return float(settings.lr)
     size = published_size(settings.model)
-    if size in task.learning_rates:
+    if size is not None and size in task.learning_rates:
         return task.learning_rates[size]
     if settings.lr == "published":
         raise TaskError(

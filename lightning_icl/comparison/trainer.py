@@ -57,8 +57,8 @@ def quiet() -> None:
 
 
 def _strategy(settings: CompareSettings) -> Any:
-    """Lightning's own, but for DDP without gradient traffic: every process takes the same steps on the same examples."""
-    many = isinstance(settings.devices, int) and settings.devices > 1 or settings.num_nodes > 1
+    """Lightning's own, but DDP without gradient traffic: every process takes the same steps on the same examples."""
+    many = (isinstance(settings.devices, int) and settings.devices > 1) or settings.num_nodes > 1
     if settings.strategy == "ddp" or (settings.strategy == "auto" and many):
         return DDPStrategy(ddp_comm_hook=keep_own_gradients)
     return settings.strategy

@@ -40,7 +40,7 @@ def _tokens(tokenizer: "PreTrainedTokenizerBase", ids: list[int], bracketed: boo
     """Each token apart: shaded in a terminal, between bars in a file; the last one, which is probed, stands out."""
     text = Text()
     for number, token_id in enumerate(ids):
-        piece = tokenizer.decode([token_id]).replace("\n", "\\n")
+        piece = str(tokenizer.decode([token_id])).replace("\n", "\\n")
         style = "bold reverse" if number == len(ids) - 1 else _SHADES[number % 2]
         text.append("|" if bracketed else "")
         text.append(piece, style=style)

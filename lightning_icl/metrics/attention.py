@@ -113,13 +113,13 @@ class SimAM(QueryMeans):
         """Means over queries per head, over heads per layer, and over layers."""
         per_head = {form: self._mean(form) for form in _FORMS}
         per_layer = {form: values.nanmean(-1) for form, values in per_head.items()}
-        overall = {form: mean_of_defined(values) for form, values in per_layer.items()}
-        suffixed = {
+        fields: dict[str, Any] = {form: mean_of_defined(values) for form, values in per_layer.items()}
+        fields |= {
             ("" if form == "value" else f"{form}_") + suffix: values
             for suffix, means in (("per_layer", per_layer), ("per_head", per_head))
             for form, values in means.items()
         }
-        return SimAMResult(**overall, **suffixed)
+        return SimAMResult(**fields)
 
     def plot(self, val: SimAMResult | None = None, ax: "Axes | None" = None) -> "tuple[Figure, Axes]":
         """Curves over layers."""

@@ -116,6 +116,8 @@ class Kendall(QueryMeans):
         names = ("value", "random", "example", "example_random", "top_tokens", "top_examples", "visible")
         super().__init__(dict.fromkeys(names, (layers,)), **kwargs)
         numbers = torch.tensor(token_example, dtype=torch.int64)
+        self.places: Tensor
+        self.numbers: Tensor
         self.register_buffer("places", (numbers >= 0).nonzero().flatten(), persistent=False)
         self.register_buffer("numbers", numbers[numbers >= 0], persistent=False)
         self.examples = int(numbers.max()) + 1 if len(numbers) else 0
@@ -162,12 +164,11 @@ class Kendall(QueryMeans):
         """Means over queries per layer, and over layers."""
         names = ("value", "random", "example", "example_random", "top_tokens", "top_examples", "visible")
         per_layer = {name: self._mean(name) for name in names}
-        return KendallResult(
+        fields: dict[str, Any] = {
             **{name: mean_of_defined(values) for name, values in per_layer.items()},
-            **{
-                "per_layer" if name == "value" else f"{name}_per_layer": values for name, values in per_layer.items()
-            },
-        )
+            **{"per_layer" if name == "value" else f"{name}_per_layer": values for name, values in per_layer.items()},
+        }
+        return KendallResult(**fields)
 
     def plot(self, val: KendallResult | None = None, ax: "Axes | None" = None) -> "tuple[Figure, Axes]":
         """Curves over layers."""

@@ -40,8 +40,11 @@ def kendall_tau(
     step = max(1, _PIECE // max(1, x.shape[1]))
     pieces = [slice(start, start + step) for start in range(0, x.shape[0], step)]
     taus = [
-        _tau(tie_ranks(x[piece], visible=shown, resolution=resolution), tie_ranks(y[piece], visible=shown,
-             resolution=resolution), shown)
+        _tau(
+            tie_ranks(x[piece], visible=shown, resolution=resolution),
+            tie_ranks(y[piece], visible=shown, resolution=resolution),
+            shown,
+        )
         for piece in pieces
         for shown in [None if visible is None else visible[piece]]
     ]
@@ -80,9 +83,7 @@ def _tau(x: Tensor, y: Tensor, visible: Tensor | None) -> Tensor:
     by_x, by_y = x * items + y, y * items + x
     x_ordered, order = by_x.sort(dim=-1, stable=True)
     y_ordered, y_order = by_y.sort(dim=-1, stable=True)
-    place = torch.empty_like(y_order).scatter_(
-        -1, y_order, torch.arange(items, device=x.device).expand_as(y_order)
-    )
+    place = torch.empty_like(y_order).scatter_(-1, y_order, torch.arange(items, device=x.device).expand_as(y_order))
     discordant = inversions(place.gather(-1, order))
     pairs = _pairs(count)
     tied_x = _tied_pairs(x_ordered // items, count)

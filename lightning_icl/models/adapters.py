@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.models.bloom import modeling_bloom
 from transformers.models.falcon import modeling_falcon
@@ -38,7 +38,7 @@ def adapted(model: PreTrainedModel, attend: Attend) -> Iterator[None]:
     forward = _FORWARDS[architecture.model_type]
     try:
         for module in modules:
-            module.forward = partial(forward, module, attend)  # type: ignore[method-assign]
+            module.forward = partial(forward, module, attend)
         yield
     finally:
         for module in modules:

@@ -106,7 +106,14 @@ ARCHITECTURES: dict[str, Architecture] = {
         _llama_like("stablelm", "StableLM", remark="partial rotary"),
         _llama_like("granite", "Granite", remark="own attention and logit scales"),
         _llama_like("cohere2", "Cohere 2", remark="sliding window, parallel block, logit scale"),
-        _llama_like("xglm", "XGLM, fairseq dense", output="out_proj", adapter=True, absolute_positions=True, remark="the paper's models"),
+        _llama_like(
+            "xglm",
+            "XGLM, fairseq dense",
+            output="out_proj",
+            adapter=True,
+            absolute_positions=True,
+            remark="the paper's models",
+        ),
         _gpt2_like(
             "gpt_neo",
             "GPT-Neo",

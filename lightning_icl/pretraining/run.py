@@ -22,7 +22,6 @@ def pretrain(settings: PretrainSettings) -> Path:
     if (out / "model.safetensors").exists() and not settings.overwrite:
         raise OutputError(f"{str(out)!r} already holds a model. Give another --out, or pass --overwrite.")
     import lightning as L
-    import torch
     from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
     from lightning.pytorch.loggers import CSVLogger
     from torch.utils.data import DataLoader
@@ -50,7 +49,7 @@ def pretrain(settings: PretrainSettings) -> Path:
         CausalPretraining(model, settings), documents, ckpt_path=str(last) if last.exists() else None, weights_only=True
     )
     if trainer.is_global_zero and trainer.global_step >= settings.steps:
-        save_model(model.to(torch.float32), tokenizer, out)
+        save_model(model.float(), tokenizer, out)
     return out
 
 

@@ -17,7 +17,16 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from lightning_icl.errors import ProtocolError
-from lightning_icl.metrics import Kendall, KendallResult, Rec2FTP, Rec2FTPResult, SimAM, SimAMResult, SimAOU, SimAOUResult
+from lightning_icl.metrics import (
+    Kendall,
+    KendallResult,
+    Rec2FTP,
+    Rec2FTPResult,
+    SimAM,
+    SimAMResult,
+    SimAOU,
+    SimAOUResult,
+)
 from lightning_icl.models.architecture import architecture_of, head_counts
 from lightning_icl.models.capture import Capture
 from lightning_icl.probing.finetuning import Finetuned, KVFinetuning

@@ -29,24 +29,18 @@ class Quantity:
 
 
 QUANTITIES = (
-    Quantity(
-        table="accuracy", label="ZSL accuracy", key=("accuracy", "zsl"), percent=True, published="accuracy_zsl"
-    ),
+    Quantity(table="accuracy", label="ZSL accuracy", key=("accuracy", "zsl"), percent=True, published="accuracy_zsl"),
     Quantity(table="accuracy", label="FT accuracy", key=("accuracy", "ft"), percent=True, published="accuracy_ft"),
     Quantity(table="accuracy", label="ICL accuracy", key=("accuracy", "icl"), percent=True, published="accuracy_icl"),
     Quantity(table="rec2ftp", label="Rec2FTP", key=("rec2ftp", "value"), percent=True, published="rec2ftp"),
     Quantity(table="simaou", label="SimAOU", key=("sim_aou", "value"), published="sim_aou"),
-    Quantity(
-        table="simaou", label="random", key=("sim_aou", "random"), published="sim_aou_random", baseline=True
-    ),
+    Quantity(table="simaou", label="random", key=("sim_aou", "random"), published="sim_aou_random", baseline=True),
     Quantity(table="simaou", label="raw", key=("sim_aou", "raw"), baseline=True),
     Quantity(table="simam", label="SimAM", key=("sim_am", "value"), published="sim_am"),
     Quantity(table="simam", label="zero-shot", key=("sim_am", "zsl"), published="sim_am_zsl", baseline=True),
     Quantity(table="simam", label="difference", key=("sim_am", "difference"), baseline=True),
     Quantity(table="kendall", label="Kendall", key=("kendall", "value"), published="kendall"),
-    Quantity(
-        table="kendall", label="random", key=("kendall", "random"), published="kendall_random", baseline=True
-    ),
+    Quantity(table="kendall", label="random", key=("kendall", "random"), published="kendall_random", baseline=True),
 )
 TABLES = tuple(dict.fromkeys(quantity.table for quantity in QUANTITIES))
 

@@ -51,7 +51,9 @@ def _read_jsonl(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
             try:
                 row = json.loads(line)
             except json.JSONDecodeError as error:
-                raise TaskError(f"{path}, line {number}: malformed JSON ({error.msg} at column {error.colno}).") from error
+                raise TaskError(
+                    f"{path}, line {number}: malformed JSON ({error.msg} at column {error.colno})."
+                ) from error
             if not isinstance(row, dict):
                 raise TaskError(f"{path}, line {number}: a row must be a JSON object, not {type(row).__name__}.")
             yield f"{path}, line {number}", row

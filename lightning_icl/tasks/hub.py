@@ -26,8 +26,8 @@ def hub_rows(source: HubSource, split: str, task: str) -> tuple[str, Iterator[tu
     except Exception as error:  # datasets and its network layers fail in many ways of their own
         reason = " ".join(str(error).split()) or type(error).__name__
         raise TaskError(
-            f"The rows of task {task!r} ({origin}) cannot be loaded from the Hugging Face hub: {reason[:300]} Check the "
-            f"network; or put the rows into FOLDER/{task}/train.jsonl and validation.jsonl and pass --data FOLDER; or "
-            "use the built-in tasks (--task builtin), which need none."
+            f"The rows of task {task!r} ({origin}) cannot be loaded from the Hugging Face hub: {reason[:300]} Check "
+            f"the network; or put the rows into FOLDER/{task}/train.jsonl and validation.jsonl and pass --data FOLDER; "
+            "or use the built-in tasks (--task builtin), which need none."
         ) from error
     return origin, ((f"{origin}, row {number}", row) for number, row in enumerate(rows))

@@ -1,4 +1,4 @@
-"""Rows of a task: read from a folder, a user's files, the hub or the generators, and checked before any model is loaded.
+"""Rows of a task, from a folder, a user's files, the hub or the generators, checked before any model is loaded.
 
 The fixed shuffles are those of the definitions, section 1: `datasets.Dataset.shuffle`, so that a published seed picks
 the published demonstrations.
@@ -80,7 +80,9 @@ def _raw_rows(task: Task, split: str, data: Path | None) -> tuple[str, Iterable[
         made = generate_rows(task.name, "train" if split == "train" else "validation", count)
         origin = f"generated {task.name} {split}"
         return origin, [(f"{origin}, row {number}", row) for number, row in enumerate(made)], task.label_field
-    raise TaskError(f"Task {task.name!r} does not say where its rows are. Pass --data FOLDER, or give `rows` in its file.")
+    raise TaskError(
+        f"Task {task.name!r} does not say where its rows are. Pass --data FOLDER, or give `rows` in its file."
+    )
 
 
 def _checked(
@@ -94,7 +96,9 @@ def _checked(
     for index, (place, row) in enumerate(raw):
         for name in (*fields, label_field):
             if row.get(name) is None:
-                raise TaskError(f"{place}: the row lacks the field {name!r} of task {task.name!r}. {did_you_mean(name, row)}")
+                raise TaskError(
+                    f"{place}: the row lacks the field {name!r} of task {task.name!r}. {did_you_mean(name, row)}"
+                )
         rows.append(Row(index=index, fields=row, label=_label(task, row[label_field], place)))
     if not rows:
         raise TaskError(f"{origin} of task {task.name!r} is empty: there is nothing to learn from or to ask.")
@@ -109,7 +113,11 @@ def _label(task: Task, value: object, place: str) -> int:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
         names = f"one of {', '.join(task.label_names)}" if task.label_names else "a label number"
-        hint = "" if task.label_names else " For labels as text, give their names in order as `label_names` in a task file."
+        hint = (
+            ""
+            if task.label_names
+            else " For labels as text, give their names in order as `label_names` in a task file."
+        )
         raise TaskError(f"{place}: the label {value!r} of task {task.name!r} must be {names}.{hint}")
     if not 0 <= value < len(task.answers):
         raise TaskError(
@@ -123,7 +131,9 @@ def _check_classes(task: Task, rows: Sequence[Row], origin: str) -> None:
     present = {row.label for row in rows}
     if len(present) == 1:
         only = task.answers[present.pop()]
-        raise TaskError(f"{origin}: all {len(rows)} rows of task {task.name!r} have the label {only!r}; two are needed.")
+        raise TaskError(
+            f"{origin}: all {len(rows)} rows of task {task.name!r} have the label {only!r}; two are needed."
+        )
 
 
 def shuffled_train(rows: TaskRows, seed: int) -> list[Row]:

@@ -1,14 +1,14 @@
 """A user's own task, from a YAML file.
 
-    template: "Ticket: {text} Team:"        # or templates: {short: ..., long: ...}; the first is the default
-    answers: [billing, support]              # answer words, by label number
-    label_field: team                        # default: label
-    label_names: [bill, supp]                # where rows give the label as text
-    learning_rate: 0.001
-    rows:                                    # without it: --data FOLDER
-      train: tickets/train.jsonl             # files, relative to this one
-      validation: tickets/validation.jsonl
-      # or a data set of the hub: {hub: glue, config: sst2, train_split: train, query_split: validation}
+template: "Ticket: {text} Team:"        # or templates: {short: ..., long: ...}; the first is the default
+answers: [billing, support]              # answer words, by label number
+label_field: team                        # default: label
+label_names: [bill, supp]                # where rows give the label as text
+learning_rate: 0.001
+rows:                                    # without it: --data FOLDER
+  train: tickets/train.jsonl             # files, relative to this one
+  validation: tickets/validation.jsonl
+  # or a data set of the hub: {hub: glue, config: sst2, train_split: train, query_split: validation}
 """
 
 from collections.abc import Mapping

@@ -60,7 +60,9 @@ def test_predictions_stand_in_data_order_and_make_the_accuracies(run: Path) -> N
         assert len(rows) == 12
         for view, share in results(run / task)["accuracy"].items():
             assert share == sum(row[view] == row["gold"] for row in rows) / len(rows)
-            assert all(row[view] == max(range(len(row["scores"][view])), key=row["scores"][view].__getitem__) for row in rows)
+            assert all(
+                row[view] == max(range(len(row["scores"][view])), key=row["scores"][view].__getitem__) for row in rows
+            )
 
 
 def test_the_saved_configuration_runs_a_task_again(run: Path, tmp_path: Path) -> None:
@@ -96,7 +98,9 @@ def test_fit_then_validate_equals_compare(run: Path, tmp_path: Path) -> None:
         assert measured(tmp_path / "val" / task) == measured(run / task)
 
 
-def test_an_overlay_of_other_demonstrations_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_overlay_of_other_demonstrations_is_refused(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit):
         main(["validate", *SMALL, "--seed", "2", "--overlay", str(run), "--out", str(tmp_path / "val")])
     assert "other demonstrations" in capsys.readouterr().err

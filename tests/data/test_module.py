@@ -64,7 +64,11 @@ def test_more_shots_than_rows_uses_all_rows(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"shots": 0}, "at least 1"), ({"context_length": 8}, "Query .* context has 8"), ({"template": "papr"}, "template")],
+    [
+        ({"shots": 0}, "at least 1"),
+        ({"context_length": 8}, "Query .* context has 8"),
+        ({"template": "papr"}, "template"),
+    ],
 )
 def test_settings_that_cannot_work_are_refused(settings: dict, message: str, tmp_path: Path) -> None:
     with pytest.raises(TaskError, match=message):

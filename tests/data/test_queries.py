@@ -62,7 +62,9 @@ def test_batch_size_changes_nothing(variant: str, answers: str, tmp_path: Path) 
             rows = {}
             for batch in map(collate, budget_batches(data.queries, budget)):
                 observed = view.observe(capture, batch)
-                for row, (index, own) in enumerate(zip(batch.query_ids.tolist(), observed.own_lengths.tolist(), strict=True)):
+                for row, (index, own) in enumerate(
+                    zip(batch.query_ids.tolist(), observed.own_lengths.tolist(), strict=True)
+                ):
                     rows[index] = (
                         observed.answer_scores[row], observed.attention_output[row], observed.query[row],
                         observed.own_scores[row, ..., :own], observed.prefix_scores[row],

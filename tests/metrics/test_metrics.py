@@ -98,7 +98,12 @@ def test_plot_shows_the_result(name: str) -> None:
 
 def test_rec2ftp_counts_by_hand() -> None:
     right, wrong = [0.0, 1.0], [1.0, 0.0]
-    cases = [(wrong, right, right)] * 3 + [(wrong, wrong, right)] * 2 + [(wrong, right, wrong)] * 4 + [(right, right, wrong)]
+    cases = (
+        [(wrong, right, right)] * 3
+        + [(wrong, wrong, right)] * 2
+        + [(wrong, right, wrong)] * 4
+        + [(right, right, wrong)]
+    )
     zsl, icl, ft = (torch.tensor([case[view] for case in cases]) for view in range(3))
     metric = Rec2FTP()
     metric.update(zsl, icl, ft, torch.ones(len(cases), dtype=torch.int64))
@@ -178,7 +183,10 @@ def test_sim_am_equals_a_loop() -> None:
             ]
             soft = [[np.exp(a) / np.exp(a).sum() for a in row] for row in rows]
             place = layer, head
-            for source, names in ((rows, ("", "zsl_", "difference_")), (soft, ("softmax_", "softmax_zsl_", "softmax_difference_"))):
+            for source, names in (
+                (rows, ("", "zsl_", "difference_")),
+                (soft, ("softmax_", "softmax_zsl_", "softmax_difference_")),
+            ):
                 expected = (
                     np.mean([1 - scipy_cosine(i, f) for z, i, f in source]),
                     np.mean([1 - scipy_cosine(i, z) for z, i, f in source]),

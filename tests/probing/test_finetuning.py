@@ -24,7 +24,9 @@ def fitted(variant: str, folder: Path, rate: float = RATE, **settings: object) -
     return probe
 
 
-@pytest.mark.parametrize("variant", ["gpt2", "gpt_neox", "phi3", "bloom", "falcon-grouped", "falcon-multiquery", "llama"])
+@pytest.mark.parametrize(
+    "variant", ["gpt2", "gpt_neox", "phi3", "bloom", "falcon-grouped", "falcon-multiquery", "llama"]
+)
 def test_only_keys_and_values_change_and_queries_stay_bit_identical(variant: str, tmp_path: Path) -> None:
     probe = fitted(variant, tmp_path)
     before = {name: parameter.clone() for name, parameter in probe.model.named_parameters()}

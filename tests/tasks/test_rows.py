@@ -12,7 +12,7 @@ from lightning_icl.tasks.catalogue import PAPER, resolve_tasks
 from lightning_icl.tasks.rows import load_rows
 from lightning_icl.tasks.task import FileSource, Task
 
-ROWS = [{"text": "good one", "label": 1}, {"text": "bad one", "label": 0}, {"text": "fine, \"well\"", "label": 1}]
+ROWS = [{"text": "good one", "label": 1}, {"text": "bad one", "label": 0}, {"text": 'fine, "well"', "label": 1}]
 
 
 def task(folder: Path, suffix: str = "jsonl", **settings: object) -> Task:
@@ -94,7 +94,10 @@ def test_built_in_rows_are_the_same_every_time_and_their_splits_share_nothing() 
     for built_in in resolve_tasks("builtin").values():
         first, second = load_rows(built_in), load_rows(built_in)
         assert first == second
-        texts = [{tuple(str(v) for k, v in row.fields.items() if k != "label") for row in split} for split in (first.train, first.queries)]
+        texts = [
+            {tuple(str(v) for k, v in row.fields.items() if k != "label") for row in split}
+            for split in (first.train, first.queries)
+        ]
         assert not texts[0] & texts[1]
         assert {row.label for row in first.train} == set(range(len(built_in.answers)))
 
