@@ -23,6 +23,12 @@ Settings = TypeVar("Settings")
 class Parser(jsonargparse.ArgumentParser):
     """An argument parser whose complaints are short and name the nearest valid word."""
 
+    words: Sequence[str] = ()
+    """What is being parsed."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print what is wrong and what to do, and exit with status 2."""
         print(f"lightning-icl: error: {self._helpful(message)}", file=sys.stderr)
@@ -44,9 +50,10 @@ class Parser(jsonargparse.ArgumentParser):
 
     def _flags(self) -> list[str]:
         """Flags of the command being parsed."""
-        command = next((word for word in sys.argv[1:] if word in COMMANDS), None)
+        command = next((word for word in self.words if word in COMMANDS), None)
         parser = _command_parser(command) if command else self
-        return [flag for action in parser._actions for flag in action.option_strings if flag.startswith("--")]
+        flags = [flag for action in parser._actions for flag in action.option_strings]
+        return [flag for flag in flags if flag.startswith("--") and flag.replace("-", "").isalpha()]
 
 
 def add_settings(parser: jsonargparse.ArgumentParser, settings: type) -> None:
@@ -154,6 +161,7 @@ def _command_parser(command: str) -> Parser:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; user mistakes end with one line on stderr and status 2, an interrupt with status 130."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    Parser.words = words
     parser = Parser(prog="lightning-icl", description="How does a language model learn from examples in its prompt?")
     parser.add_argument("--version", action="version", version=f"lightning-icl {__version__}")
     commands = parser.add_subcommands(dest="command")

@@ -11,7 +11,7 @@ from lightning_icl.comparison.assemble import assemble, prediction_rows
 from lightning_icl.comparison.overlays import FINETUNE, read_finetuned, write_finetuned
 from lightning_icl.comparison.plan import Plan, PlannedTask, make_plan, resolved
 from lightning_icl.comparison.settings import CompareSettings, ValidateSettings
-from lightning_icl.comparison.trainer import DTYPES, make_trainer, quiet
+from lightning_icl.comparison.trainer import DTYPES, interruptible, make_trainer, quiet
 from lightning_icl.data.preview import show_prompt
 from lightning_icl.models.loading import load_model
 from lightning_icl.probing.finetuning import KVFinetuning
@@ -45,8 +45,9 @@ def compare(settings: CompareSettings) -> Path | None:
     for planned in plan.tasks:
         probe = ICLProbe(model, planned.data.demonstrations)
         trainer = make_trainer(settings, [KVFinetuning(planned.learning_rate)])
-        trainer.fit(probe, datamodule=planned.data)
-        trainer.validate(probe, datamodule=planned.data, verbose=False)
+        with interruptible(trainer):
+            trainer.fit(probe, datamodule=planned.data)
+            trainer.validate(probe, datamodule=planned.data, verbose=False)
         _save(plan, planned, probe)
     _finish(plan)
     return plan.out
@@ -68,7 +69,8 @@ def fit(settings: CompareSettings) -> Path | None:
     for planned in plan.tasks:
         probe = ICLProbe(model, planned.data.demonstrations)
         trainer = make_trainer(settings, [KVFinetuning(planned.learning_rate)])
-        trainer.fit(probe, datamodule=planned.data)
+        with interruptible(trainer):
+            trainer.fit(probe, datamodule=planned.data)
         _save_finetuned(plan, planned, probe)
     _say(f"Fine-tuned weights are in [bold]{plan.out}[/]. Probe them with: validate --overlay {plan.out}")
     return plan.out
@@ -96,7 +98,9 @@ def validate(settings: ValidateSettings) -> Path | None:
     for planned in plan.tasks:
         probe = ICLProbe(model, planned.data.demonstrations)
         probe.finetuned = tuned.get(planned.task.name)
-        make_trainer(settings, []).validate(probe, datamodule=planned.data, verbose=False)
+        trainer = make_trainer(settings, [])
+        with interruptible(trainer):
+            trainer.validate(probe, datamodule=planned.data, verbose=False)
         _save(plan, planned, probe)
     _finish(plan)
     return plan.out

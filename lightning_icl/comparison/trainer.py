@@ -3,6 +3,8 @@
 import logging
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
@@ -41,6 +43,17 @@ def make_trainer(settings: CompareSettings, callbacks: list[L.Callback]) -> L.Tr
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
+
+
+@contextmanager
+def interruptible(trainer: L.Trainer) -> Iterator[None]:
+    """An interrupt inside the Trainer, which it turns into an exit, reaches the caller as an interrupt."""
+    try:
+        yield
+    except SystemExit:
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
 
 
 def quiet() -> None:

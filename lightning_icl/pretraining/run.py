@@ -50,7 +50,20 @@ def pretrain(settings: PretrainSettings) -> Path:
     )
     if trainer.is_global_zero and trainer.global_step >= settings.steps:
         save_model(model.float(), tokenizer, out)
+        _save_log(work / "log", out)
     return out
+
+
+def _save_log(log: Path, out: Path) -> None:
+    """Keep the training log and its curve with the model."""
+    from lightning_icl.pretraining.curve import draw_loss_curve
+
+    latest = max(log.glob("version_*/metrics.csv"), key=lambda path: path.stat().st_mtime)
+    shutil.copyfile(latest, out / "training_log.csv")
+    try:
+        draw_loss_curve(out / "training_log.csv", out / "loss_curve.png")
+    except ModuleNotFoundError:  # matplotlib is an extra
+        return
 
 
 def new_model(settings: PretrainSettings, tokenizer: "PreTrainedTokenizerBase") -> "LlamaForCausalLM":
