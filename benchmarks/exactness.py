@@ -1,6 +1,6 @@
 """The largest deviation of every quantity from the slow oracle of the tests, for each supported architecture.
 
-    python -m benchmarks.exactness
+python -m benchmarks.exactness
 """
 
 import logging

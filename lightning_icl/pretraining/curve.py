@@ -25,7 +25,9 @@ def draw_loss_curve(log: Path, picture: Path, smooth: int = 10) -> None:
     ):
         for name in names:
             values = [float(row[name]) for row in rows]
-            means = [sum(values[start : start + smooth]) / smooth for start in range(0, len(values) - smooth + 1, smooth)]
+            means = [
+                sum(values[start : start + smooth]) / smooth for start in range(0, len(values) - smooth + 1, smooth)
+            ]
             steps = [int(rows[start]["step"]) for start in range(0, len(values) - smooth + 1, smooth)]
             axis.plot(steps, means, label=name.replace("_", " "))
         axis.set_xlabel("step")

@@ -28,14 +28,15 @@ class Documents(Dataset[tuple[Tensor, Tensor]]):
     learnt several times sooner where there is little to look back at.
     """
 
-    def __init__(self, settings: PretrainSettings, tokenizer: "PreTrainedTokenizerBase") -> None:
+    def __init__(self, settings: PretrainSettings, tokenizer: "PreTrainedTokenizerBase", steps_done: int = 0) -> None:
         self._settings, self._tokenizer = settings, tokenizer
+        self._first = steps_done * settings.batch
 
     def __len__(self) -> int:
-        return self._settings.steps * self._settings.batch
+        return self._settings.steps * self._settings.batch - self._first
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
-        settings = self._settings
+        settings, number = self._settings, number + self._first
         if number // settings.batch >= settings.short_steps:
             return self._filled(number, settings.block, repeat_share=0.0)
         pieces = settings.block // settings.short_block

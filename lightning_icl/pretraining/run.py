@@ -44,10 +44,9 @@ def pretrain(settings: PretrainSettings) -> Path:
         log_every_n_steps=10,
     )
     last = work / "last.ckpt"
-    documents = DataLoader(Documents(settings, tokenizer), batch_size=settings.batch, shuffle=False)
-    trainer.fit(
-        CausalPretraining(model, settings), documents, ckpt_path=str(last) if last.exists() else None, weights_only=True
-    )
+    done = _steps_done(last)
+    documents = DataLoader(Documents(settings, tokenizer, done), batch_size=settings.batch, shuffle=False)
+    trainer.fit(CausalPretraining(model, settings), documents, ckpt_path=str(last) if done else None, weights_only=True)
     if trainer.is_global_zero and trainer.global_step >= settings.steps:
         save_model(model.float(), tokenizer, out)
         _save_log(work / "log", out)
@@ -64,6 +63,15 @@ def _save_log(log: Path, out: Path) -> None:
         draw_loss_curve(out / "training_log.csv", out / "loss_curve.png")
     except ModuleNotFoundError:  # matplotlib is an extra
         return
+
+
+def _steps_done(checkpoint: Path) -> int:
+    """Steps behind a checkpoint; 0 where there is none."""
+    import torch
+
+    return (
+        int(torch.load(checkpoint, weights_only=True, map_location="cpu")["global_step"]) if checkpoint.exists() else 0
+    )
 
 
 def new_model(settings: PretrainSettings, tokenizer: "PreTrainedTokenizerBase") -> "LlamaForCausalLM":
