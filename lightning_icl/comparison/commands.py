@@ -154,7 +154,7 @@ def _save_finetuned(plan: Plan, planned: PlannedTask, probe: ICLProbe) -> None:
 
 @rank_zero_only
 def _finish(plan: Plan) -> None:
-    print_summary(plan.out, tables=plan.settings.tables)
+    print_summary(plan.out, plan.settings.tables, [planned.task.name for planned in plan.tasks])
     _say(f"Results are in [bold]{plan.out}[/]; this table again: lightning-icl report {plan.out}")
 
 

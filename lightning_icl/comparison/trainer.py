@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import torch
+import transformers
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.strategies import DDPStrategy
 
@@ -58,6 +59,7 @@ def interruptible(trainer: L.Trainer) -> Iterator[None]:
 
 def quiet() -> None:
     """Keep Lightning's banners, and advice that this program's protocol has settled, off the terminal."""
+    transformers.utils.logging.disable_progress_bar()
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (

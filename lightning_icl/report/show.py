@@ -31,9 +31,15 @@ def show_report(folders: Sequence[Path], tables: Sequence[str] | None = None, ex
                 Console().print(f"wrote {path}", highlight=False, soft_wrap=True)
 
 
-def print_summary(folder: Path, tables: Sequence[str] | None = None) -> None:
-    """Print one run's tables, and why what is missing is missing."""
-    summary = summarise(read_run(folder), tables)
+def print_summary(folder: Path, tables: Sequence[str] | None = None, tasks: Sequence[str] | None = None) -> None:
+    """Print one run's tables, and why what is missing is missing.
+
+    Args:
+        folder: the run.
+        tables: which tables; None for all.
+        tasks: which tasks; None for all that the folder holds.
+    """
+    summary = summarise([run for run in read_run(folder) if tasks is None or run.task in tasks], tables)
     console = Console()
     if not console.is_terminal and console.width < _WIDE:
         console = Console(width=_WIDE)
