@@ -67,9 +67,8 @@ def main() -> None:
     for name, values in seconds.items():
         print(f"{name:20} median {statistics.median(values):.3f} s  ({min(values):.3f} to {max(values):.3f})")
     pairs = [icl / zsl for icl, zsl in zip(seconds["in-context"], seconds["zero-shot"], strict=True)]
-    print(
-        f"an in-context query costs {statistics.median(pairs):.2f} zero-shot queries ({min(pairs):.2f} to {max(pairs):.2f})"
-    )
+    spread = f"({min(pairs):.2f} to {max(pairs):.2f})"
+    print(f"an in-context query costs {statistics.median(pairs):.2f} zero-shot queries {spread}")
     shared = statistics.median(seconds["in-context"]) / settings.queries
     full = statistics.median(seconds["full forward of one"])
     print(f"a full forward pass of one query with its prompt costs {full / shared:.1f} queries with the shared prompt")

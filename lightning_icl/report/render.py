@@ -11,7 +11,7 @@ from lightning_icl.report.tables import Row, Summary, shown
 
 def to_rich(summary: Summary) -> Table:
     """A table for the terminal; published figures stand in grey below ours."""
-    table = Table(title=f"{summary.model}: zero-shot (ZSL), fine-tuned (FT) and in-context (ICL)", title_justify="left")
+    table = Table()
     table.add_column("")
     for task in summary.tasks:
         table.add_column(task, justify="right")

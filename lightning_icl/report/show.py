@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from lightning_icl.report.render import to_csv, to_markdown, to_rich
 from lightning_icl.report.tables import summarise
@@ -43,6 +44,8 @@ def print_summary(folder: Path, tables: Sequence[str] | None = None, tasks: Sequ
     console = Console()
     if not console.is_terminal and console.width < _WIDE:
         console = Console(width=_WIDE)
+    heading = f"[bold]{escape(summary.model)}[/]: zero-shot (ZSL), fine-tuned (FT) and in-context (ICL)"
+    console.print(heading, highlight=False, soft_wrap=True)
     console.print(to_rich(summary))
     for note in summary.notes:
         console.print(f"– {note}", style="dim", highlight=False)
