@@ -1,12 +1,14 @@
 """Saved fine-tunings: the overlay, its record, and the query vectors of its steps, to be probed later."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from lightning_icl.comparison.assemble import demonstrations, finetune
 from lightning_icl.errors import OutputError
@@ -32,11 +34,20 @@ def write_finetuned(folder: Path, probe: ICLProbe, model: str, *, queries: bool)
     assert tuned is not None
     record = {"model": model, "demonstrations": demonstrations(probe), "finetune": finetune(probe)}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tuned.overlay.tensors.items()}
-    save_file(tensors, folder / OVERLAY, metadata={"format": "pt", "hash": tuned.overlay.hash})
     (folder / FINETUNE).write_text(to_json(record), encoding="utf-8")
+    _write_tensors(folder / OVERLAY, tensors, {"format": "pt", "hash": tuned.overlay.hash})
     if queries and tuned.training_queries is not None:
         vectors = {"training_queries": tuned.training_queries.detach().cpu().contiguous()}
-        save_file(vectors, folder / QUERIES, metadata={"format": "pt"})
+        _write_tensors(folder / QUERIES, vectors, {"format": "pt"})
+
+
+def _write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Save tensors with the permissions that other files get; a full disk is an `OSError` as everywhere."""
+    try:
+        save_file(tensors, path, metadata=metadata)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+    shutil.copymode(path.with_name(FINETUNE), path)
 
 
 def read_finetuned(folder: Path, model: str, expected: Demonstrations) -> Finetuned:

@@ -1,4 +1,4 @@
-"""Tables from saved results alone: what is undefined stays a dash, published figures stand beside the paper's models."""
+"""Tables from saved results: what is undefined stays a dash, published figures stand beside the paper's models."""
 
 import csv
 import io
