@@ -7,18 +7,16 @@ own weights back when fitting ends, and what was learnt is an overlay.
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from lightning_icl.errors import NumericalError, ProtocolError
 from lightning_icl.models.kv import GradientGate, KVMasters
 from lightning_icl.records import Demonstrations, KVOverlay
-
-if TYPE_CHECKING:
-    from lightning_icl.probing.probe import ICLProbe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +33,16 @@ class Finetuned:
     """Per layer the Frobenius norm of the change of the key/value parameters."""
     training_queries: Tensor | None
     """Query vectors (layer, prefix, query_width) of the training tokens at their steps; 0 at BOS and SEP."""
+
+
+@runtime_checkable
+class Finetunable(Protocol):
+    """What `KVFinetuning` fits: a LightningModule with a model and its demonstrations, as `ICLProbe` is."""
+
+    model: PreTrainedModel
+    demonstrations: Demonstrations
+    finetuning: "KVFinetuning | None"
+    finetuned: Finetuned | None
 
 
 class KVFinetuning(Callback):
@@ -64,9 +72,9 @@ class KVFinetuning(Callback):
             probe.finetuning = self
             self._gate = GradientGate(probe.model)
 
-    def begin(self, model: nn.Module) -> list[nn.Parameter]:
+    def begin(self, model: PreTrainedModel) -> list[nn.Parameter]:
         """The parameters to optimise."""
-        self._masters, self._queries, self._losses = KVMasters(model), [], []  # type: ignore[arg-type]
+        self._masters, self._queries, self._losses = KVMasters(model), [], []
         return self._masters.parameters
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -136,10 +144,8 @@ class KVFinetuning(Callback):
         self._masters, self._gate, self._queries = None, None, []
 
     @staticmethod
-    def _probe(module: LightningModule) -> "ICLProbe":
-        from lightning_icl.probing.probe import ICLProbe
-
-        if not isinstance(module, ICLProbe):
+    def _probe(module: LightningModule) -> Finetunable:
+        if not isinstance(module, Finetunable):
             raise ProtocolError(f"KVFinetuning fits an ICLProbe, not a {type(module).__name__}.")
         return module
 
