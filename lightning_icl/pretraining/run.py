@@ -55,10 +55,12 @@ def pretrain(settings: PretrainSettings) -> Path:
 
 def _save_log(log: Path, out: Path) -> None:
     """Keep the training log and its curve with the model."""
-    from lightning_icl.pretraining.curve import draw_loss_curve
+    from lightning_icl.pretraining.curve import draw_loss_curve, join_logs
 
-    latest = max(log.glob("version_*/metrics.csv"), key=lambda path: path.stat().st_mtime)
-    shutil.copyfile(latest, out / "training_log.csv")
+    versions = sorted(
+        log.glob("version_*/metrics.csv"), key=lambda path: int(path.parent.name.removeprefix("version_"))
+    )
+    join_logs(versions, out / "training_log.csv")
     try:
         draw_loss_curve(out / "training_log.csv", out / "loss_curve.png")
     except ModuleNotFoundError:  # matplotlib is an extra

@@ -52,16 +52,16 @@ def _task(name: str, template: str, answers: tuple[str, ...], rate: float) -> Ta
 GENERATED: Mapping[str, Task] = {
     task.name: task
     for task in (
-        _task("tiny-sst2", "Sentence: {sentence} Label:", ("Negative", "Positive"), 0.1),
-        _task("tiny-sst5", "Sentence: {text} Label:", ("terrible", "bad", "neutral", "good", "great"), 0.1),
-        _task("tiny-mr", "Review: {text} Sentiment:", ("Negative", "Positive"), 0.1),
-        _task("tiny-subj", "Input: {text} Type:", ("objective", "subjective"), 0.1),
-        _task("tiny-agnews", "Article: {text} Answer:", ("World", "Sports", "Business", "Technology"), 0.1),
+        _task("tiny-sst2", "Sentence: {sentence} Label:", ("Negative", "Positive"), 0.7),
+        _task("tiny-sst5", "Sentence: {text} Label:", ("terrible", "bad", "neutral", "good", "great"), 0.6),
+        _task("tiny-mr", "Review: {text} Sentiment:", ("Negative", "Positive"), 1.0),
+        _task("tiny-subj", "Input: {text} Type:", ("objective", "subjective"), 0.8),
+        _task("tiny-agnews", "Article: {text} Answer:", ("World", "Sports", "Business", "Technology"), 0.6),
         _task(
             "tiny-cb",
             "{premise} Question: {hypothesis}. True, False, or Neither? Answer:",
             ("True", "False", "Neither"),
-            0.1,
+            0.5,
         ),
     )
 }
