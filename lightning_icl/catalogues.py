@@ -16,7 +16,7 @@ def print_tasks() -> None:
     for column in ("name", "answers", "template", "rows"):
         table.add_column(column, overflow="fold")
     for task in TASKS.values():
-        table.add_row(task.name, ", ".join(task.answers), _templates(task), _rows(task))
+        table.add_row(task.name, task.choices, _templates(task), _rows(task))
     console = _console()
     console.print(table)
     for group, names in GROUPS.items():

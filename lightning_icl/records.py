@@ -22,7 +22,7 @@ class Demonstrations:
     indices: tuple[int, ...]
     """Row numbers in the training split as it stands on disk (before the shuffle), in prompt order."""
     labels: tuple[int, ...]
-    """Label number of each example."""
+    """Label number of each example: the number of its answer among the row's options."""
     examples: tuple[tuple[int, ...], ...]
     """Token ids of each example (prompt and answer), without BOS and SEP."""
     bos: tuple[int, ...]
@@ -71,7 +71,7 @@ class QueryBatch:
     query_ids: Int[Tensor, "batch"]
     """Row number of each query in its data file."""
     gold: Int[Tensor, "batch"]
-    """Label number of each query."""
+    """Number of the right answer of each query."""
     token_ids: Int[Tensor, "batch token"]
     """Own tokens, padded at the right with token 0."""
     positions: Int[Tensor, "batch token"]
@@ -91,9 +91,11 @@ class QueryBatch:
     scored_rows: Int[Tensor, "scored"]
     """The query each answer token belongs to."""
     scored_answers: Int[Tensor, "scored"]
-    """The answer (label number) each answer token belongs to."""
+    """The answer (by number) each answer token belongs to."""
     answers: int
-    """How many answers there are."""
+    """How many answers the query with the most has."""
+    answer_counts: Int[Tensor, "batch"]
+    """How many answers each query has; `scored_answers` of a row are below it."""
 
     def to(self, device: torch.device | str) -> "QueryBatch":
         """The same batch on a device."""
@@ -146,7 +148,7 @@ class Observation:
     """
 
     answer_scores: Float[Tensor, "batch answer"]
-    """Mean log-probability of each answer's tokens after the prompt."""
+    """Mean log-probability of each answer's tokens after the prompt; -inf where a query has fewer answers."""
     attention_output: Float[Tensor, "batch layer width"]
     """h[l]: output of the attention layer after its output projection, before the residual is added."""
     own_scores: Float[Tensor, "batch layer head token"]

@@ -58,8 +58,11 @@ def compare(probe: ICLProbe, expected: dict[str, np.ndarray]) -> dict[str, float
     unmoved = probe.sim_am.unmoved_layers
     for name in ("am_difference", "am_softmax_difference"):
         expected[name][:, unmoved] = np.nan
+    most = expected["answer_scores"].shape[-1]
     measured = {
-        "answer_scores": np.array([[p.scores[name] for name in ("zsl", "icl", "ft")] for p in probe.predictions]),
+        "answer_scores": np.array(
+            [[oracle.padded(p.scores[name], most) for name in ("zsl", "icl", "ft")] for p in probe.predictions]
+        ),
         "losses": np.array(probe.finetuned.losses),
         "update_norms": np.array(probe.finetuned.update_norms),
         "aou": aou.per_layer,

@@ -299,6 +299,11 @@ def tied(scores: np.ndarray) -> np.ndarray:
     return ranks
 
 
+def padded(scores: Sequence[float], most: int) -> list[float]:
+    """Scores of a query with fewer answers than another, NaN in the places it lacks."""
+    return [*scores, *[math.nan] * (most - len(scores))]
+
+
 def measure(
     model: PreTrainedModel,
     demonstrations: Demonstrations,
@@ -322,7 +327,8 @@ def measure(
             seen[name] = look(viewed, probe_sequence(prefix, query))
         own = len(probe_sequence((), query))
         values = _one_query(seen, own, tuned, places, demonstrations, windows, query.index)
-        values["answer_scores"] = np.array([rows["scores"][name] for name in views])
+        most = max(len(query.answers) for query in queries)
+        values["answer_scores"] = np.array([padded(rows["scores"][name], most) for name in views])
         for name, value in values.items():
             per_query.setdefault(name, []).append(value)
     result = {name: np.array(values) for name, values in per_query.items()}

@@ -9,6 +9,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from lightning_icl.data.module import ICLDataModule
+from lightning_icl.tasks.choice import MultipleChoice
 from lightning_icl.tasks.task import FileSource, Task
 
 ANSWERS = {"single": ("w5", "w6", "w7"), "multi": ("w5 w6", "w7", "w5 w8 w9")}
@@ -36,7 +37,30 @@ def write_rows(folder: Path, labels: int = 3, train: int = 12, queries: int = 7,
     return FileSource(**paths)
 
 
+def write_choices(folder: Path, train: int = 12, queries: int = 7, seed: int = 0) -> FileSource:
+    """Two JSON Lines files of questions with two to five options of one to six words each."""
+    rng = random.Random(seed)
+
+    def words(least: int, most: int) -> str:
+        return " ".join(f"w{rng.randrange(10, VOCABULARY)}" for _ in range(rng.randint(least, most)))
+
+    paths = {}
+    for split, count in (("train", train), ("validation", queries)):
+        paths[split] = folder / f"{split}.jsonl"
+        with paths[split].open("w") as file:
+            for number in range(count):
+                options = [words(1, 6) for _ in range(2 + number % 4)]
+                row = {"text": words(3, 12), "options": options, "label": rng.randrange(len(options))}
+                file.write(json.dumps(row) + "\n")
+    return FileSource(**paths)
+
+
 def tiny_task(folder: Path, answers: str = "single") -> Task:
+    if answers == "choice":
+        source = write_choices(folder)
+        return MultipleChoice(
+            name="tiny", templates={"program": "w3 {text} w4"}, option_fields=("options",), source=source
+        )
     return Task(
         name="tiny",
         templates={"program": "w3 {text} w4"},

@@ -24,6 +24,7 @@ def assemble(plan: Plan, planned: PlannedTask, probe: ICLProbe) -> dict[str, Any
         "model": _model(plan, probe),
         "task": {
             "name": planned.task.name,
+            "choices": planned.task.choices,
             "labels": list(planned.task.answers),
             "template": planned.data.template,
             "probe_token": plan.settings.probe_token,

@@ -36,7 +36,8 @@ class CompareSettings:
     template: str | None = None
     """Variant of the prompt template, such as `program` or `paper`; without it the task's default."""
     probe_token: Literal["prompt", "answer"] = "prompt"
-    """The token looked at: the prompt's last, or the first answer word put behind it as the paper's program does."""
+    """The token looked at: the prompt's last, or that of the first answer (of a row's first option in multiple choice)
+    put behind it, right or wrong, as the paper's program does."""
     separator: Literal["eos", "newline"] = "eos"
     """What closes each demonstration in the prompt."""
     precision: str = "32-true"

@@ -61,8 +61,15 @@ def _is_space(tokenizer: "PreTrainedTokenizerBase", token_id: int) -> bool:
     return tokenizer.convert_ids_to_tokens(token_id) == "▁"
 
 
-def encode_answers(tokenizer: "PreTrainedTokenizerBase", words: Sequence[str]) -> tuple[tuple[int, ...], ...]:
-    """Token ids of every answer word of a task.
+def encode_answers(
+    tokenizer: "PreTrainedTokenizerBase", words: Sequence[str], *, unknown: bool = False
+) -> tuple[tuple[int, ...], ...]:
+    """Token ids of every answer of a task, or of a row.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        words: the answers.
+        unknown: whether an answer may hold the unknown token, as texts of data sets do and answer words should not.
 
     Raises:
         TaskError: an answer has no tokens or an unknown one, or two answers have the same tokens.
@@ -72,7 +79,7 @@ def encode_answers(tokenizer: "PreTrainedTokenizerBase", words: Sequence[str]) -
         ids = encode_answer(tokenizer, word)
         if not ids:
             raise TaskError(f"The answer {word!r} tokenises to nothing. Choose another answer word.")
-        if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids and not _unk_is_common(tokenizer):
+        if not unknown and tokenizer.unk_token_id in ids and not _unk_is_common(tokenizer):
             raise TaskError(f"The answer {word!r} has a token this tokenizer does not know. Choose another word.")
         if ids in seen:
             raise TaskError(

@@ -99,7 +99,8 @@ class ICLDataModule(LightningDataModule):
         rows: TaskRows = load_rows(task, data, template)
         self.origin = rows.origin
         bos, sep = bos_ids(tokenizer), separator_ids(tokenizer, separator)
-        self.queries = [self._query(row) for row in query_order(rows, limit)]
+        self.query_rows = query_order(rows, limit)
+        self.queries = [self._query(row) for row in self.query_rows]
         self._check_lengths(context_length, len(bos))
         self.demonstrations = choose_demonstrations(
             [self._example(row) for row in shuffled_train(rows, seed)[:shots]],
@@ -118,7 +119,7 @@ class ICLDataModule(LightningDataModule):
         return prompt
 
     def _example(self, row: Row) -> Example:
-        answer = encode_answer(self._tokenizer, self.task.answers[row.label])
+        answer = encode_answer(self._tokenizer, row.options[row.label])
         return Example(index=row.index, label=row.label, token_ids=self._prompt(row) + answer)
 
     def _query(self, row: Row) -> Query:
@@ -126,9 +127,18 @@ class ICLDataModule(LightningDataModule):
             index=row.index,
             gold=row.label,
             prompt_ids=self._prompt(row),
-            answers=self.answers,
+            answers=self._answers(row),
             probe_token=self.probe_token,
         )
+
+    def _answers(self, row: Row) -> tuple[tuple[int, ...], ...]:
+        """Tokens of what a row's query chooses from."""
+        if row.options == self.task.answers:
+            return self.answers
+        try:
+            return encode_answers(self._tokenizer, row.options, unknown=True)
+        except TaskError as error:
+            raise TaskError(f"Row {row.index} of task {self.task.name!r}: {error}") from error
 
     def _check_lengths(self, context_length: int | None, bos: int) -> None:
         longest = max(self.queries, key=lambda query: query.reach)

@@ -16,11 +16,11 @@ _SHADES = ("on grey23", "on grey35")
 def show_prompt(data: ICLDataModule, tokenizer: "PreTrainedTokenizerBase", console: Console | None = None) -> None:
     """Print the first query's inputs, which token is probed, and how each answer tokenises."""
     console = console or Console()
-    demonstrations, query = data.demonstrations, data.queries[0]
+    demonstrations, query, row = data.demonstrations, data.queries[0], data.query_rows[0]
     own = list(query.prompt_ids)
     if query.probe_token == "answer":
         own += query.answers[0]
-    console.rule(f"{data.task.name}: query {query.index}, gold {data.task.answers[query.gold]!r}", align="left")
+    console.rule(f"{data.task.name}: query {query.index}, gold {row.options[row.label]!r}", align="left")
     for name, prefix in (("Zero-shot", demonstrations.bos), ("In-context", demonstrations.prefix_token_ids)):
         console.print(f"\n[bold]{name}[/] ({len(prefix)} + {len(own)} tokens; the last one is probed)")
         console.print(_tokens(tokenizer, [*prefix, *own], bracketed=not console.is_terminal), soft_wrap=True)
@@ -32,8 +32,8 @@ def show_prompt(data: ICLDataModule, tokenizer: "PreTrainedTokenizerBase", conso
     )
     last = own[len(own) - 1]
     console.print(f"Probe token ({query.probe_token}): {_named(tokenizer, (last,))}", highlight=False)
-    for word, ids in zip(data.task.answers, data.answers, strict=True):
-        console.print(f"Answer {word!r}: {_named(tokenizer, ids)}", highlight=False)
+    for word, ids in zip(row.options, query.answers, strict=True):
+        console.print(f"Answer {word!r}: {_named(tokenizer, ids)}", highlight=False, soft_wrap=True)
 
 
 def _tokens(tokenizer: "PreTrainedTokenizerBase", ids: list[int], bracketed: bool) -> Text:

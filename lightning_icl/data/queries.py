@@ -24,13 +24,13 @@ class Query:
     index: int
     """Row number in the data file."""
     gold: int
-    """Label number."""
+    """Number of the right answer."""
     prompt_ids: tuple[int, ...]
     """The prompt, without BOS."""
     answers: tuple[tuple[int, ...], ...]
-    """Each answer's tokens, by label number."""
+    """Tokens of each answer to choose from: the task's, or the row's own."""
     probe_token: ProbeToken = "prompt"
-    """Probe the prompt's last token, or the last token of the first answer word put behind it."""
+    """Probe the prompt's last token, or the last token of the first answer put behind it, right or wrong."""
 
     @cached_property
     def branches(self) -> tuple[tuple[int, ...], ...]:
@@ -90,7 +90,8 @@ def collate(queries: Sequence[Query]) -> QueryBatch:
         scored_ids=torch.tensor([token for _, (_, token, _) in scored]),
         scored_rows=torch.tensor([row for row, _ in scored]),
         scored_answers=torch.tensor([answer for _, (_, _, answer) in scored]),
-        answers=len(queries[0].answers),
+        answers=max(len(query.answers) for query in queries),
+        answer_counts=torch.tensor([len(query.answers) for query in queries]),
     )
 
 

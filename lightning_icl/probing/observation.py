@@ -38,8 +38,9 @@ class View:
             logits, recording = capture.observe(batch, self.prefix)
         scores = answer_scores(logits, batch)
         outputs = torch.stack(recording.outputs, dim=1).float()
-        if not (torch.isfinite(scores).all() and torch.isfinite(outputs).all()):
-            raise _not_finite(self.condition.name, scores, outputs, batch)
+        absent = ~_present(batch)
+        if not (torch.isfinite(scores).logical_or(absent).all() and torch.isfinite(outputs).all()):
+            raise _not_finite(self.condition.name, scores.masked_fill(absent, 0.0), outputs, batch)
         return Observation(
             answer_scores=scores,
             attention_output=outputs,
@@ -54,6 +55,8 @@ class View:
 def answer_scores(logits: Tensor, batch: QueryBatch) -> Tensor:
     """Mean log-probability of each answer's tokens after the prompt (batch, answer), float32.
 
+    A query with fewer answers than another of its batch has -inf in the places it lacks, which can never be chosen.
+
     Args:
         logits: (logit, vocabulary) at the batch's scored positions.
         batch: says which logits predict which answer tokens.
@@ -65,7 +68,12 @@ def answer_scores(logits: Tensor, batch: QueryBatch) -> Tensor:
     total = torch.zeros(shape, dtype=torch.float32, device=logits.device).index_put_(place, chosen, accumulate=True)
     count = torch.zeros(shape, dtype=torch.float32, device=logits.device)
     count.index_put_(place, torch.ones_like(chosen), accumulate=True)
-    return total / count
+    return (total / count).masked_fill(~_present(batch), float("-inf"))
+
+
+def _present(batch: QueryBatch) -> Tensor:
+    """(batch, answer): which answers each query has."""
+    return torch.arange(batch.answers, device=batch.answer_counts.device) < batch.answer_counts[:, None]
 
 
 def _prefix_scores(recording: Recording, outputs: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ class Prediction:
     index: int
     """Row number in the data file."""
     gold: int
-    """Label number."""
+    """Number of the right answer."""
     scores: dict[str, list[float]]
     """By condition, the mean log-probability of each answer."""
 
@@ -173,10 +173,10 @@ class ICLProbe(LightningModule):
 
     def _keep_predictions(self, batch: QueryBatch, seen: dict[str, Observation]) -> None:
         scores = {name: observation.answer_scores.tolist() for name, observation in seen.items()}
-        for row, (index, gold) in enumerate(zip(batch.query_ids.tolist(), batch.gold.tolist(), strict=True)):
-            self.predictions.append(
-                Prediction(index=index, gold=gold, scores={name: rows[row] for name, rows in scores.items()})
-            )
+        known = zip(batch.query_ids.tolist(), batch.gold.tolist(), batch.answer_counts.tolist(), strict=True)
+        for row, (index, gold, answers) in enumerate(known):
+            own = {name: rows[row][:answers] for name, rows in scores.items()}
+            self.predictions.append(Prediction(index=index, gold=gold, scores=own))
 
     def on_validation_epoch_end(self) -> None:
         """Gather predictions from all processes in data order, compute the metrics and log the main figures."""

@@ -1,10 +1,11 @@
-"""The tasks that are known by name: the paper's six, three more, and the built-in ones; and a user's own from YAML."""
+"""The tasks that are known by name: the paper's, more, and the built-in ones; and a user's own from YAML."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 from lightning_icl.errors import TaskError, did_you_mean
 from lightning_icl.published import published_by_size
+from lightning_icl.tasks.choice import MultipleChoice
 from lightning_icl.tasks.generated import GENERATED
 from lightning_icl.tasks.task import HubSource, Task
 from lightning_icl.tasks.yaml_task import read_task
@@ -114,11 +115,38 @@ MORE: Mapping[str, Task] = {
             source=HubSource(path="fancyzhx/dbpedia_14", query_split="test"),
             reference="Zhang, Zhao and LeCun 2015",
         ),
+        Task(
+            name="imdb",
+            templates={"program": "Review: {text} Sentiment:"},
+            answers=("Negative", "Positive"),
+            source=HubSource(path="stanfordnlp/imdb", query_split="test"),
+            reference="Maas et al. 2011",
+        ),
+        MultipleChoice(
+            name="arc_easy",
+            templates={"program": "Question: {question} Answer:"},
+            option_fields=("choices.text",),
+            option_labels="choices.label",
+            label_field="answerKey",
+            source=HubSource(path="allenai/ai2_arc", config="ARC-Easy"),
+            reference="Clark et al. 2018",
+        ),
+        MultipleChoice(
+            name="piqa",
+            templates={"program": "Question: {goal} Answer:"},
+            option_fields=("sol1", "sol2"),
+            source=HubSource(path="ybisk/piqa", revision="refs/convert/parquet"),
+            reference="Bisk et al. 2020",
+        ),
     )
 }
 
 TASKS: Mapping[str, Task] = {**PAPER, **MORE, **GENERATED}
-GROUPS: Mapping[str, tuple[str, ...]] = {"paper": tuple(PAPER), "builtin": tuple(GENERATED)}
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "paper": tuple(PAPER),
+    "momentum": ("sst5", "imdb", "mr", "cb", "arc_easy", "piqa"),  # of the paper's section 5
+    "builtin": tuple(GENERATED),
+}
 
 
 def resolve_tasks(wanted: str) -> dict[str, Task]:

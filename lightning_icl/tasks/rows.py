@@ -26,8 +26,10 @@ class Row:
     """Its number in the data file, from 0."""
     fields: Mapping[str, object]
     """Values by field name."""
+    options: tuple[str, ...]
+    """The answers to choose from."""
     label: int
-    """Label number."""
+    """Number of the right one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,40 +101,20 @@ def _checked(
                 raise TaskError(
                     f"{place}: the row lacks the field {name!r} of task {task.name!r}. {did_you_mean(name, row)}"
                 )
-        rows.append(Row(index=index, fields=row, label=_label(task, row[label_field], place)))
+        try:
+            rows.append(Row(index=index, fields=row, options=task.options(row), label=task.gold(row, label_field)))
+        except TaskError as error:
+            raise TaskError(f"{place}: {error}") from error
     if not rows:
         raise TaskError(f"{origin} of task {task.name!r} is empty: there is nothing to learn from or to ask.")
     return tuple(rows)
 
 
-def _label(task: Task, value: object, place: str) -> int:
-    """The label number of a row's label."""
-    if isinstance(value, str) and value in task.label_names:
-        return task.label_names.index(value)
-    if isinstance(value, str) and value.strip().lstrip("-").isdigit() and not task.label_names:
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
-        names = f"one of {', '.join(task.label_names)}" if task.label_names else "a label number"
-        hint = (
-            ""
-            if task.label_names
-            else " For labels as text, give their names in order as `label_names` in a task file."
-        )
-        raise TaskError(f"{place}: the label {value!r} of task {task.name!r} must be {names}.{hint}")
-    if not 0 <= value < len(task.answers):
-        raise TaskError(
-            f"{place}: the label {value} is out of range. Task {task.name!r} has the labels 0 to "
-            f"{len(task.answers) - 1} ({', '.join(task.answers)})."
-        )
-    return int(value)
-
-
 def _check_classes(task: Task, rows: Sequence[Row], origin: str) -> None:
-    present = {row.label for row in rows}
+    present = {row.options[row.label] for row in rows}
     if len(present) == 1:
-        only = task.answers[present.pop()]
         raise TaskError(
-            f"{origin}: all {len(rows)} rows of task {task.name!r} have the label {only!r}; two are needed."
+            f"{origin}: all {len(rows)} rows of task {task.name!r} have the answer {present.pop()!r}; two are needed."
         )
 
 

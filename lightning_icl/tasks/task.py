@@ -1,11 +1,11 @@
-"""What a classification task is: a prompt with named fields, answer words, and where the rows are.
+"""What a task is: a prompt with named fields, the answers to choose from, and where the rows are.
 
 A template is filled by field name only. Text that comes from a data set is never interpreted: braces, attribute
 access and format specifications in it stay text.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,9 +37,41 @@ def fill_template(template: str, row: Mapping[str, object]) -> str:
         name = match.group(1)
         if name not in row or row[name] is None:
             raise TaskError(f"The template needs the field {name!r}, which the row lacks. {did_you_mean(name, row)}")
-        return re.sub(r"\s*[\r\n]+\s*", " ", str(row[name]))
+        return one_line(row[name])
 
     return _FIELD.sub(text_of, template)
+
+
+def one_line(value: object) -> str:
+    """A value's text, each line break in it and the spaces around it made one space."""
+    return re.sub(r"\s*[\r\n]+\s*", " ", str(value))
+
+
+def label_number(value: object, names: Sequence[str], count: int) -> int:
+    """The number that a row's label stands for.
+
+    Args:
+        value: the label as the row gives it.
+        names: what labels are called, by number; none where rows give numbers.
+        count: how many there are to choose from.
+
+    >>> label_number("B", ["A", "B", "C"], 3), label_number("2", [], 3)
+    (1, 2)
+
+    Raises:
+        TaskError: it is none of them.
+    """
+    if isinstance(value, str) and value in names:
+        return list(names).index(value)
+    if isinstance(value, str) and value.strip().lstrip("-").isdigit() and not names:
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+        wanted = f"one of {', '.join(names)}" if names else "a label number"
+        hint = "" if names else " For labels as text, give their names in order as `label_names` in a task file."
+        raise TaskError(f"the label {value!r} must be {wanted}.{hint}")
+    if not 0 <= value < count:
+        raise TaskError(f"the label {value} is out of range: labels go from 0 to {count - 1}.")
+    return int(value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,14 +104,18 @@ class FileSource:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A classification task. An example is `prompt + " " + answer word`; a query is the prompt alone."""
+    """A classification task. An example is `prompt + " " + answer word`; a query is the prompt alone.
+
+    The rest of the program asks a task for the `prompt`, `options` and `gold` of a row only, so another form of task
+    overrides these (`tasks.choice.MultipleChoice`).
+    """
 
     name: str
     """Name on the command line and in results."""
     templates: Mapping[str, str]
     """Prompt templates by variant; the first one is the default."""
     answers: tuple[str, ...]
-    """Answer words (verbalizers) by label number."""
+    """Answer words (verbalizers) by label number, the same for every row."""
     source: HubSource | FileSource | None = None
     """Where the rows are; None for generated tasks and for rows from a local folder only."""
     label_field: str = "label"
@@ -92,6 +128,11 @@ class Task:
     """Seed of the published demonstrations by model size."""
     reference: str = ""
     """Publication the data comes from."""
+
+    @property
+    def choices(self) -> str:
+        """What there is to choose from, in words for a listing."""
+        return ", ".join(self.answers)
 
     def template(self, variant: str | None = None) -> str:
         """The prompt template of a variant (the default one for None).
@@ -108,3 +149,23 @@ class Task:
     def prompt(self, row: Mapping[str, object], variant: str | None = None) -> str:
         """The query prompt of a row."""
         return fill_template(self.template(variant), row)
+
+    def options(self, row: Mapping[str, object]) -> tuple[str, ...]:
+        """The answers that a row's query chooses from: the answer words.
+
+        Raises:
+            TaskError: a row that brings its own has none that can be used; the message does not name the row.
+        """
+        return self.answers
+
+    def gold(self, row: Mapping[str, object], label_field: str) -> int:
+        """Number of the right one among a row's options.
+
+        Args:
+            row: the row.
+            label_field: where its label is.
+
+        Raises:
+            TaskError: the label names none of them; the message does not name the row.
+        """
+        return label_number(row[label_field], self.label_names, len(self.answers))

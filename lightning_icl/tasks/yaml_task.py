@@ -1,4 +1,4 @@
-"""A user's own task, from a YAML file.
+"""A user's own task, from a YAML file. Every row has the same answers:
 
 template: "Ticket: {text} Team:"        # or templates: {short: ..., long: ...}; the first is the default
 answers: [billing, support]              # answer words, by label number
@@ -9,6 +9,13 @@ rows:                                    # without it: --data FOLDER
   train: tickets/train.jsonl             # files, relative to this one
   validation: tickets/validation.jsonl
   # or a data set of the hub: {hub: glue, config: sst2, train_split: train, query_split: validation}
+
+or, with `options` in place of `answers`, its own (multiple choice):
+
+template: "Question: {question} Answer:"
+options: choices.text                    # a field that holds a list (b inside a is a.b); or [sol1, sol2], a field each
+option_labels: choices.label             # where the label is one of these; without it the option's number, from 0
+label_field: answerKey
 """
 
 from collections.abc import Mapping
@@ -16,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_icl.errors import TaskError, did_you_mean
+from lightning_icl.tasks.choice import MultipleChoice
 from lightning_icl.tasks.task import FileSource, HubSource, Task, template_fields
 
 _KEYS = (
@@ -23,6 +31,8 @@ _KEYS = (
     "template",
     "templates",
     "answers",
+    "options",
+    "option_labels",
     "label_field",
     "label_names",
     "learning_rate",
@@ -51,16 +61,41 @@ def read_task(path: Path) -> Task:
     rate = content.get("learning_rate", 1e-3)
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not rate > 0:
         raise TaskError(f"Task file {str(path)!r}: learning_rate must be a positive number, not {rate!r}.")
-    return Task(
-        name=str(content.get("name", path.stem)),
-        templates=_templates(path, content),
-        answers=_words(path, content, "answers", least=2),
-        source=_source(path, content.get("rows")),
-        label_field=str(content.get("label_field", "label")),
-        label_names=_words(path, content, "label_names", least=0),
-        learning_rates={"default": float(rate)},
-        reference=str(content.get("reference", "")),
+    if ("answers" in content) == ("options" in content):
+        raise TaskError(
+            f"Task file {str(path)!r}: give either `answers`, words that every row chooses from, or `options`, the "
+            "fields where a row has its own."
+        )
+    if "option_labels" in content and "options" not in content:
+        raise TaskError(f"Task file {str(path)!r}: `option_labels` needs `options`. For `answers` use `label_names`.")
+    common: dict[str, Any] = {
+        "name": str(content.get("name", path.stem)),
+        "templates": _templates(path, content),
+        "source": _source(path, content.get("rows")),
+        "label_field": str(content.get("label_field", "label")),
+        "label_names": _words(path, content, "label_names", least=0),
+        "learning_rates": {"default": float(rate)},
+        "reference": str(content.get("reference", "")),
+    }
+    if "answers" in content:
+        return Task(answers=_words(path, content, "answers", least=2), **common)
+    return MultipleChoice(
+        option_fields=_option_fields(path, content["options"]),
+        option_labels=str(content.get("option_labels", "")),
+        **common,
     )
+
+
+def _option_fields(path: Path, given: object) -> tuple[str, ...]:
+    fields = [given] if isinstance(given, str) else given
+    if not isinstance(fields, list) or not fields or not all(isinstance(name, str) and name for name in fields):
+        raise TaskError(
+            f"Task file {str(path)!r}: `options` must be a field that holds a list, or a list of fields with one "
+            f"option each, not {given!r}."
+        )
+    if len(set(fields)) < len(fields):
+        raise TaskError(f"Task file {str(path)!r}: `options` holds a field twice: {fields}.")
+    return tuple(fields)
 
 
 def _templates(path: Path, content: Mapping[str, Any]) -> dict[str, str]:
