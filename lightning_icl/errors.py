@@ -16,6 +16,10 @@ class ModelError(UserError):
     """A model cannot be found, loaded safely, or probed rightly."""
 
 
+class TextError(UserError):
+    """Text to train on or to validate on cannot be found, read, or is too short."""
+
+
 class ProtocolError(UserError):
     """Settings would break a protocol that the results stand for (one epoch, prompt order, batch size 1, ...)."""
 

@@ -8,25 +8,32 @@ from pathlib import Path
 def join_logs(versions: Sequence[Path], joined: Path) -> None:
     """One log of a run that was interrupted and went on: steps done twice count as last done.
 
+    Rows of one step are made one row.
+
     Args:
         versions: CSV files with a column step, in the order they were written.
         joined: CSV file to write.
     """
     by_step: dict[int, dict[str, str]] = {}
     for version in versions:
-        rows = {int(row["step"]): row for row in _read(version)}
+        rows: dict[int, dict[str, str]] = {}
+        for row in _read(version):
+            rows.setdefault(int(row["step"]), {}).update({name: value for name, value in row.items() if value})
         by_step = {step: row for step, row in by_step.items() if step < min(rows, default=step + 1)} | rows
+    names = sorted(
+        {name for row in by_step.values() for name in row} | {"step"}, key=lambda name: (name != "step", name)
+    )
     with joined.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(next(iter(by_step.values()), {"step": ""})))
+        writer = csv.DictWriter(file, fieldnames=names)
         writer.writeheader()
         writer.writerows(by_step.values())
 
 
 def draw_loss_curve(log: Path, picture: Path, smooth: int = 10) -> None:
-    """Draw loss and answer accuracy over steps from the run's log.
+    """Draw losses and answer accuracy over steps from the run's log, as far as it has them.
 
     Args:
-        log: CSV file with the columns step, loss, answer_loss and answer_accuracy.
+        log: CSV file with the column step, and any of loss, answer_loss, validation_loss and answer_accuracy.
         picture: PNG file to write.
         smooth: entries averaged for each point.
     """
@@ -36,18 +43,18 @@ def draw_loss_curve(log: Path, picture: Path, smooth: int = 10) -> None:
     import matplotlib.pyplot as plt
 
     rows = _read(log)
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2))
-    for axis, names, label in (
-        (axes[0], ("loss", "answer_loss"), "nats per token"),
-        (axes[1], ("answer_accuracy",), "share of answer tokens predicted"),
-    ):
+    panels: dict[str, tuple[str, ...]] = {"nats per token": ("loss", "answer_loss", "validation_loss")}
+    if any(row.get("answer_accuracy") for row in rows):
+        panels["share of answer tokens predicted"] = ("answer_accuracy",)
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.5 * len(panels), 3.2), squeeze=False)
+    for axis, (label, names) in zip(axes[0], panels.items(), strict=True):
         for name in names:
-            values = [float(row[name]) for row in rows]
-            means = [
-                sum(values[start : start + smooth]) / smooth for start in range(0, len(values) - smooth + 1, smooth)
-            ]
-            steps = [int(rows[start]["step"]) for start in range(0, len(values) - smooth + 1, smooth)]
-            axis.plot(steps, means, label=name.replace("_", " "))
+            points = [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
+            width = 1 if name.startswith("validation") or len(points) < 2 * smooth else smooth
+            starts = range(0, len(points) - width + 1, width)
+            means = [sum(value for _, value in points[start : start + width]) / width for start in starts]
+            if means:
+                axis.plot([points[start][0] for start in starts], means, label=name.replace("_", " "))
         axis.set_xlabel("step")
         axis.set_ylabel(label)
         axis.legend(frameon=False)
@@ -55,6 +62,7 @@ def draw_loss_curve(log: Path, picture: Path, smooth: int = 10) -> None:
             axis.spines[side].set_visible(False)
     figure.tight_layout()
     figure.savefig(picture, dpi=130)
+    plt.close(figure)
 
 
 def _read(log: Path) -> list[dict[str, str]]:

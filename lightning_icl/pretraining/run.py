@@ -1,119 +1,187 @@
-"""One pre-training run: tokenizer, model, `Trainer.fit`, and the finished folder."""
+"""One pre-training run: text, tokenizer, model, `Trainer.fit`, and the finished folder.
 
-import os
+Everything unfinished lies in `OUT.training` beside the folder of the finished model: tokenizer, tokens, logs and the
+checkpoint that an interrupted run goes on from.
+"""
+
+import hashlib
+import json
+import logging
 import shutil
+import sys
+import warnings
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from lightning_icl.errors import OutputError
+from lightning_icl.errors import OutputError, UserError
+from lightning_icl.pretraining.resume import (
+    check_resume,
+    keep_record,
+    last_checkpoint,
+    training_record,
+    work_folder,
+)
 from lightning_icl.pretraining.settings import PretrainSettings
+from lightning_icl.pretraining.text import Text, find_text
 
 if TYPE_CHECKING:
-    from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
+    import lightning as L
+    from transformers import PreTrainedTokenizerBase
+
+    from lightning_icl.pretraining.data import PretrainingData
 
 
 def pretrain(settings: PretrainSettings) -> Path:
-    """Train a model and put it into `settings.out`; an interrupted run goes on from its last checkpoint.
+    """Train a model and put it into `settings.out`; an interrupted run goes on from its last checkpoint, exactly.
 
     Raises:
-        OutputError: the folder already holds a model and `overwrite` is off.
+        UserError: before training, for anything that cannot be used: text, tokenizer, configuration, an output folder
+            that holds a model, or an unfinished training of other settings.
     """
-    out = Path(settings.out)
+    out = Path(settings.out).expanduser()
     if (out / "model.safetensors").exists() and not settings.overwrite:
         raise OutputError(f"{str(out)!r} already holds a model. Give another --out, or pass --overwrite.")
+    from lightning_icl.pretraining.models import check_model
+
+    texts = _find_texts(settings)
+    check_model(settings)
+    record = training_record(settings, {name: text.record for name, text in texts.items()})
+    check_resume(settings, record)
+
     import lightning as L
-    from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
-    from lightning.pytorch.loggers import CSVLogger
-    from torch.utils.data import DataLoader
 
-    from lightning_icl.pretraining.module import CausalPretraining, Documents
-    from lightning_icl.pretraining.tokenizer import train_tokenizer
+    from lightning_icl.pretraining.models import new_model, save_model
+    from lightning_icl.pretraining.module import CausalPretraining
 
-    work = out.parent / f"{out.name}.training"
-    L.seed_everything(settings.seed)
-    tokenizer = train_tokenizer(settings.vocabulary, settings.seed)
+    tokenizer = _tokenizer(settings, texts)
+    data = _data(settings, tokenizer, texts)
+    L.seed_everything(settings.seed, verbose=False)
     model = new_model(settings, tokenizer)
-    checkpoints = ModelCheckpoint(dirpath=work, every_n_train_steps=settings.checkpoint_every, save_last=True)
-    trainer = L.Trainer(
-        max_steps=settings.steps,
-        gradient_clip_val=settings.clip,
-        precision=settings.precision,  # type: ignore[arg-type]
-        accelerator=settings.accelerator,
-        logger=CSVLogger(work, name="log"),
-        callbacks=[checkpoints, RichProgressBar()],
-        log_every_n_steps=10,
+    trainer = _trainer(settings, validating=data.validation is not None)
+    if trainer.is_global_zero:
+        keep_record(settings, record)
+    checkpoint = last_checkpoint(settings)
+    trainer.fit(
+        CausalPretraining(model, settings),
+        datamodule=data,
+        ckpt_path=None if checkpoint is None else str(checkpoint),
+        weights_only=True,
     )
-    last = work / "last.ckpt"
-    done = _steps_done(last)
-    documents = DataLoader(Documents(settings, tokenizer, done), batch_size=settings.batch, shuffle=False)
-    trainer.fit(CausalPretraining(model, settings), documents, ckpt_path=str(last) if done else None, weights_only=True)
     if trainer.is_global_zero and trainer.global_step >= settings.steps:
         save_model(model.float(), tokenizer, out)
-        _save_log(work / "log", out)
+        _finish(work_folder(settings), out)
     return out
 
 
-def _save_log(log: Path, out: Path) -> None:
-    """Keep the training log and its curve with the model."""
+def _find_texts(settings: PretrainSettings) -> dict[str, Text]:
+    """The texts that the settings name, by setting."""
+    texts = {}
+    if settings.text is not None:
+        texts["text"] = find_text(settings.text, "text")
+    if settings.validation_text is not None:
+        texts["validation_text"] = find_text(settings.validation_text, "validation_text", split="validation")
+    return texts
+
+
+def _tokenizer(settings: PretrainSettings, texts: dict[str, Text]) -> "PreTrainedTokenizerBase":
+    """The tokenizer asked for, or one trained on what the model will read."""
+    from lightning_icl.models.loading import find_model, load_tokenizer
+    from lightning_icl.pretraining.tokenizer import train_tokenizer
+
+    if settings.tokenizer is not None:
+        return load_tokenizer(find_model(f"random:{settings.tokenizer}"))
+    text = texts.get("text") if settings.read_share else None
+    return train_tokenizer(settings.vocabulary, settings.seed, text, generated=settings.read_share < 1)
+
+
+def _data(
+    settings: PretrainSettings, tokenizer: "PreTrainedTokenizerBase", texts: dict[str, Text]
+) -> "PretrainingData":
+    """Blocks of everything that is read, their tokens on disk."""
+    from lightning_icl.pretraining.data import PretrainingData
+    from lightning_icl.pretraining.packing import PackedText, encode_text
+
+    packed: dict[str, PackedText] = {}
+    for name, text in texts.items():
+        path = work_folder(settings) / f"{name}-{_digest(tokenizer, text)}.tokens"
+        encode_text(text, tokenizer, path)
+        packed[name] = PackedText(path, int(tokenizer.eos_token_id), settings.block, name)
+    return PretrainingData(settings, tokenizer, packed.get("text"), packed.get("validation_text"))
+
+
+def _digest(tokenizer: "PreTrainedTokenizerBase", text: Text) -> str:
+    """What tokens depend on, so that those of another text or tokenizer are never taken for them."""
+    content = json.dumps([text.record, sorted(tokenizer.get_vocab().items())])
+    return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+def _trainer(settings: PretrainSettings, *, validating: bool) -> "L.Trainer":
+    import lightning as L
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    from lightning_icl.pretraining.progress import speed_display
+
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (".*exists and is not empty.*", ".*does not have many workers.*", ".*LeafSpec.*"):
+        warnings.filterwarnings("ignore", message=message)
+    work = work_folder(settings)
+    every = min(settings.validate_every, settings.steps) * settings.accumulate
+    return L.Trainer(
+        max_epochs=1,  # the order of blocks goes on to the last step
+        max_steps=settings.steps,
+        gradient_clip_val=settings.clip,
+        accumulate_grad_batches=settings.accumulate,
+        precision=settings.precision,  # type: ignore[arg-type]
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        num_nodes=settings.num_nodes,
+        strategy=settings.strategy,
+        logger=_loggers(settings, work),
+        callbacks=[
+            ModelCheckpoint(dirpath=work, every_n_train_steps=settings.checkpoint_every, save_last=True),
+            speed_display(settings),
+        ],
+        enable_progress_bar=sys.stdout.isatty(),
+        enable_model_summary=False,
+        log_every_n_steps=min(10, settings.steps),
+        val_check_interval=every if validating else None,
+        limit_val_batches=None if validating else 0,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # PretrainingData divides every step itself
+    )
+
+
+def _loggers(settings: PretrainSettings, work: Path) -> list[Any]:
+    """The CSV log that the loss curve is drawn from, and TensorBoard's where asked for.
+
+    Raises:
+        UserError: TensorBoard is not installed.
+    """
+    from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+    loggers: list[Any] = [CSVLogger(work, name="log", flush_logs_every_n_steps=1)]
+    if settings.logger == "tensorboard":
+        try:
+            loggers.append(TensorBoardLogger(work, name="tensorboard"))
+        except ModuleNotFoundError as error:
+            raise UserError(
+                "logger = 'tensorboard': it is not installed. Install it with: pip install tensorboard"
+            ) from error
+    return loggers
+
+
+def _finish(work: Path, out: Path) -> None:
+    """Keep the training's log, its curve and TensorBoard's files with the model; the rest of its folder has served."""
     from lightning_icl.pretraining.curve import draw_loss_curve, join_logs
 
     versions = sorted(
-        log.glob("version_*/metrics.csv"), key=lambda path: int(path.parent.name.removeprefix("version_"))
+        (work / "log").glob("version_*/metrics.csv"), key=lambda path: int(path.parent.name.removeprefix("version_"))
     )
     join_logs(versions, out / "training_log.csv")
-    try:
+    with suppress(ModuleNotFoundError):  # matplotlib is an extra
         draw_loss_curve(out / "training_log.csv", out / "loss_curve.png")
-    except ModuleNotFoundError:  # matplotlib is an extra
-        return
-
-
-def _steps_done(checkpoint: Path) -> int:
-    """Steps behind a checkpoint; 0 where there is none."""
-    import torch
-
-    return (
-        int(torch.load(checkpoint, weights_only=True, map_location="cpu")["global_step"]) if checkpoint.exists() else 0
-    )
-
-
-def new_model(settings: PretrainSettings, tokenizer: "PreTrainedTokenizerBase") -> "LlamaForCausalLM":
-    """A Llama-shaped model with fresh weights and tied embeddings, ready to look for what is alike and to copy it.
-
-    Keys start equal to queries and outputs undo values (Trockman and Kolter 2023, arXiv 2305.09828), which small models
-    find by themselves only after long.
-    """
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=settings.width,
-        intermediate_size=4 * settings.width * 2 // 3 // 64 * 64,
-        num_hidden_layers=settings.layers,
-        num_attention_heads=settings.heads,
-        num_key_value_heads=settings.heads,
-        max_position_embeddings=settings.context,
-        tie_word_embeddings=True,
-        initializer_range=settings.width**-0.5,  # the common 0.02 is for widths of thousands and learns slowly here
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    model = LlamaForCausalLM(config)
-    with torch.no_grad():
-        for block in model.model.layers:
-            block.self_attn.k_proj.weight.copy_(block.self_attn.q_proj.weight)
-            block.self_attn.o_proj.weight.copy_(block.self_attn.v_proj.weight.T)
-    return model
-
-
-def save_model(model: "LlamaForCausalLM", tokenizer: "PreTrainedTokenizerBase", out: Path) -> None:
-    """Write model and tokenizer beside the folder, then move each file into it: never half a model."""
-    part = out.parent / f"{out.name}.part"
-    shutil.rmtree(part, ignore_errors=True)
-    model.save_pretrained(part, safe_serialization=True)
-    tokenizer.save_pretrained(part)
-    out.mkdir(parents=True, exist_ok=True)
-    for file in sorted(part.iterdir(), key=lambda file: file.suffix == ".safetensors"):
-        os.replace(file, out / file.name)
-    part.rmdir()
+    if (work / "tensorboard").is_dir():
+        shutil.copytree(work / "tensorboard", out / "tensorboard", dirs_exist_ok=True)
+    shutil.rmtree(work, ignore_errors=True)

@@ -1,18 +1,32 @@
 """What a user can set about pre-training: the keys of `train.yaml` and the flags of `lightning-icl pretrain`."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from lightning_icl.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainSettings:
-    """Train a small Llama-shaped model from scratch on few-shot documents made by rule."""
+    """Train a causal language model from scratch, on text, on few-shot documents made by rule, or on both."""
 
     out: str
     """Folder for the finished model; it must not exist yet unless `overwrite` is set."""
     seed: int = 1
     """Seed of weights and documents."""
+    text: str | None = None
+    """Text to train on: files and folders of .txt files, a document each, with commas between them, or rows of a data
+    set of the hub, `hub:NAME:CONFIG:FIELD` (field `text` where left out)."""
+    text_share: float = 1.0
+    """Share of blocks that are text where `text` is given; the rest are few-shot documents made by rule."""
+    validation_text: str | None = None
+    """Held-out text in the same form, for validation loss and perplexity."""
+    separate_documents: bool = False
+    """Restart positions at every document of a block, so that no attention crosses from one into another."""
+    tokenizer: str | None = None
+    """Hub name or folder of a tokenizer; without it a byte-level BPE tokenizer is trained on what the model reads."""
+    model: str | None = None
+    """`random:NAME`, hub name or folder of a configuration to train afresh; without it a Llama shape as given below."""
     layers: int = 4
     """Number of blocks."""
     width: int = 192
@@ -30,13 +44,21 @@ class PretrainSettings:
     short_steps: int = 1000
     """Steps with short documents."""
     batch: int = 8
-    """Documents in a step."""
+    """Blocks in a step, over all devices."""
+    accumulate: int = 1
+    """Parts that each device's share of a step is computed in, one after the other, where memory is short."""
     steps: int = 1500
     """Optimiser steps."""
     learning_rate: float = 2e-3
     """Peak learning rate of AdamW."""
     warmup: int = 100
-    """Steps of linear warm-up, followed by cosine decay to a tenth of the peak."""
+    """Steps of linear warm-up before decay."""
+    decay: Literal["cosine", "polynomial"] = "cosine"
+    """How the rate falls after warm-up until the last step."""
+    decay_power: float = 1.0
+    """Power of polynomial decay; 1 is a straight line."""
+    end_share: float = 0.1
+    """Share of the peak rate that is left at the last step."""
     weight_decay: float = 0.05
     """Weight decay of AdamW."""
     clip: float = 1.0
@@ -51,6 +73,16 @@ class PretrainSettings:
     """Number type of the Trainer."""
     accelerator: str = "auto"
     """Kind of device, as in Lightning's Trainer."""
+    devices: int | str = 1
+    """Devices on each machine, as in Lightning's Trainer."""
+    num_nodes: int = 1
+    """Machines, as in Lightning's Trainer."""
+    strategy: str = "auto"
+    """How devices work together, as in Lightning's Trainer."""
+    logger: Literal["csv", "tensorboard"] = "csv"
+    """Where losses go besides the model's own log; tensorboard must be installed."""
+    validate_every: int = 500
+    """Steps between two validations."""
     checkpoint_every: int = 100
     """Steps between checkpoints, from which an interrupted run goes on."""
     overwrite: bool = False
@@ -62,14 +94,27 @@ class PretrainSettings:
         Raises:
             UserError: naming the setting and what it must be.
         """
-        for name in ("layers", "width", "heads", "block", "batch", "steps", "checkpoint_every"):
+        counts = "layers width heads batch accumulate steps num_nodes validate_every checkpoint_every".split()
+        for name in (*counts, "block", "short_block"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} = {getattr(self, name)}: it must be at least 1.")
         if self.width % (2 * self.heads):
             raise UserError(f"width = {self.width}: it must be a multiple of twice the heads ({self.heads}).")
-        if self.block > self.context:
+        if self.model is None and self.block > self.context:
             raise UserError(f"block = {self.block}: it must not exceed the context ({self.context}).")
         if self.block % self.short_block:
             raise UserError(f"short_block = {self.short_block}: it must divide block ({self.block}).")
-        if not 0 <= self.natural_share <= 1:
-            raise UserError(f"natural_share = {self.natural_share}: it must lie between 0 and 1.")
+        for name in ("natural_share", "repeat_share", "text_share", "end_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name} = {getattr(self, name)}: it must lie between 0 and 1.")
+        parts = self.accumulate * self.num_nodes * (self.devices if isinstance(self.devices, int) else 1)
+        if self.batch % max(1, parts):
+            raise UserError(
+                f"batch = {self.batch}: it must be a multiple of devices x num_nodes x accumulate ({parts}), so that "
+                "all parts are of one size."
+            )
+
+    @property
+    def read_share(self) -> float:
+        """Share of blocks that are text."""
+        return self.text_share if self.text is not None else 0.0

@@ -1,10 +1,11 @@
-"""The built-in model's tokenizer: byte-level BPE trained on generated text, so that any text can be encoded."""
+"""A model's own tokenizer: byte-level BPE trained on what the model will read, so that any text can be encoded."""
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from lightning_icl.pretraining.documents import document
+from lightning_icl.pretraining.text import Text
 from lightning_icl.tasks import words
 
 if TYPE_CHECKING:
@@ -12,10 +13,21 @@ if TYPE_CHECKING:
 
 # How often the word lists are repeated, so that their words become tokens of their own.
 _REPEATS = 60
+# Characters of a text that the tokenizer is trained on; more would take long and change little.
+_MOST = 100_000_000
 
 
-def train_tokenizer(vocabulary: int, seed: int) -> "PreTrainedTokenizerFast":
-    """A tokenizer with BOS `<s>`, EOS `</s>` and `vocabulary` tokens in all."""
+def train_tokenizer(
+    vocabulary: int, seed: int, text: Text | None = None, generated: bool = True
+) -> "PreTrainedTokenizerFast":
+    """A tokenizer with BOS `<s>`, EOS `</s>` and `vocabulary` tokens in all, or as many as a short text has pieces for.
+
+    Args:
+        vocabulary: number of tokens.
+        seed: of the generated documents.
+        text: what the model will read besides them.
+        generated: whether it will read generated documents.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -28,8 +40,19 @@ def train_tokenizer(vocabulary: int, seed: int) -> "PreTrainedTokenizerFast":
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_training_text(seed), trainer)
+    own = _training_text(seed) if generated else iter(())
+    tokenizer.train_from_iterator(chain(own, _beginning(text) if text is not None else ()), trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>")
+
+
+def _beginning(text: Text) -> Iterator[str]:
+    """A text's pieces up to a length that is enough."""
+    left = _MOST
+    for piece in chain.from_iterable(text.documents()):
+        if left <= 0:
+            return
+        left -= len(piece)
+        yield piece
 
 
 def _training_text(seed: int) -> Iterator[str]:

@@ -1,0 +1,88 @@
+"""What a training step reads: blocks of generated documents, blocks of text, or both at a stated share."""
+
+import math
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from lightning_icl.pretraining.documents import document
+from lightning_icl.pretraining.packing import TextBlocks
+from lightning_icl.pretraining.settings import PretrainSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Short documents are numbered from here on, so that none is met again as a long one.
+_SHORT = 1 << 30
+
+Block = tuple[Tensor, Tensor, Tensor]
+"""Token ids, loss weights and positions, each (block,)."""
+
+
+class Documents(Dataset[Block]):
+    """Generated documents, each filled to a whole block; number i is always the same.
+
+    In the first steps a block holds several short documents, to be taken apart by the training step: looking back is
+    learnt several times sooner where there is little to look back at.
+    """
+
+    def __init__(self, settings: PretrainSettings, tokenizer: "PreTrainedTokenizerBase") -> None:
+        self._settings, self._tokenizer = settings, tokenizer
+
+    def short(self, number: int) -> Block:
+        """A block of short documents."""
+        settings = self._settings
+        pieces = settings.block // settings.short_block
+        made = [
+            self._filled(_SHORT + number * pieces + piece, settings.short_block, settings.repeat_share)
+            for piece in range(pieces)
+        ]
+        ids, weights, positions = (torch.cat(parts) for parts in zip(*made, strict=True))
+        return ids, weights, positions
+
+    def __getitem__(self, number: int) -> Block:
+        return self._filled(number, self._settings.block, repeat_share=0.0)
+
+    def _filled(self, number: int, length: int, repeat_share: float) -> Block:
+        """A document cut at a length, and the loss weight and position of each token."""
+        settings, ids = self._settings, [self._tokenizer.bos_token_id]
+        weights = [1.0]
+        for texts in document(settings.seed, number, settings.natural_share, repeat_share):
+            prompt, answer = self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+            ids += [*prompt, *answer, self._tokenizer.eos_token_id]
+            weights += chain([1.0] * len(prompt), [settings.answer_weight] * len(answer), [1.0])
+            if len(ids) >= length:
+                break
+        return torch.tensor(ids[:length]), torch.tensor(weights[:length]), torch.arange(length)
+
+
+class TrainingBlocks(Dataset[Block]):
+    """All blocks of a training in order: text and generated documents interleaved evenly; number i is always the same.
+
+    Args:
+        settings: of the training.
+        tokenizer: of the documents.
+        text: blocks of text; None where there is none.
+    """
+
+    def __init__(
+        self, settings: PretrainSettings, tokenizer: "PreTrainedTokenizerBase", text: TextBlocks | None
+    ) -> None:
+        self._settings, self._text = settings, text
+        self._documents = Documents(settings, tokenizer)
+
+    def __len__(self) -> int:
+        return self._settings.steps * self._settings.batch
+
+    def __getitem__(self, number: int) -> Block:
+        share = self._settings.read_share
+        read = math.floor(number * share)  # blocks of text before this one
+        if self._text is not None and math.floor((number + 1) * share) > read:
+            ids, positions = self._text[read]
+            return ids, torch.ones(len(ids)), positions
+        if number // self._settings.batch < self._settings.short_steps:
+            return self._documents.short(number - read)
+        return self._documents[number - read]

@@ -1,0 +1,109 @@
+"""The LightningDataModule of pre-training: the order of blocks, its division among devices, and where to go on."""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader, Sampler
+
+from lightning_icl.errors import UserError
+from lightning_icl.pretraining.blocks import TrainingBlocks
+from lightning_icl.pretraining.packing import HeldOutBlocks, PackedText, TextBlocks
+from lightning_icl.pretraining.settings import PretrainSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class Share(Sampler[int]):
+    """One process's share of the numbers `done, …, total − 1`; its length counts from 0, as a resumed Trainer does.
+
+    Args:
+        total: blocks of the whole training.
+        rank: of this process.
+        world: number of processes.
+    """
+
+    def __init__(self, total: int, rank: int, world: int) -> None:
+        self.done = 0
+        self.total, self.rank, self.world = total, rank, world
+
+    def __len__(self) -> int:
+        return self.total // self.world
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.done + self.rank, self.total, self.world))
+
+
+class ResumableLoader(DataLoader[Any]):
+    """A loader whose place is kept in the Trainer's checkpoint: the blocks behind the last whole step.
+
+    Args:
+        dataset: all blocks, in order.
+        share: which of them this process reads.
+        batch_size: blocks of this process at a time.
+        blocks_done: tells how many blocks all processes have trained on.
+    """
+
+    def __init__(self, dataset: TrainingBlocks, share: Share, batch_size: int, blocks_done: Callable[[], int]) -> None:
+        super().__init__(dataset, batch_size=batch_size, sampler=share)
+        self._share, self._blocks_done = share, blocks_done
+
+    def state_dict(self) -> dict[str, int]:
+        """Where training stands."""
+        return {"blocks": self._blocks_done()}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on from there."""
+        self._share.done = state_dict["blocks"]
+
+
+class PretrainingData(LightningDataModule):
+    """Blocks for training, in an order that depends on nothing but the settings, and held-out blocks for validation.
+
+    Args:
+        settings: of the training.
+        tokenizer: of its documents.
+        text: what to train on besides generated documents.
+        validation: held-out text.
+    """
+
+    def __init__(
+        self,
+        settings: PretrainSettings,
+        tokenizer: "PreTrainedTokenizerBase",
+        text: PackedText | None,
+        validation: PackedText | None,
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        self.blocks = TrainingBlocks(settings, tokenizer, None if text is None else TextBlocks(text, settings.seed))
+        self.validation = None if validation is None else HeldOutBlocks(validation)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """This process's part of every step.
+
+        Raises:
+            UserError: a step cannot be divided among the devices that there are.
+        """
+        trainer, settings = self.trainer, self.settings
+        assert trainer is not None
+        world = trainer.world_size
+        parts = world * settings.accumulate
+        if settings.batch % parts:
+            raise UserError(
+                f"batch = {settings.batch}: it must be a multiple of the {world} devices times accumulate "
+                f"({settings.accumulate})."
+            )
+        share = Share(total=len(self.blocks), rank=trainer.global_rank, world=world)
+        return ResumableLoader(
+            self.blocks, share, settings.batch // parts, lambda: trainer.global_step * settings.batch
+        )
+
+    def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
+        """This process's share of the held-out blocks."""
+        if self.validation is None:
+            return []
+        assert self.trainer is not None
+        numbers = range(self.trainer.global_rank, len(self.validation), self.trainer.world_size)
+        return DataLoader(self.validation, batch_size=self.settings.batch, sampler=numbers)
