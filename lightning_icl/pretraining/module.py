@@ -35,7 +35,7 @@ class CausalPretraining(LightningModule):
         weights = weights[:, 1:]
         loss = (losses * weights).sum() / weights.sum()
         answers = weights > 1
-        self.log("loss", loss.detach(), prog_bar=True)
+        self.log("loss", loss.detach(), prog_bar=True, sync_dist=True)
         if answers.any():
             self.log("answer_loss", losses.detach()[answers].mean(), prog_bar=True)
             self.log("answer_accuracy", (logits.argmax(-1) == ids[:, 1:])[answers].float().mean(), prog_bar=True)
