@@ -85,6 +85,8 @@ def new_model(settings: PretrainSettings, tokenizer: "PreTrainedTokenizerBase") 
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    from lightning_icl.models.momentum import to_momentum
+
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=settings.width,
@@ -104,6 +106,8 @@ def new_model(settings: PretrainSettings, tokenizer: "PreTrainedTokenizerBase") 
         for block in model.model.layers:
             block.self_attn.k_proj.weight.copy_(block.self_attn.q_proj.weight)
             block.self_attn.o_proj.weight.copy_(block.self_attn.v_proj.weight.T)
+    if settings.momentum is not None:
+        to_momentum(model, eta=settings.momentum, learn=settings.learn_momentum)
     return model
 
 
