@@ -1,7 +1,8 @@
 """Momentum attention: causal attention plus an exponential moving average of the values before a token.
 
-`MoAttn(V, K, q_t) = Attn(V, K, q_t) + Σ_{i<t} η^{t−i} v_i` (Dai et al. 2023, section 5); the sum is strict, token t's own
-value is not in it. As a recurrence s_1 = 0, s_{t+1} = η (s_t + v_t), with the EMA s_t. Linear in the number of tokens.
+`MoAttn(V, K, q_t) = Attn(V, K, q_t) + Σ_{i<t} η^{t−i} v_i` (Dai et al. 2023, section 5); the sum is strict, token t's
+own value is not in it. As a recurrence s_1 = 0, s_{t+1} = η (s_t + v_t), with the EMA s_t. Linear in the number of
+tokens.
 """
 
 import math
@@ -103,7 +104,7 @@ class _ValueEMA(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor, grad_last: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor, grad_last: Tensor) -> tuple[Tensor | None, ...]:
         value, eta, state, steps, cuts = ctx.saved_tensors
         rate = eta.view(-1, 1).to(state.dtype)
         grad = grad.to(state.dtype)

@@ -7,7 +7,6 @@ the cache. B batch, H query heads, K value heads, T tokens, S keys, D head width
 """
 
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -39,7 +38,8 @@ def momentum_forward(
             "Documents are packed by `cu_seq_lens_q` alone. Momentum attention needs `position_ids` that restart with "
             "each document, no `attention_mask`, and `use_cache=False`."
         )
-    out, weights = _attention_underneath(module)(module, query, key, value, attention_mask, **kwargs)
+    attend = _attention_underneath(module)
+    out, weights = attend(module, query, key, value, attention_mask, **kwargs)
     ema = _ema(module, value, query.shape[2], attention_mask, kwargs.get("sliding_window")).transpose(1, 2)
     groups = out.shape[2] // ema.shape[2]
     if groups == 1:
@@ -65,7 +65,7 @@ def register() -> None:
     AttentionMaskInterface.register(NAME, momentum_mask)
 
 
-def _attention_underneath(module: nn.Module) -> Callable[..., tuple[Tensor, Tensor | None]]:
+def _attention_underneath(module: nn.Module) -> Any:
     base = (momentum_settings(module.config) or MomentumSettings()).base  # type: ignore[arg-type]
     if base == "eager":  # every modelling file has its own
         return sys.modules[type(module).__module__].eager_attention_forward

@@ -51,8 +51,10 @@ def _register() -> None:
     from lightning_icl.models.momentum_forward import register
 
     register()
-    PreTrainedModel.post_init = _with(PreTrainedModel.post_init, before=add_momentum)
-    PreTrainedModel.initialize_weights = _with(PreTrainedModel.initialize_weights, after=fill_learnt_eta)
+    PreTrainedModel.post_init = _with(PreTrainedModel.post_init, before=add_momentum)  # type: ignore[method-assign]
+    PreTrainedModel.initialize_weights = _with(  # type: ignore[method-assign]
+        PreTrainedModel.initialize_weights, after=fill_learnt_eta
+    )
 
 
 def _with(
