@@ -56,7 +56,8 @@ def momentum_mask(*args: Any, config: PreTrainedConfig, kv_offset: int = 0, **kw
     if kv_offset > 0:
         raise _window_is_full()
     base = (momentum_settings(config) or MomentumSettings()).base
-    return AttentionMaskInterface._global_mapping[base](*args, config=config, kv_offset=kv_offset, **kwargs)
+    underneath: Any = AttentionMaskInterface._global_mapping[base]
+    return underneath(*args, config=config, kv_offset=kv_offset, **kwargs)
 
 
 def register() -> None:
