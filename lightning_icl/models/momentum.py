@@ -6,14 +6,17 @@ the attention function, `registration` makes transformers know all this wherever
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
 
 from lightning_icl.attention.momentum import DEFAULT_ETA, check_eta, logit
 from lightning_icl.errors import ModelError, did_you_mean
 from lightning_icl.models.architecture import ARCHITECTURES, architecture_of, head_counts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 NAME = "momentum"
 PARAMETER = "momentum_logit"
@@ -58,7 +61,7 @@ class MomentumSettings:
         return self.eta[layer] if isinstance(self.eta, Sequence) else self.eta
 
 
-def momentum_settings(config: PreTrainedConfig) -> MomentumSettings | None:
+def momentum_settings(config: "PreTrainedConfig") -> MomentumSettings | None:
     """The momentum settings of a configuration; None where attention is plain.
 
     Raises:
@@ -73,7 +76,7 @@ def momentum_settings(config: PreTrainedConfig) -> MomentumSettings | None:
     return MomentumSettings(**given)
 
 
-def has_momentum(model: PreTrainedModel) -> bool:
+def has_momentum(model: "PreTrainedModel") -> bool:
     """Whether the model's attention runs with momentum now."""
     return model.config._attn_implementation == NAME
 
@@ -88,8 +91,8 @@ def layer_eta(module: nn.Module) -> float | Tensor:
 
 
 def to_momentum(
-    model: PreTrainedModel, *, eta: float | Sequence[float] = DEFAULT_ETA, learn: bool = False
-) -> PreTrainedModel:
+    model: "PreTrainedModel", *, eta: float | Sequence[float] = DEFAULT_ETA, learn: bool = False
+) -> "PreTrainedModel":
     """Give a model momentum attention, in place; `save_pretrained` then keeps it.
 
     Args:
@@ -116,7 +119,7 @@ def to_momentum(
     return model
 
 
-def from_momentum(model: PreTrainedModel) -> PreTrainedModel:
+def from_momentum(model: "PreTrainedModel") -> "PreTrainedModel":
     """Take momentum attention off a model, in place: its other weights and its former attention are as they were."""
     settings = momentum_settings(model.config)
     if settings is None:
@@ -129,7 +132,7 @@ def from_momentum(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def check_wrappable(config: PreTrainedConfig) -> None:
+def check_wrappable(config: "PreTrainedConfig") -> None:
     """Refuse models whose attention cannot be wrapped.
 
     Raises:
@@ -149,7 +152,7 @@ def check_wrappable(config: PreTrainedConfig) -> None:
     architecture_of(config)
 
 
-def add_momentum(model: PreTrainedModel) -> None:
+def add_momentum(model: "PreTrainedModel") -> None:
     """Set a model up as its configuration says; done for every model that transformers makes.
 
     Raises:
@@ -177,7 +180,7 @@ def add_momentum(model: PreTrainedModel) -> None:
                 module.register_parameter(PARAMETER, nn.Parameter(empty))
 
 
-def fill_learnt_eta(model: PreTrainedModel) -> None:
+def fill_learnt_eta(model: "PreTrainedModel") -> None:
     """Give every η that no checkpoint has set its first value."""
     settings = momentum_settings(model.config)
     if settings is None or not settings.learn:
@@ -190,7 +193,7 @@ def fill_learnt_eta(model: PreTrainedModel) -> None:
             parameter._is_hf_initialized = True  # type: ignore[attr-defined]
 
 
-def _attention_modules(model: PreTrainedModel) -> list[nn.Module]:
+def _attention_modules(model: "PreTrainedModel") -> list[nn.Module]:
     """The attention modules of a causal model, or of its body alone."""
     row = ARCHITECTURES[model.config.model_type]
     path = row.layers

@@ -60,12 +60,6 @@ def momentum_mask(*args: Any, config: PreTrainedConfig, kv_offset: int = 0, **kw
     return underneath(*args, config=config, kv_offset=kv_offset, **kwargs)
 
 
-def register() -> None:
-    """Make both known to transformers."""
-    AttentionInterface.register(NAME, momentum_forward)
-    AttentionMaskInterface.register(NAME, momentum_mask)
-
-
 def _attention_underneath(module: nn.Module) -> Any:
     base = (momentum_settings(module.config) or MomentumSettings()).base  # type: ignore[arg-type]
     if base == "eager":  # every modelling file has its own
@@ -128,3 +122,7 @@ def _window_is_full() -> ModelError:
         "which are padding, but momentum attention sums all of them. Pass `use_cache=False`, or keep the text within "
         "the window."
     )
+
+
+AttentionInterface.register(NAME, momentum_forward)
+AttentionMaskInterface.register(NAME, momentum_mask)

@@ -8,6 +8,7 @@ already, two of its methods get a step more. Until then nothing heavy is importe
 import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
+from importlib import import_module
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
@@ -48,9 +49,8 @@ def _register() -> None:
     from transformers import PreTrainedModel
 
     from lightning_icl.models.momentum import add_momentum, fill_learnt_eta
-    from lightning_icl.models.momentum_forward import register
 
-    register()
+    import_module("lightning_icl.models.momentum_forward")
     PreTrainedModel.post_init = _with(PreTrainedModel.post_init, before=add_momentum)  # type: ignore[method-assign]
     PreTrainedModel.initialize_weights = _with(  # type: ignore[method-assign]
         PreTrainedModel.initialize_weights, after=fill_learnt_eta
