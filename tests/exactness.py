@@ -28,6 +28,7 @@ def windows_of(variant: str, layers: int) -> list[int | None]:
     """Window of each layer as the families document them, by the configurations of `tiny_models`."""
     return {
         "mistral-window": [20] * layers,
+        "mistral-window-momentum": [20] * layers,
         "gemma2": [20, None, 20],
         "gemma3_text": [20, 20, 20],
         "cohere2": [20, 20, 20],

@@ -16,10 +16,12 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
+from lightning_icl.attention.branches import branched_ema
 from lightning_icl.attention.prefix import join_attention, own_attention, prefix_attention, repeat_heads
 from lightning_icl.errors import ModelError
 from lightning_icl.models.adapters import adapted
 from lightning_icl.models.architecture import architecture_of, fused_layout, fused_rows, head_counts
+from lightning_icl.models.momentum import has_momentum, layer_eta
 from lightning_icl.records import QueryBatch
 
 _NAME = "lightning_icl"
@@ -36,6 +38,8 @@ class Prefix:
     """Per layer (1, K, P, D), after rotary embedding."""
     values: tuple[Tensor, ...]
     """Per layer (1, K, P, D)."""
+    emas: tuple[Tensor, ...] = ()
+    """With momentum attention, per layer (1, K, D): the values' moving average as the first own token meets it."""
 
 
 @dataclass(kw_only=True)
@@ -46,6 +50,7 @@ class Recording:
     """Keys and values of all tokens, what metrics need at probe tokens, or query vectors of all tokens."""
     keys: list[Tensor] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
+    emas: list[Tensor] = field(default_factory=list)
     queries: list[Tensor] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
     own_scores: list[Tensor] = field(default_factory=list)
@@ -68,6 +73,7 @@ class Capture:
         self.architecture = architecture_of(model.config)
         blocks = model.get_submodule(self.architecture.layers)
         self.attentions = [block.get_submodule(self.architecture.attention) for block in blocks.children()]
+        self._momentum = has_momentum(model)
         self._query_rows: Tensor | None = None
         if fused_layout(model.config) is not None:
             self._query_rows = torch.tensor(fused_rows(model.config)[0], device=model.device)
@@ -107,7 +113,12 @@ class Capture:
         positions = torch.arange(ids.shape[1], device=ids.device)[None]
         recording = Recording(purpose="prefix")
         self._forward(self.model.base_model, ids, positions, recording)
-        return Prefix(length=ids.shape[1], keys=tuple(recording.keys), values=tuple(recording.values))
+        return Prefix(
+            length=ids.shape[1],
+            keys=tuple(recording.keys),
+            values=tuple(recording.values),
+            emas=tuple(recording.emas),
+        )
 
     @torch.inference_mode()
     def observe(self, batch: QueryBatch, prefix: Prefix | None) -> tuple[Tensor, Recording]:
@@ -190,10 +201,24 @@ class Capture:
                 bias=None if bias is None else bias[:, :length],
             )
             own = join_attention(own, own_lse, *shared)
+        if self._momentum:
+            own = own + repeat_heads(self._ema(layer, value, recording), query.shape[1])
         if self._batch is not None:
             self._record_scores(recording, self._batch, layer, query, key, scaling)
             recording.windows.append(window)
         return own.transpose(1, 2)
+
+    def _ema(self, layer: int, value: Tensor, recording: Recording) -> Tensor:
+        """(B, K, T, D) moving average of the values of prefix and own tokens before each own token."""
+        ema, last = branched_ema(
+            value,
+            layer_eta(self.attentions[layer]),
+            state=self._prefix.emas[layer] if self._prefix else None,
+            branches=self._batch.branches if self._batch else None,
+        )
+        if recording.purpose == "prefix":
+            recording.emas.append(last)
+        return ema
 
     def _own_bias(self, bias: Tensor) -> Tensor:
         """(B, H, 1, T) bias of the own tokens from the bias (H, positions) of all."""

@@ -1,4 +1,7 @@
-"""The model to train: a Llama shape by the settings, or any configuration with fresh weights; saved when it is done."""
+"""The model to train: a Llama shape by the settings, or any configuration, with fresh weights; saved when it is done.
+
+Plain and momentum models of one seed begin with the same weights.
+"""
 
 import os
 import shutil
@@ -19,21 +22,28 @@ def new_model(settings: PretrainSettings, tokenizer: "PreTrainedTokenizerBase") 
     Raises:
         ModelError: the configuration asked for cannot be found, or has fewer positions than a block has tokens.
     """
-    return _llama(settings, tokenizer) if settings.model is None else _of_configuration(settings, tokenizer)
+    from lightning_icl.models.momentum import to_momentum
+
+    model = _llama(settings, tokenizer) if settings.model is None else _of_configuration(settings, tokenizer)
+    return model if settings.momentum is None else to_momentum(model, eta=settings.momentum, learn=settings.learn_momentum)
 
 
 def check_model(settings: PretrainSettings) -> "PretrainedConfig | None":
     """The configuration that the settings name, None where they describe a Llama shape themselves.
 
     Raises:
-        ModelError: it cannot be found, or has fewer positions than a block has tokens.
+        ModelError: it cannot be found, has fewer positions than a block has tokens, or cannot have momentum.
     """
+    from lightning_icl.models.momentum import check_wrappable
+
     if settings.model is None:
         return None
     config = load_config(find_model(f"random:{settings.model.removeprefix('random:')}"))
     length = context_length(config)
     if length is not None and length < settings.block:
         raise ModelError(f"block = {settings.block}: the model {settings.model!r} has {length} positions only.")
+    if settings.momentum is not None:
+        check_wrappable(config)
     return config
 
 

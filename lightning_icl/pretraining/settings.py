@@ -33,6 +33,10 @@ class PretrainSettings:
     """Width of the residual stream."""
     heads: int = 6
     """Attention heads in a block."""
+    momentum: float | None = None
+    """η of momentum attention, strictly between 0 and 1; without it attention is plain."""
+    learn_momentum: bool = False
+    """Learn η, one for each head, from `momentum` on."""
     vocabulary: int = 3072
     """Tokens of the byte-level BPE tokenizer."""
     context: int = 2048
@@ -98,6 +102,10 @@ class PretrainSettings:
         for name in (*counts, "block", "short_block"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} = {getattr(self, name)}: it must be at least 1.")
+        if self.momentum is not None and not 0 < self.momentum < 1:
+            raise UserError(f"momentum = {self.momentum}: it must lie strictly between 0 and 1.")
+        if self.learn_momentum and self.momentum is None:
+            raise UserError("learn_momentum needs a first value: set momentum too, to 0.9 for instance.")
         if self.width % (2 * self.heads):
             raise UserError(f"width = {self.width}: it must be a multiple of twice the heads ({self.heads}).")
         if self.model is None and self.block > self.context:

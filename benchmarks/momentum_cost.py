@@ -1,0 +1,109 @@
+"""What momentum attention costs in training: the same step with plain attention and with momentum, in alternation.
+
+python -m benchmarks.momentum_cost  # GPT-2 124M shape, float32, one sequence of 1,024 tokens
+
+Time is that of forward and backward; memory the highest that tensors take in a step, beyond what is there before it,
+as PyTorch's profiler (on CPU) or its allocator (on CUDA) counts it. One V-sized tensor is batch x tokens x width
+numbers.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Sequence
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from lightning_icl import to_momentum
+
+
+def make_models(layers: int, device: str, dtype: torch.dtype, longest: int) -> dict[str, GPT2LMHeadModel]:
+    """The plain model, and two that differ from it in momentum alone."""
+    config = GPT2Config(n_layer=layers, n_positions=longest, attn_pdrop=0.0, resid_pdrop=0.0, embd_pdrop=0.0)
+    models = {}
+    for name, learn in (("plain", None), ("momentum", False), ("momentum, learnt", True)):
+        torch.manual_seed(0)
+        model = GPT2LMHeadModel._from_config(config.__class__(**config.to_dict()), attn_implementation="sdpa")
+        models[name] = model.to(device, dtype).train()
+        if learn is not None:
+            to_momentum(model, eta=0.9, learn=learn)
+    return models
+
+
+def step(model: GPT2LMHeadModel, ids: torch.Tensor) -> None:
+    model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+    for parameter in model.parameters():
+        parameter.grad = None
+
+
+def synchronize(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def seconds(models: dict[str, GPT2LMHeadModel], ids: torch.Tensor, rounds: int) -> dict[str, list[float]]:
+    """Seconds of a step in each round; the models take turns, so that the machine's drift meets all alike."""
+    taken: dict[str, list[float]] = {name: [] for name in models}
+    for number in range(rounds + 1):
+        for name, model in models.items():
+            synchronize(ids.device.type)
+            started = time.perf_counter()
+            step(model, ids)
+            synchronize(ids.device.type)
+            if number:  # the first is a warm-up
+                taken[name].append(time.perf_counter() - started)
+    return taken
+
+
+def peak_bytes(model: GPT2LMHeadModel, ids: torch.Tensor) -> int:
+    """The highest number of bytes that tensors of one step take together."""
+    if ids.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step(model, ids)
+        return torch.cuda.max_memory_allocated() - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        step(model, ids)
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    taken = highest = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        taken += event.nbytes()
+        highest = max(highest, taken)
+    return highest
+
+
+def report(models: dict[str, GPT2LMHeadModel], lengths: Sequence[int], batch: int, rounds: int) -> None:
+    plain = models["plain"]
+    device, size = plain.device.type, plain.dtype.itemsize
+    header = ("tokens", "model", "s per step", "us per token", "ratio to plain", "extra V a layer")
+    print("{:>6}  {:18}{:>11}{:>14}{:>26}{:>17}".format(*header))
+    for length in lengths:
+        ids = torch.randint(0, 50_000, (batch, length), device=device)
+        taken = seconds(models, ids, rounds)
+        base = peak_bytes(plain, ids)
+        for name, values in taken.items():
+            ratios = [value / other for value, other in zip(values, taken["plain"], strict=True)]
+            unit = batch * length * plain.config.n_embd * size * plain.config.n_layer
+            extra = (peak_bytes(models[name], ids) - base) / unit
+            median = statistics.median(values)
+            spread = f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
+            print(f"{length:6}  {name:18}{median:11.3f}{median / batch / length * 1e6:14.0f}{spread:>26}{extra:17.2f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lengths", type=int, nargs="+", default=[256, 512, 1024, 2048], help="tokens of a sequence")
+    parser.add_argument("--batch", type=int, default=1, help="sequences in a step")
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    settings = parser.parse_args()
+    models = make_models(settings.layers, settings.device, getattr(torch, settings.dtype), max(settings.lengths))
+    report(models, settings.lengths, settings.batch, settings.rounds)
+
+
+if __name__ == "__main__":
+    main()
