@@ -25,7 +25,9 @@ def new_model(settings: PretrainSettings, tokenizer: "PreTrainedTokenizerBase") 
     from lightning_icl.models.momentum import to_momentum
 
     model = _llama(settings, tokenizer) if settings.model is None else _of_configuration(settings, tokenizer)
-    return model if settings.momentum is None else to_momentum(model, eta=settings.momentum, learn=settings.learn_momentum)
+    return (
+        model if settings.momentum is None else to_momentum(model, eta=settings.momentum, learn=settings.learn_momentum)
+    )
 
 
 def check_model(settings: PretrainSettings) -> "PretrainedConfig | None":
