@@ -55,14 +55,35 @@ def check_resume(settings: PretrainSettings, record: Mapping[str, Any]) -> None:
         raise OutputError(
             f"{str(work)!r} holds a checkpoint, but {RECORD} cannot be read beside it. {advice}"
         ) from error
+    _compare(work, "an unfinished training", saved, record, f"Set it back to go on. {advice}")
+
+
+def _compare(folder: Path, what: str, saved: Mapping[str, Any], record: Mapping[str, Any], advice: str) -> None:
     defaults = {field.name: field.default for field in dataclasses.fields(PretrainSettings) if field.name not in _FREE}
     saved, wanted = {**defaults, **saved}, json.loads(json.dumps(record))
     for name in dict.fromkeys((*wanted, *saved)):
         if saved.get(name) != wanted.get(name):
             raise OutputError(
-                f"{str(work)!r} holds an unfinished training with {name} = {saved.get(name)!r}; now it is "
-                f"{wanted.get(name)!r}. Set it back to go on. {advice}"
+                f"{str(folder)!r} holds {what} with {name} = {saved.get(name)!r}; now it is {wanted.get(name)!r}. "
+                f"{advice}"
             )
+
+
+def is_finished(settings: PretrainSettings, record: Mapping[str, Any]) -> bool:
+    """Whether this very training has been finished before.
+
+    Raises:
+        OutputError: its folder holds a model of other settings.
+    """
+    out = Path(settings.out).expanduser()
+    if not (out / "model.safetensors").is_file():
+        return False
+    try:
+        saved = json.loads((out / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{str(out)!r} holds a model of which {RECORD} tells nothing. Give another --out.") from error
+    _compare(out, "a model", saved, record, "Set it back, or give another --out.")
+    return True
 
 
 def keep_record(settings: PretrainSettings, record: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_icl.errors import OutputError, UserError
 from lightning_icl.pretraining.resume import (
+    RECORD,
     check_resume,
     keep_record,
     last_checkpoint,
@@ -46,7 +47,7 @@ def pretrain(settings: PretrainSettings) -> Path:
 
     texts = _find_texts(settings)
     check_model(settings)
-    record = training_record(settings, {name: text.record for name, text in texts.items()})
+    record = full_record(settings)
     check_resume(settings, record)
 
     import lightning as L
@@ -72,6 +73,15 @@ def pretrain(settings: PretrainSettings) -> Path:
         save_model(model.float(), tokenizer, out)
         _finish(work_folder(settings), out)
     return out
+
+
+def full_record(settings: PretrainSettings) -> dict[str, Any]:
+    """Everything that the numbers of a training depend on, its texts as they are now.
+
+    Raises:
+        TextError: a text cannot be found.
+    """
+    return training_record(settings, {name: text.record for name, text in _find_texts(settings).items()})
 
 
 def _find_texts(settings: PretrainSettings) -> dict[str, Text]:
@@ -182,6 +192,7 @@ def _finish(work: Path, out: Path) -> None:
     join_logs(versions, out / "training_log.csv")
     with suppress(ModuleNotFoundError):  # matplotlib is an extra
         draw_loss_curve(out / "training_log.csv", out / "loss_curve.png")
+    shutil.copyfile(work / RECORD, out / RECORD)
     if (work / "tensorboard").is_dir():
         shutil.copytree(work / "tensorboard", out / "tensorboard", dirs_exist_ok=True)
     shutil.rmtree(work, ignore_errors=True)
