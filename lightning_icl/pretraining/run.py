@@ -45,6 +45,7 @@ def pretrain(settings: PretrainSettings) -> Path:
         raise OutputError(f"{str(out)!r} already holds a model. Give another --out, or pass --overwrite.")
     from lightning_icl.pretraining.models import check_model
 
+    quiet()
     texts = _find_texts(settings)
     check_model(settings)
     record = full_record(settings)
@@ -75,6 +76,17 @@ def pretrain(settings: PretrainSettings) -> Path:
     return out
 
 
+def quiet() -> None:
+    """Keep banners of Lightning, and bars of transformers for what takes no time, off the terminal."""
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (".*exists and is not empty.*", ".*does not have many workers.*", ".*LeafSpec.*"):
+        warnings.filterwarnings("ignore", message=message)
+
+
 def full_record(settings: PretrainSettings) -> dict[str, Any]:
     """Everything that the numbers of a training depend on, its texts as they are now.
 
@@ -96,11 +108,10 @@ def _find_texts(settings: PretrainSettings) -> dict[str, Text]:
 
 def _tokenizer(settings: PretrainSettings, texts: dict[str, Text]) -> "PreTrainedTokenizerBase":
     """The tokenizer asked for, or one trained on what the model will read."""
-    from lightning_icl.models.loading import find_model, load_tokenizer
-    from lightning_icl.pretraining.tokenizer import train_tokenizer
+    from lightning_icl.pretraining.tokenizer import named_tokenizer, train_tokenizer
 
     if settings.tokenizer is not None:
-        return load_tokenizer(find_model(f"random:{settings.tokenizer}"))
+        return named_tokenizer(settings.tokenizer)
     text = texts.get("text") if settings.read_share else None
     return train_tokenizer(settings.vocabulary, settings.seed, text, generated=settings.read_share < 1)
 
@@ -132,10 +143,6 @@ def _trainer(settings: PretrainSettings, *, validating: bool) -> "L.Trainer":
 
     from lightning_icl.pretraining.progress import speed_display
 
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (".*exists and is not empty.*", ".*does not have many workers.*", ".*LeafSpec.*"):
-        warnings.filterwarnings("ignore", message=message)
     work = work_folder(settings)
     every = min(settings.validate_every, settings.steps) * settings.accumulate
     return L.Trainer(

@@ -1,20 +1,35 @@
-"""A model's own tokenizer: byte-level BPE trained on what the model will read, so that any text can be encoded."""
+"""The tokenizer: one that exists, or byte-level BPE trained on what the model will read, so any text can be encoded."""
 
 from collections.abc import Iterator
 from itertools import chain, islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lightning_icl.errors import ModelError
+from lightning_icl.models.loading import ModelSource, load_tokenizer
 from lightning_icl.pretraining.documents import document
 from lightning_icl.pretraining.text import Text
 from lightning_icl.tasks import words
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 # How often the word lists are repeated, so that their words become tokens of their own.
 _REPEATS = 60
 # Characters of a text that the tokenizer is trained on; more would take long and change little.
 _MOST = 100_000_000
+
+
+def named_tokenizer(name: str) -> "PreTrainedTokenizerBase":
+    """The tokenizer of a folder or of a model on the hub.
+
+    Raises:
+        ModelError: there is none.
+    """
+    path = Path(name).expanduser()
+    if not path.is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise ModelError(f"tokenizer: the folder {name!r} does not exist.")
+    return load_tokenizer(ModelSource(name=name, location=str(path) if path.is_dir() else name))
 
 
 def train_tokenizer(

@@ -1,0 +1,85 @@
+"""The experiment's curves as PNG."""
+
+import csv
+import statistics
+from pathlib import Path
+
+from experiments.momentum.settings import ExperimentSettings, model_folder
+from experiments.momentum.summary import Measured, accuracies
+
+_BINS = 32
+
+
+def draw_curves(settings: ExperimentSettings, measured: Measured, out: Path) -> list[Path]:
+    """Perplexity over length, loss over position, the sweep over η, and validation perplexity over training."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    momentum = f"eta-{settings.eta:g}"
+    main, pictures = ("vanilla", momentum), []
+
+    def save(name: str, x_label: str, y_label: str) -> None:
+        plt.xlabel(x_label)
+        plt.ylabel(y_label)
+        plt.legend(frameon=False)
+        plt.tight_layout()
+        plt.savefig(out / f"{name}.png", dpi=130)
+        plt.close()
+        pictures.append(out / f"{name}.png")
+
+    plt.figure(figsize=(5, 3.4))
+    for name in main:
+        rows = [found["perplexity"] for found in measured[name].values()]
+        means = [statistics.fmean(row[str(length)] for row in rows) for length in settings.lengths]
+        plt.plot(settings.lengths, means, marker="o", label=name)
+    plt.xscale("log", base=2)
+    save("perplexity_by_length", "tokens in the input", "held-out perplexity")
+
+    plt.figure(figsize=(5, 3.4))
+    for name in main:
+        curves = [found["position_loss"] for found in measured[name].values()]
+        mean = [statistics.fmean(values) for values in zip(*curves, strict=True)]
+        width = max(1, len(mean) // _BINS)
+        starts = range(0, len(mean) - width + 1, width)
+        plt.plot(
+            [start + width / 2 for start in starts],
+            [statistics.fmean(mean[start : start + width]) for start in starts],
+            label=name,
+        )
+    save("loss_by_position", "position in the input", "held-out loss (nats per token)")
+
+    plt.figure(figsize=(5, 3.4))
+    for variant in settings.variants:
+        for seed in variant.seeds[:1]:
+            log = model_folder(out, variant.name, seed) / "training_log.csv"
+            rows = [row for row in csv.DictReader(log.read_text().splitlines()) if row.get("validation_perplexity")]
+            points = [(int(row["step"]) + 1, float(row["validation_perplexity"])) for row in rows]
+            if points:
+                plt.plot(*zip(*points, strict=True), marker=".", label=f"{variant.name}, seed {seed}")
+    plt.yscale("log")
+    save("training", "step", "held-out perplexity")
+
+    fixed = [variant for variant in settings.variants if variant.momentum is not None and not variant.learnt]
+    if len(fixed) > 1:
+        longest, icl = str(max(settings.lengths)), accuracies(measured)["mean"]
+        _, axes = plt.subplots(1, 2, figsize=(8.5, 3.4))
+        for axis, label, figure in (
+            (axes[0], f"held-out perplexity, {longest} tokens", lambda found: found["perplexity"][longest]),
+            (axes[1], "in-context accuracy, mean of tasks (%)", icl),
+        ):
+            points = sorted((v.momentum, figure(measured[v.name][v.seeds[0]])) for v in fixed)
+            axis.plot(*zip(*points, strict=True), marker="o", label="η fixed")
+            for name, style in (("vanilla", "--"), ("learnt", ":")):
+                if name in measured:
+                    first = next(iter(measured[name].values()))
+                    axis.axhline(figure(first), linestyle=style, color="grey", label=name)
+            axis.set_xlabel("η")
+            axis.set_ylabel(label)
+            axis.legend(frameon=False)
+        plt.tight_layout()
+        plt.savefig(out / "sweep.png", dpi=130)
+        plt.close()
+        pictures.append(out / "sweep.png")
+    return pictures

@@ -1,0 +1,117 @@
+"""What is measured on a trained model: perplexity by length and by position, and in-context accuracy."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+import torch
+from torch.nn.functional import cross_entropy
+
+from experiments.momentum.settings import ExperimentSettings
+from lightning_icl.data.module import ICLDataModule
+from lightning_icl.models.loading import context_length, find_model, load_model, load_tokenizer
+from lightning_icl.models.momentum import PARAMETER, layer_eta
+from lightning_icl.pretraining.packing import PackedText, encode_text
+from lightning_icl.pretraining.text import find_text
+from lightning_icl.probing.probe import ICLProbe, accuracy
+from lightning_icl.tasks.catalogue import resolve_tasks
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_BATCH_TOKENS = 8192
+
+
+def measure(settings: ExperimentSettings, folder: Path, out: Path) -> dict[str, Any]:
+    """Everything that the tables and curves need of one model.
+
+    Args:
+        settings: of the experiment.
+        folder: the trained model.
+        out: the experiment's folder, where the texts' tokens are kept.
+    """
+    source = find_model(str(folder))
+    model, tokenizer = load_model(source), load_tokenizer(source)
+    model.to(_device(settings))
+    longest, tokens = max(settings.lengths), settings.perplexity_tokens
+    train = _packed(settings.text, "text", tokenizer, out, longest)
+    held_out = _packed(settings.validation_text, "validation_text", tokenizer, out, longest)
+    losses = {length: position_losses(model, held_out, length, longest, tokens) for length in settings.lengths}
+    return {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "train_perplexity": math.exp(float(position_losses(model, train, longest, longest, tokens).mean())),
+        "perplexity": {str(length): math.exp(float(loss.mean())) for length, loss in losses.items()},
+        "position_loss": losses[longest].tolist(),
+        "accuracy": in_context_accuracy(settings, model, tokenizer),
+        "eta": learnt_eta(model),
+    }
+
+
+def position_losses(model: "PreTrainedModel", text: PackedText, length: int, longest: int, tokens: int) -> torch.Tensor:
+    """Mean loss by position in inputs of a length, in nats, (length − 1,), float64.
+
+    Args:
+        model: in eval mode.
+        text: what to read.
+        length: tokens of an input.
+        longest: all lengths read whole inputs of this length, cut, so that they read the same text.
+        tokens: how much to read at most.
+    """
+    device, total = next(model.parameters()).device, torch.zeros(length - 1, dtype=torch.float64)
+    read = max(1, min(len(text.tokens), tokens) // longest) * longest // length
+    inputs = torch.from_numpy(text.tokens[: read * length].astype("int64")).view(read, length)
+    with torch.inference_mode():
+        for batch in inputs.split(max(1, _BATCH_TOKENS // length)):
+            ids = batch.to(device)
+            logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
+            losses = cross_entropy(logits.transpose(1, 2).float(), ids[:, 1:], reduction="none")
+            total += losses.double().sum(0).cpu()
+    return total / read
+
+
+def in_context_accuracy(
+    settings: ExperimentSettings, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
+) -> dict[str, dict[str, float]]:
+    """By task, the share of right answers zero-shot and in context."""
+    found = {}
+    for name, task in resolve_tasks(settings.tasks).items():
+        data = ICLDataModule(
+            task,
+            tokenizer,
+            context_length=context_length(model.config),
+            data=None if settings.data is None else Path(settings.data),
+            shots=settings.shots,
+            limit=settings.limit,
+        )
+        probe = ICLProbe(model, data.demonstrations)
+        trainer = L.Trainer(
+            accelerator=settings.accelerator,
+            devices=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.validate(probe, datamodule=data, verbose=False)
+        found[name] = {view: accuracy(probe.predictions, view) for view in ("zsl", "icl")}
+        found[name]["demonstrations"] = len(data.demonstrations)
+    return found
+
+
+def learnt_eta(model: "PreTrainedModel") -> list[list[float]] | None:
+    """η of every layer and head where it is learnt."""
+    modules = [module for module in model.modules() if hasattr(module, PARAMETER)]
+    values = [torch.as_tensor(layer_eta(module)).detach().flatten().tolist() for module in modules]
+    return values or None
+
+
+def _device(settings: ExperimentSettings) -> str:
+    return "cuda" if settings.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu"
+
+
+def _packed(wanted: str, name: str, tokenizer: "PreTrainedTokenizerBase", out: Path, longest: int) -> PackedText:
+    """A text's tokens, made once for all models: they share a tokenizer."""
+    path = out / f"{name}.tokens"
+    encode_text(find_text(wanted, name, split="train" if name == "text" else "validation"), tokenizer, path)
+    return PackedText(path, int(tokenizer.eos_token_id), longest, name)

@@ -1,0 +1,125 @@
+"""Means, standard errors and paired differences over seeds, and the tables made of them."""
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from experiments.momentum.settings import ExperimentSettings
+from lightning_icl.published import momentum_tables
+
+Measured = Mapping[str, Mapping[int, Mapping[str, Any]]]
+"""What was measured, by variant and seed."""
+Figure = Callable[[Mapping[str, Any]], float]
+"""One number out of what was measured on one model."""
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and its standard error; NaN for the error of a single value.
+
+    >>> mean_and_error([1.0, 2.0, 3.0])
+    (2.0, 0.5773502691896258)
+    """
+    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return statistics.fmean(values), error
+
+
+def paired_difference(one: Mapping[int, float], other: Mapping[int, float]) -> tuple[float, float]:
+    """Mean and standard error of `other − one` over the seeds that both have."""
+    return mean_and_error([other[seed] - one[seed] for seed in one if seed in other])
+
+
+def perplexities(settings: ExperimentSettings) -> dict[str, Figure]:
+    """Rows of the perplexity table: training text at the longest length, held-out text at each."""
+    longest = max(settings.lengths)
+    rows: dict[str, Figure] = {f"train {longest}": lambda found: found["train_perplexity"]}
+    for length in settings.lengths:
+        rows[str(length)] = lambda found, length=str(length): found["perplexity"][length]
+    return rows
+
+
+def accuracies(measured: Measured) -> dict[str, Figure]:
+    """Rows of the accuracy table, in %: each task, and their mean."""
+    tasks = list(next(iter(measured["vanilla"].values()))["accuracy"])
+    rows: dict[str, Figure] = {task: lambda found, task=task: 100 * found["accuracy"][task]["icl"] for task in tasks}
+    rows["mean"] = lambda found: statistics.fmean(100 * found["accuracy"][task]["icl"] for task in tasks)
+    return rows
+
+
+def published(row: str, kind: str) -> float | None:
+    """The paper's value of a row; None where it has none."""
+    tables = momentum_tables()
+    if row == "mean":
+        return tables["icl_accuracy_average_of_six"][kind]
+    key = row.replace("train ", "train")
+    return tables["perplexity"][kind].get(key, tables["icl_accuracy"][kind].get(key))
+
+
+def comparison(
+    title: str, rows: Mapping[str, Figure], measured: Measured, momentum: str, paper: bool
+) -> tuple[Table, list[list[str]]]:
+    """Plain against momentum, beside the paper's figures.
+
+    Args:
+        title: of the table.
+        rows: what to show.
+        measured: by variant and seed.
+        momentum: name of the momentum variant.
+        paper: whether the paper's mean is over these very rows.
+    """
+    header = ["", "paper vanilla", "paper momentum", "vanilla", "momentum", "difference"]
+    lines = []
+    for row, figure in rows.items():
+        values = {
+            name: {seed: figure(found) for seed, found in measured[name].items()} for name in ("vanilla", momentum)
+        }
+        known = [published(row, kind) if paper or row != "mean" else None for kind in ("vanilla", "momentum")]
+        lines.append(
+            [
+                row,
+                *("–" if value is None else f"{value:g}" for value in known),
+                *(_with_error(*mean_and_error(list(values[name].values()))) for name in ("vanilla", momentum)),
+                _with_error(*paired_difference(values["vanilla"], values[momentum]), sign="+"),
+            ]
+        )
+    return _table(title, header, lines)
+
+
+def sweep(settings: ExperimentSettings, measured: Measured) -> tuple[Table, list[list[str]]]:
+    """Every variant on the seeds of the sweep: perplexity at the longest length, and mean in-context accuracy."""
+    longest = max(settings.lengths)
+    figures = {f"perplexity {longest}": perplexities(settings)[str(longest)], "ICL mean": accuracies(measured)["mean"]}
+    lines = []
+    for variant in settings.variants:
+        found = {seed: measured[variant.name][seed] for seed in variant.seeds if seed in settings.sweep_seeds}
+        if not found:
+            continue
+        cells = [
+            _with_error(*mean_and_error([figure(of_seed) for of_seed in found.values()])) for figure in figures.values()
+        ]
+        values = [value for of_seed in found.values() for layer in of_seed["eta"] or [] for value in layer]
+        note = f"η {min(values):.3f} to {max(values):.3f} after training" if values else ""
+        lines.append([variant.name, *cells, note])
+    seeds = ", ".join(map(str, settings.sweep_seeds))
+    return _table(f"Sweep over η (seeds {seeds})", ["attention", *figures, ""], lines)
+
+
+def markdown(title: str, header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table as Markdown."""
+    rows = [header, ["---"] * len(header), *lines]
+    return f"**{title}**\n\n" + "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+
+
+def _with_error(mean: float, error: float, sign: str = "") -> str:
+    return f"{mean:{sign}.2f}" if math.isnan(error) else f"{mean:{sign}.2f} ± {error:.2f}"
+
+
+def _table(title: str, header: list[str], lines: list[list[str]]) -> tuple[Table, list[list[str]]]:
+    table = Table(title=title, title_justify="left")
+    for number, name in enumerate(header):
+        table.add_column(name, justify="left" if number == 0 else "right")
+    for line in lines:
+        table.add_row(*line)
+    return table, [header, *lines]
