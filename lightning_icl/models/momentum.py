@@ -114,7 +114,8 @@ def to_momentum(
     settings.check_layers(model.config.num_hidden_layers)
     from_momentum(model)
     setattr(model.config, _KEY, asdict(settings))
-    add_momentum(model)
+    configure_momentum(model)
+    add_learnt_eta(model)
     fill_learnt_eta(model)
     return model
 
@@ -152,11 +153,12 @@ def check_wrappable(config: "PreTrainedConfig") -> None:
     architecture_of(config)
 
 
-def add_momentum(model: "PreTrainedModel") -> None:
-    """Set a model up as its configuration says; done for every model that transformers makes.
+def configure_momentum(model: "PreTrainedModel") -> None:
+    """Set a model's configuration up as it asks for; done when transformers begins to make any model.
 
     Raises:
-        ModelError: its attention cannot be wrapped.
+        ModelError: its attention cannot be wrapped, or its settings are none.
+        UserError: η does not lie strictly between 0 and 1.
     """
     config = model.config
     chosen = config._attn_implementation
@@ -172,12 +174,18 @@ def add_momentum(model: "PreTrainedModel") -> None:
     config._attn_implementation = NAME
     # In config.json: elsewhere transformers then refuses the model by this name, and does not run it without momentum.
     config.attn_implementation = NAME
-    if settings.learn:
-        for module in _attention_modules(model):
-            if PARAMETER not in module._parameters:
-                like = next(module.parameters())
-                empty = torch.empty(head_counts(config)[1], dtype=like.dtype, device=like.device)
-                module.register_parameter(PARAMETER, nn.Parameter(empty))
+
+
+def add_learnt_eta(model: "PreTrainedModel") -> None:
+    """Give every attention module its learnt η, if it has one; done when the modules are there, before weights load."""
+    settings = momentum_settings(model.config)
+    if settings is None or not settings.learn:
+        return
+    for module in _attention_modules(model):
+        if PARAMETER not in module._parameters:
+            like = next(module.parameters())
+            empty = torch.empty(head_counts(model.config)[1], dtype=like.dtype, device=like.device)
+            module.register_parameter(PARAMETER, nn.Parameter(empty))
 
 
 def fill_learnt_eta(model: "PreTrainedModel") -> None:

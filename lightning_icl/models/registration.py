@@ -2,7 +2,7 @@
 
 A momentum model needs its attention function known by name, and its learnt η there before the weights are read, while
 transformers has no way of announcing either. So the moment transformers' models are imported, or at once where they are
-already, two of its methods get a step more. Until then nothing heavy is imported, and other models never notice.
+already, three of its methods get a step more. Until then nothing heavy is imported, and other models never notice.
 """
 
 import sys
@@ -48,13 +48,13 @@ class _OnceImported(MetaPathFinder):
 def _register() -> None:
     from transformers import PreTrainedModel
 
-    from lightning_icl.models.momentum import add_momentum, fill_learnt_eta
+    from lightning_icl.models.momentum import add_learnt_eta, configure_momentum, fill_learnt_eta
 
     import_module("lightning_icl.models.momentum_forward")
-    PreTrainedModel.post_init = _with(PreTrainedModel.post_init, before=add_momentum)  # type: ignore[method-assign]
-    PreTrainedModel.initialize_weights = _with(  # type: ignore[method-assign]
-        PreTrainedModel.initialize_weights, after=fill_learnt_eta
-    )
+    models: Any = PreTrainedModel
+    models.__init__ = _with(models.__init__, after=configure_momentum)
+    models.post_init = _with(models.post_init, before=add_learnt_eta)
+    models.initialize_weights = _with(models.initialize_weights, after=fill_learnt_eta)
 
 
 def _with(
