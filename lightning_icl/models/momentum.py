@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from lightning_icl.attention.momentum import DEFAULT_ETA, check_eta, logit
+from lightning_icl.attention.ema import DEFAULT_ETA, check_eta, learnt_eta, logit
 from lightning_icl.errors import ModelError, did_you_mean
 from lightning_icl.models.architecture import ARCHITECTURES, architecture_of, head_counts
 
@@ -85,7 +85,7 @@ def layer_eta(module: nn.Module) -> float | Tensor:
     """η of an attention module: a number, or one for each value head where it is learnt."""
     learnt = getattr(module, PARAMETER, None)
     if learnt is not None:
-        return learnt.to(torch.promote_types(learnt.dtype, torch.float32)).sigmoid()
+        return learnt_eta(learnt)
     settings = momentum_settings(module.config) or MomentumSettings()  # type: ignore[arg-type]
     return settings.of_layer(module.layer_idx)  # type: ignore[arg-type]
 

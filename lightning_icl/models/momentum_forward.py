@@ -15,7 +15,7 @@ from torch.nn.attention.flex_attention import BlockMask
 from transformers import AttentionInterface, PreTrainedConfig
 from transformers.masking_utils import AttentionMaskInterface
 
-from lightning_icl.attention.momentum import ema_of_seen, value_ema
+from lightning_icl.attention.ema import ema_of_seen, value_ema
 from lightning_icl.errors import ModelError
 from lightning_icl.models.momentum import NAME, MomentumSettings, layer_eta, momentum_settings
 

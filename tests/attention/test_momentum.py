@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from lightning_icl.attention.branches import branched_ema
-from lightning_icl.attention.momentum import MomentumAttention, ema_of_seen, momentum_attention, value_ema
+from lightning_icl.attention.ema import ema_of_seen, value_ema
+from lightning_icl.attention.momentum import MomentumAttention, momentum_attention
 from lightning_icl.errors import UserError
 
 BATCH, HEADS, KV_HEADS, WIDTH = 2, 4, 2, 3
@@ -225,6 +226,14 @@ def test_the_module_learns_the_rate_it_starts_from() -> None:
     learning(query, key, value).square().sum().backward()
     assert learning.logit.grad.ne(0).all()
     assert not list(fixed.parameters())
+
+
+@pytest.mark.parametrize("learnt", [-200.0, 200.0])
+def test_a_learnt_rate_never_leaves_the_interval(learnt: float) -> None:
+    module = MomentumAttention(KV_HEADS, learn=True)
+    torch.nn.init.constant_(module.logit, learnt)
+    assert ((module.eta > 0) & (module.eta < 1)).all()
+    assert torch.isfinite(module(states(9, HEADS), states(9), states(9))).all()
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0, -0.5, 2.0, math.nan, torch.tensor([0.5, 1.0])])
