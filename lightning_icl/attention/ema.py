@@ -40,8 +40,8 @@ def value_ema(
 ) -> tuple[Float[Tensor, "batch head token width"], Float[Tensor, "batch head width"]]:
     """The strict exponential moving average of values, and the state it leaves for the tokens to come.
 
-    float16 and bfloat16 values are summed in float32. Differentiable in value, η and state; what is kept for the
-    backward pass is the values themselves.
+    float16 and bfloat16 values are summed in float32. Differentiable once in value, η and state; what is kept for
+    the backward pass is the values themselves.
 
     Args:
         value: v; every head is summed on its own.
@@ -84,7 +84,7 @@ def value_ema(
         value, state = value.transpose(1, 2).flatten(2).unsqueeze(1), state.flatten(1).unsqueeze(1)
     ema, state = _ValueEMA.apply(value, rate, state.to(dtype), None if present is None else present.long(), restart)
     if wide:
-        ema, state = ema.squeeze(1).unflatten(-1, (heads, width)).transpose(1, 2), state.view(batch, heads, width)
+        ema, state = ema.squeeze(1).unflatten(-1, (heads, width)).transpose(1, 2), state.reshape(batch, heads, width)
     return ema, state
 
 

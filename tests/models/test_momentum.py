@@ -180,6 +180,7 @@ def test_a_fresh_process_loads_the_same_model_by_importing_the_package(
     model.save_pretrained(tmp_path / "model")
     program = (
         "import sys, lightning_icl\nassert not {'torch', 'transformers'} & set(sys.modules)\n"
+        "import importlib.util\nimportlib.util.find_spec('transformers.modeling_utils')\n"  # looked for is not imported
         "import torch\nfrom transformers import AutoModelForCausalLM\n"
         "from safetensors.torch import load_file, save_file\n"
         f"model = AutoModelForCausalLM.from_pretrained({str(tmp_path / 'model')!r})\n"
