@@ -76,6 +76,22 @@ def momentum_settings(config: "PreTrainedConfig") -> MomentumSettings | None:
     return MomentumSettings(**given)
 
 
+def needed_settings(config: "PreTrainedConfig") -> MomentumSettings:
+    """The momentum settings of a configuration that must have some.
+
+    Raises:
+        ModelError: it has none.
+    """
+    settings = momentum_settings(config)
+    if settings is None:
+        raise ModelError(
+            f"The attention implementation {NAME!r} is set, but the configuration has no {_KEY!r}. Turn the model into "
+            "a momentum model with lightning_icl.to_momentum(model, eta=...), or load it with "
+            f"attn_implementation={NAME!r}."
+        )
+    return settings
+
+
 def has_momentum(model: "PreTrainedModel") -> bool:
     """Whether the model's attention runs with momentum now."""
     return model.config._attn_implementation == NAME
@@ -86,8 +102,7 @@ def layer_eta(module: nn.Module) -> float | Tensor:
     learnt = getattr(module, PARAMETER, None)
     if learnt is not None:
         return learnt_eta(learnt)
-    settings = momentum_settings(module.config) or MomentumSettings()  # type: ignore[arg-type]
-    return settings.of_layer(module.layer_idx)  # type: ignore[arg-type]
+    return needed_settings(module.config).of_layer(module.layer_idx)  # type: ignore[arg-type]
 
 
 def to_momentum(

@@ -289,6 +289,13 @@ def test_models_whose_attention_cannot_be_wrapped_are_refused(variant: str, reas
         AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **settings, momentum_attention={"eta": 0.9}))
 
 
+def test_momentum_by_name_alone_on_a_finished_model_says_how_to_add_it() -> None:
+    model = tiny_model("llama")
+    model.set_attn_implementation("momentum")
+    with pytest.raises(ModelError, match="to_momentum"):
+        logits(model)
+
+
 def test_settings_that_cannot_be_are_named() -> None:
     model = tiny_model("llama")
     with pytest.raises(UserError, match="strictly between 0 and 1"):
