@@ -30,7 +30,7 @@ _HOME = {
     "momentum_attention": "lightning_icl.attention.momentum",
     "resolve_tasks": "lightning_icl.tasks.catalogue",
     "to_momentum": "lightning_icl.models.momentum",
-    "value_ema": "lightning_icl.attention.momentum",
+    "value_ema": "lightning_icl.attention.ema",
 }
 
 __all__ = ["__version__", *_HOME]

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from lightning_icl.attention.momentum import eta_tensor, value_ema
+from lightning_icl.attention.ema import eta_tensor, value_ema
 
 
 def branched_ema(

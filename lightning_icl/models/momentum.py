@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from lightning_icl.attention.momentum import DEFAULT_ETA, check_eta, logit
+from lightning_icl.attention.ema import DEFAULT_ETA, check_eta, learnt_eta, logit
 from lightning_icl.errors import ModelError, did_you_mean
 from lightning_icl.models.architecture import ARCHITECTURES, architecture_of, head_counts
 
@@ -76,6 +76,22 @@ def momentum_settings(config: "PreTrainedConfig") -> MomentumSettings | None:
     return MomentumSettings(**given)
 
 
+def needed_settings(config: "PreTrainedConfig") -> MomentumSettings:
+    """The momentum settings of a configuration that must have some.
+
+    Raises:
+        ModelError: it has none.
+    """
+    settings = momentum_settings(config)
+    if settings is None:
+        raise ModelError(
+            f"The attention implementation {NAME!r} is set, but the configuration has no {_KEY!r}. Turn the model into "
+            "a momentum model with lightning_icl.to_momentum(model, eta=...), or load it with "
+            f"attn_implementation={NAME!r}."
+        )
+    return settings
+
+
 def has_momentum(model: "PreTrainedModel") -> bool:
     """Whether the model's attention runs with momentum now."""
     return model.config._attn_implementation == NAME
@@ -85,9 +101,8 @@ def layer_eta(module: nn.Module) -> float | Tensor:
     """η of an attention module: a number, or one for each value head where it is learnt."""
     learnt = getattr(module, PARAMETER, None)
     if learnt is not None:
-        return learnt.to(torch.promote_types(learnt.dtype, torch.float32)).sigmoid()
-    settings = momentum_settings(module.config) or MomentumSettings()  # type: ignore[arg-type]
-    return settings.of_layer(module.layer_idx)  # type: ignore[arg-type]
+        return learnt_eta(learnt)
+    return needed_settings(module.config).of_layer(module.layer_idx)  # type: ignore[arg-type]
 
 
 def to_momentum(
@@ -114,7 +129,8 @@ def to_momentum(
     settings.check_layers(model.config.num_hidden_layers)
     from_momentum(model)
     setattr(model.config, _KEY, asdict(settings))
-    add_momentum(model)
+    configure_momentum(model)
+    add_learnt_eta(model)
     fill_learnt_eta(model)
     return model
 
@@ -152,11 +168,12 @@ def check_wrappable(config: "PreTrainedConfig") -> None:
     architecture_of(config)
 
 
-def add_momentum(model: "PreTrainedModel") -> None:
-    """Set a model up as its configuration says; done for every model that transformers makes.
+def configure_momentum(model: "PreTrainedModel") -> None:
+    """Set a model's configuration up as it asks for; done when transformers begins to make any model.
 
     Raises:
-        ModelError: its attention cannot be wrapped.
+        ModelError: its attention cannot be wrapped, or its settings are none.
+        UserError: η does not lie strictly between 0 and 1.
     """
     config = model.config
     chosen = config._attn_implementation
@@ -172,12 +189,18 @@ def add_momentum(model: "PreTrainedModel") -> None:
     config._attn_implementation = NAME
     # In config.json: elsewhere transformers then refuses the model by this name, and does not run it without momentum.
     config.attn_implementation = NAME
-    if settings.learn:
-        for module in _attention_modules(model):
-            if PARAMETER not in module._parameters:
-                like = next(module.parameters())
-                empty = torch.empty(head_counts(config)[1], dtype=like.dtype, device=like.device)
-                module.register_parameter(PARAMETER, nn.Parameter(empty))
+
+
+def add_learnt_eta(model: "PreTrainedModel") -> None:
+    """Give every attention module its learnt η, if it has one; done when the modules are there, before weights load."""
+    settings = momentum_settings(model.config)
+    if settings is None or not settings.learn:
+        return
+    for module in _attention_modules(model):
+        if PARAMETER not in module._parameters:
+            like = next(module.parameters())
+            empty = torch.empty(head_counts(model.config)[1], dtype=like.dtype, device=like.device)
+            module.register_parameter(PARAMETER, nn.Parameter(empty))
 
 
 def fill_learnt_eta(model: "PreTrainedModel") -> None:

@@ -15,9 +15,9 @@ from torch.nn.attention.flex_attention import BlockMask
 from transformers import AttentionInterface, PreTrainedConfig
 from transformers.masking_utils import AttentionMaskInterface
 
-from lightning_icl.attention.momentum import ema_of_seen, value_ema
+from lightning_icl.attention.ema import ema_of_seen, value_ema
 from lightning_icl.errors import ModelError
-from lightning_icl.models.momentum import NAME, MomentumSettings, layer_eta, momentum_settings
+from lightning_icl.models.momentum import NAME, layer_eta, needed_settings
 
 _Mask = Tensor | BlockMask | None
 
@@ -55,13 +55,13 @@ def momentum_mask(*args: Any, config: PreTrainedConfig, kv_offset: int = 0, **kw
     """
     if kv_offset > 0:
         raise _window_is_full()
-    base = (momentum_settings(config) or MomentumSettings()).base
+    base = needed_settings(config).base
     underneath: Any = AttentionMaskInterface._global_mapping[base]
     return underneath(*args, config=config, kv_offset=kv_offset, **kwargs)
 
 
 def _attention_underneath(module: nn.Module) -> Any:
-    base = (momentum_settings(module.config) or MomentumSettings()).base  # type: ignore[arg-type]
+    base = needed_settings(module.config).base  # type: ignore[arg-type]
     if base == "eager":  # every modelling file has its own
         return sys.modules[type(module).__module__].eager_attention_forward
     return AttentionInterface._global_mapping[base]

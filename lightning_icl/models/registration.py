@@ -2,16 +2,15 @@
 
 A momentum model needs its attention function known by name, and its learnt η there before the weights are read, while
 transformers has no way of announcing either. So the moment transformers' models are imported, or at once where they are
-already, two of its methods get a step more. Until then nothing heavy is imported, and other models never notice.
+already, three of its methods get a step more. Until then nothing heavy is imported, and other models never notice.
 """
 
 import sys
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import partial, wraps
 from importlib import import_module
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
-from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -30,31 +29,31 @@ class _OnceImported(MetaPathFinder):
     """Registers when transformers' models have been imported, and is gone then."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """The other finders' answer, its loader followed by the registration."""
         if name != _MODELS:
             return None
-        sys.meta_path.remove(self)
-        spec = find_spec(name)
+        found = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)
+        spec = next((spec for spec in found if spec is not None), None)
         if spec is not None and spec.loader is not None:
-            execute = spec.loader.exec_module
-
-            def exec_module(module: ModuleType) -> None:
-                execute(module)
-                _register()
-
-            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+            spec.loader.exec_module = partial(self._execute, spec.loader.exec_module)  # type: ignore[method-assign]
         return spec
+
+    def _execute(self, execute: Callable[[ModuleType], None], module: ModuleType) -> None:
+        execute(module)
+        sys.meta_path.remove(self)
+        _register()
 
 
 def _register() -> None:
     from transformers import PreTrainedModel
 
-    from lightning_icl.models.momentum import add_momentum, fill_learnt_eta
+    from lightning_icl.models.momentum import add_learnt_eta, configure_momentum, fill_learnt_eta
 
     import_module("lightning_icl.models.momentum_forward")
-    PreTrainedModel.post_init = _with(PreTrainedModel.post_init, before=add_momentum)  # type: ignore[method-assign]
-    PreTrainedModel.initialize_weights = _with(  # type: ignore[method-assign]
-        PreTrainedModel.initialize_weights, after=fill_learnt_eta
-    )
+    models: Any = PreTrainedModel
+    models.__init__ = _with(models.__init__, after=configure_momentum)
+    models.post_init = _with(models.post_init, before=add_learnt_eta)
+    models.initialize_weights = _with(models.initialize_weights, after=fill_learnt_eta)
 
 
 def _with(

@@ -1,0 +1,38 @@
+"""Pre-training with momentum: the same model but for its attention."""
+
+import pytest
+import torch
+from tiny_task import word_tokenizer
+
+from lightning_icl.errors import UserError
+from lightning_icl.models.momentum import from_momentum, has_momentum
+from lightning_icl.pretraining.run import new_model
+from lightning_icl.pretraining.settings import PretrainSettings
+
+
+@pytest.mark.parametrize("learn", [False, True])
+def test_the_same_seed_gives_the_same_weights_with_and_without_momentum(learn: bool) -> None:
+    models = []
+    for settings in ({}, {"momentum": 0.7, "learn_momentum": learn}):
+        torch.manual_seed(0)
+        models.append(
+            new_model(PretrainSettings(out="unused", layers=2, width=32, heads=2, **settings), word_tokenizer())
+        )
+    plain, momentum = models
+    assert not has_momentum(plain)
+    assert has_momentum(momentum)
+    assert momentum.config.momentum_attention == {"eta": 0.7, "learn": learn, "base": "sdpa"}
+    learnt = {name: value for name, value in momentum.named_parameters() if name.endswith("momentum_logit")}
+    assert len(learnt) == (2 if learn else 0)
+    for value in learnt.values():
+        torch.testing.assert_close(value.sigmoid(), torch.full((2,), 0.7))
+    weights = dict(from_momentum(momentum).named_parameters())
+    assert all(torch.equal(weights[name], value) for name, value in plain.named_parameters())
+    assert weights.keys() == dict(plain.named_parameters()).keys()
+
+
+def test_settings_that_cannot_be_are_named() -> None:
+    with pytest.raises(UserError, match=r"momentum = 1\.0: it must lie strictly between 0 and 1"):
+        PretrainSettings(out="unused", momentum=1.0)
+    with pytest.raises(UserError, match="learn_momentum needs a first value"):
+        PretrainSettings(out="unused", learn_momentum=True)
