@@ -76,6 +76,11 @@ class DualFigures(QueryMeans):
             total += torch.where(defined, values.to(total), 0.0).sum(0)
             count += defined.sum(0)
 
+    def has_shares(self, layer: int) -> bool:
+        """Whether the shares of the demonstrations in one of the layers have been added."""
+        count: Tensor = self.share_norm_count  # type: ignore[assignment]
+        return bool(count[layer].any())
+
     def compute(self) -> dict[str, Tensor]:
         """By quantity its mean over queries, layers first; NaN for what was never defined."""
         largest = {name: getattr(self, f"{name}_max") for name in LARGEST}

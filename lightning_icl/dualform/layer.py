@@ -6,6 +6,7 @@ Axes: B queries, H query heads, K key/value heads, T own tokens, P prefix tokens
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,8 +64,13 @@ class LayerTrio:
         step = max(1, _MATRIX_NUMBERS // (kv_heads * width * width))
         for start in range(0, len(self.probe_index), step):
             rows = slice(start, start + step)
-            views = {name: _some(getattr(self, name), rows) for name in ("zsl", "icl", "ft")}
-            yield replace(self, **views, probe_index=self.probe_index[rows])
+            yield replace(
+                self,
+                zsl=_some(self.zsl, rows),
+                icl=_some(self.icl, rows),
+                ft=_some(self.ft, rows),
+                probe_index=self.probe_index[rows],
+            )
 
     @cached_property
     def prefix_visible(self) -> Tensor | None:
@@ -94,7 +100,7 @@ class LayerTrio:
 
 def _some(view: LayerView, rows: slice) -> LayerView:
     """Some queries of a view, in float32 or better."""
-    cut = {}
+    cut: dict[str, Any] = {}
     for field in fields(view):
         value = getattr(view, field.name)
         if isinstance(value, Tensor):

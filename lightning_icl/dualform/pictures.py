@@ -1,4 +1,4 @@
-"""Heat maps of the dual form, from the content of `dual_form.json` alone: layers by heads, and layers by demonstrations."""
+"""Heat maps of the dual form, from the content of `dual_form.json` alone: layers by heads, layers by demonstrations."""
 
 import os
 from collections.abc import Mapping
@@ -37,9 +37,9 @@ def check_matplotlib() -> None:
 def draw_heads(content: Mapping[str, Any]) -> "Figure":
     """Cosines of every head: six panels on one scale from −1 to 1."""
     figure, axes = _panels(2, 3, rows=len(content["layers"]))
-    image = None
+    image: Any = None
     for axis, (name, title, columns) in zip(axes.flat, PANELS, strict=True):
-        image = _heat(axis, content["per_head"][name], content["layers"], "RdBu_r", (-1.0, 1.0))
+        image = _heat(axis, content["per_head"][name], content["layers"], (-1.0, 1.0))
         axis.set_title(title, fontsize=10)
         axis.set_xlabel(columns)
     for axis in axes[:, 0]:
@@ -50,18 +50,20 @@ def draw_heads(content: Mapping[str, Any]) -> "Figure":
 
 
 def draw_shares(content: Mapping[str, Any]) -> "Figure":
-    """Each demonstration's share in ΔW_ICL, layer by layer."""
+    """Each demonstration's share in ΔW_ICL, layer by layer, in units of an equal share."""
     figure, axes = _panels(1, 1, rows=len(content["layers"]), width=8.5)
     axis = axes[0, 0]
+    many = len(content["demonstrations"])
     shares = [list(row) for row in zip(*(item["share_per_layer"] for item in content["demonstrations"]), strict=True)]
-    largest = max((abs(value) for row in shares for value in row if value is not None and value == value), default=1.0)
-    image = _heat(axis, shares, content["layers"], "RdBu_r", (-largest, largest))
+    times = [[float("nan") if value is None else many * value for value in row] for row in shares]
+    spread = max((abs(value - 1.0) for row in times for value in row if value == value), default=1.0)
+    image = _heat(axis, times, content["layers"], (1.0 - spread, 1.0 + spread))
     labels = [item["label"] for item in content["demonstrations"]]
     axis.set_xticks(range(len(labels)), [f"{number + 1} {label}" for number, label in enumerate(labels)], rotation=90)
     axis.tick_params(axis="x", labelsize=7)
     axis.set_xlabel("demonstration, in prompt order")
     axis.set_ylabel("layer")
-    figure.colorbar(image, ax=axes, label="share (sums to 1)", shrink=0.9)
+    figure.colorbar(image, ax=axes, label=f"share, times 1/{many}", shrink=0.9)
     figure.suptitle(_heading(content, "Shares of the demonstrations in ΔW_ICL"), fontsize=11)
     return figure
 
@@ -80,18 +82,20 @@ def _panels(down: int, across: int, *, rows: int, width: float = 9.5) -> tuple["
     return plt.subplots(down, across, figsize=(width, height), squeeze=False, layout="constrained")
 
 
-def _heat(axis: Any, values: list[list[float]], layers: list[int], colours: str, limits: tuple[float, float]) -> Any:
+def _heat(axis: Any, values: list[list[float]], layers: list[int], limits: tuple[float, float]) -> Any:
     """One heat map, first layer at the bottom; numbers in the cells where they can be read."""
     cells = [[float("nan") if value is None else value for value in row] for row in values]
     axis.set_facecolor("0.9")  # of what is undefined
-    image = axis.imshow(cells, aspect="auto", origin="lower", cmap=colours, vmin=limits[0], vmax=limits[1])
-    step = max(1, len(layers) // 8)
-    axis.set_yticks(range(0, len(layers), step), [str(layer) for layer in layers[::step]])
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    image = axis.imshow(cells, aspect="auto", origin="lower", cmap="RdBu_r", vmin=limits[0], vmax=limits[1])
+    rows, columns = (range(0, count, max(1, count // _LETTERED)) for count in (len(cells), len(cells[0])))
+    axis.set_yticks(rows, [str(layers[row]) for row in rows])
+    axis.set_xticks(columns)
     if max(len(cells), len(cells[0])) <= _LETTERED:
+        middle, half = sum(limits) / 2, (limits[1] - limits[0]) / 2
         for row, line in enumerate(cells):
             for column, value in enumerate(line):
-                text, dark = ("–" if value != value else f"{value:.2f}"), abs(value) > 0.65 * limits[1]
+                dark = abs(value - middle) > 0.65 * half
+                text = "–" if value != value else f"{value:.2f}"
                 axis.text(column, row, text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
     return image
 

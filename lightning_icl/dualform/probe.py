@@ -112,7 +112,7 @@ class DualProbe(ICLProbe):
             self.dual.update(number, layer_figures(piece, self.rank))
             self.dual.update(number, patch_figures(piece, weight))
             # Without a window the update is the same for every query: once is enough.
-            if trio.icl.window is not None or not self.dual.share_norm_count[number].any():
+            if trio.icl.window is not None or not self.dual.has_shares(number):
                 self.dual.update(number, share_figures(piece))
 
     def _prefix(self, layer: int, device: torch.device) -> LayerPrefix:

@@ -1,9 +1,9 @@
 """Cases whose answer is known: attention built by hand against steps of gradient descent, in float64.
 
-Linear regression in context (von Oswald et al. 2023, arXiv 2212.07677): one layer of linear self-attention with hand-built
-matrices predicts what one step of gradient descent on the in-context examples predicts, and k layers what k steps do.
-A trained linear layer as attention (Irie et al. 2022, arXiv 2202.05798), and the implicit patch (Dherin et al. 2025, arXiv
-2507.16003). N examples, X input width, Y output width.
+Linear regression in context (von Oswald et al. 2023, arXiv 2212.07677): one layer of linear self-attention with
+hand-built matrices predicts what one step of gradient descent on the in-context examples predicts, and k layers what k
+steps do. A trained linear layer as attention (Irie et al. 2022, arXiv 2202.05798), and the implicit patch (Dherin et al.
+2025, arXiv 2507.16003).
 """
 
 from dataclasses import dataclass
@@ -63,9 +63,10 @@ class Regression:
     def attend(self, layers: int) -> Float[Tensor, "output"]:
         """Prediction for the query after layers of linear self-attention, all with the same hand-built matrices.
 
-        Tokens are e_i = (x_i, y_i), the query's (x, −W_0 x). With W_Q = W_K = [[I, 0], [0, 0]], W_V = [[0, 0], [W_0, −I]]
-        and output projection P = (η / N) I, a layer adds `P Σ_i W_V e_i (W_K e_i · W_Q e_j)` to every token e_j: it takes
-        `ΔW x_j` off y_j, so that y_j becomes what is still to be explained. The prediction is minus the query's y.
+        Tokens are e_i = (x_i, y_i), the query's is (x, −W_0 x). With W_Q = W_K = [[I, 0], [0, 0]],
+        W_V = [[0, 0], [W_0, −I]] and output projection P = (η / N) I, a layer adds `P Σ_i W_V e_i (W_K e_i · W_Q e_j)`
+        to every token e_j: it takes `ΔW x_j` off y_j, so that y_j becomes what is still to be explained. The
+        prediction is minus the query's y.
         """
         width, outputs = self.inputs.shape[1], self.targets.shape[1]
         zero = self.inputs.new_zeros
