@@ -2,8 +2,8 @@
 
 Linear regression in context (von Oswald et al. 2023, arXiv 2212.07677): one layer of linear self-attention with
 hand-built matrices predicts what one step of gradient descent on the in-context examples predicts, and k layers what k
-steps do. A trained linear layer as attention (Irie et al. 2022, arXiv 2202.05798), and the implicit patch (Dherin et al.
-2025, arXiv 2507.16003).
+steps do. A trained linear layer as attention (Irie et al. 2022, arXiv 2202.05798), and the implicit patch (Dherin et
+al. 2025, arXiv 2507.16003).
 """
 
 from dataclasses import dataclass
