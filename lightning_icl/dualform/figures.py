@@ -55,8 +55,9 @@ class DualFigures(QueryMeans):
             **dict.fromkeys(BY_LAYER, (layers,)),
         }
         super().__init__(shapes, **kwargs)
-        self._names = tuple(shapes)
-        for name, shape in zip(LARGEST, ((layers, heads), (layers,)), strict=True):
+        self._means = tuple(shapes)
+        self.shapes = shapes | dict(zip(LARGEST, ((layers, heads), (layers,)), strict=True))
+        for name, shape in ((name, self.shapes[name]) for name in LARGEST):
             self.add_state(f"{name}_max", default=torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="max")
 
     def update(self, layer: int, seen: dict[str, Tensor]) -> None:
@@ -82,6 +83,9 @@ class DualFigures(QueryMeans):
         return bool(count[layer].any())
 
     def compute(self) -> dict[str, Tensor]:
-        """By quantity its mean over queries, layers first; NaN for what was never defined."""
+        """By quantity its mean over queries, layers first; NaN for what was never defined.
+
+        torchmetrics takes the axes of tensors of one number away; `shapes` says what they were.
+        """
         largest = {name: getattr(self, f"{name}_max") for name in LARGEST}
-        return largest | {name: self._mean(name) for name in self._names}
+        return largest | {name: self._mean(name) for name in self._means}

@@ -150,7 +150,7 @@ class DualProbe(ICLProbe):
 
     def on_validation_epoch_end(self) -> None:
         """Means over all queries."""
-        self.figures = self.dual.compute()
+        self.figures = {name: values.reshape(self.dual.shapes[name]) for name, values in self.dual.compute().items()}
         self._dual_views = {}
 
 
