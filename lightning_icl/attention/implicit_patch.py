@@ -28,6 +28,8 @@ class PatchLikeness(NamedTuple):
     """The same of fine-tuning's patch."""
     cosine: Float[Tensor, "batch"]
     """Frobenius cosine of the two patches."""
+    other_cosine: Float[Tensor, "batch"]
+    """Cosine of the context's effect on a query with the effect of fine-tuning on another query."""
 
 
 def implicit_patch(
@@ -64,14 +66,18 @@ def compare_patches(
     bare: Float[Tensor, "batch width"],
     in_context: Float[Tensor, "batch width"],
     finetuned: Float[Tensor, "batch width"],
+    other_move: Float[Tensor, "batch width"],
 ) -> PatchLikeness:
     """The context's patch against the one that fine-tuning induces.
+
+    Much of an update may be the same for every query; the cosine with another query's says how much.
 
     Args:
         weight: W, the MLP's first matrix; gate and up projections stand one on the other.
         bare: a, zero-shot.
         in_context: a_C.
         finetuned: a_FT.
+        other_move: a_FT − a of another query; NaN where there is none.
     """
     icl, right = patch_factors(weight, bare, in_context)
     ft, _ = patch_factors(weight, bare, finetuned)
@@ -82,5 +88,11 @@ def compare_patches(
         identity_error=norm(patched - wanted, dim=-1) / norm(wanted, dim=-1),
         icl_size=norm(icl, dim=-1) * norm(right, dim=-1) / size,
         ft_size=norm(ft, dim=-1) * norm(right, dim=-1) / size,
-        cosine=(icl / norm(icl, dim=-1, keepdim=True) * (ft / norm(ft, dim=-1, keepdim=True))).sum(-1),
+        cosine=_cosine(icl, ft),
+        other_cosine=_cosine(icl, other_move @ weight.mT),
     )
+
+
+def _cosine(one: Tensor, other: Tensor) -> Tensor:
+    norm = torch.linalg.vector_norm
+    return (one / norm(one, dim=-1, keepdim=True) * (other / norm(other, dim=-1, keepdim=True))).sum(-1)

@@ -31,7 +31,7 @@ BY_MATRIX = (
     "zsl_ft_cosine",
     "own_drift",
 )
-BY_LAYER = ("visible", "patch_icl_size", "patch_ft_size", "patch_cosine")
+BY_LAYER = ("visible", "patch_icl_size", "patch_ft_size", "patch_cosine", "patch_other_cosine")
 LARGEST = ("identity_error", "patch_identity_error")
 
 

@@ -104,8 +104,13 @@ def _some(view: LayerView, rows: slice) -> LayerView:
     for field in fields(view):
         value = getattr(view, field.name)
         if isinstance(value, Tensor):
-            cut[field.name] = value[rows].to(torch.promote_types(value.dtype, torch.float32))
+            cut[field.name] = _wide(value[rows])
     return replace(view, **cut)
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """In float32 or better."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def layer_figures(trio: LayerTrio, rank: int) -> dict[str, Tensor]:
@@ -178,15 +183,29 @@ def share_figures(trio: LayerTrio) -> dict[str, Tensor]:
     return {"share_projection": shares.projection, "share_norm": shares.norm, "visible": reach}
 
 
-def patch_figures(trio: LayerTrio, weight: Tensor) -> dict[str, Tensor]:
-    """The implicit patch of the MLP's first matrix against the one that fine-tuning induces, (query) each."""
-    found = compare_patches(weight.to(trio.zsl.mlp_input), trio.zsl.mlp_input, trio.icl.mlp_input, trio.ft.mlp_input)
-    return {
+def patch_figures(trio: LayerTrio, weight: Tensor, before: Tensor | None) -> tuple[dict[str, Tensor], Tensor]:
+    """The implicit patch of the MLP's first matrix against the one that fine-tuning induces.
+
+    Args:
+        trio: the layer under three conditions.
+        weight: (hidden, E), the MLP's first matrix.
+        before: (1, E), how fine-tuning moved the MLP's input of the query before these; None for the first.
+
+    Returns:
+        The figures by name, (query) each, and how fine-tuning moved the input of the last query.
+    """
+    zsl, icl, ft = (_wide(view.mlp_input) for view in (trio.zsl, trio.icl, trio.ft))
+    moved = ft - zsl
+    others = torch.cat([torch.full_like(moved[:1], torch.nan) if before is None else before, moved[:-1]])
+    found = compare_patches(weight.to(zsl), zsl, icl, ft, others)
+    figures = {
         "patch_identity_error": found.identity_error,
         "patch_icl_size": found.icl_size,
         "patch_ft_size": found.ft_size,
         "patch_cosine": found.cosine,
+        "patch_other_cosine": found.other_cosine,
     }
+    return figures, moved[-1:]
 
 
 def relative_error(found: Tensor, wanted: Tensor) -> Tensor:

@@ -64,6 +64,7 @@ class DualProbe(ICLProbe):
         self.figures: dict[str, Tensor] = {}
         self.queries = 0
         self._dual_views: dict[str, _View] = {}
+        self._moved: dict[int, Tensor] = {}
 
     @cached_property
     def capture(self) -> DualCapture:
@@ -79,7 +80,7 @@ class DualProbe(ICLProbe):
         if self.finetuned is None:
             raise ProtocolError("DualProbe compares with fine-tuning: run Trainer.fit with KVFinetuning first.")
         self.dual.reset()
-        self.figures, self.queries = {}, 0
+        self.figures, self.queries, self._moved = {}, 0, {}
         bos, prefix = self.demonstrations.bos, self.demonstrations.prefix_token_ids
         shift = frame_shift(self.capture, len(prefix), len(bos))
         overlay = LaidOver(self.model, self.finetuned.overlay)
@@ -108,9 +109,10 @@ class DualProbe(ICLProbe):
 
     def _measure(self, number: int, layer: int, trio: LayerTrio) -> None:
         weight = self.capture.first_mlp_matrix(layer)
+        patches, self._moved[layer] = patch_figures(trio, weight, self._moved.get(layer))
+        self.dual.update(number, patches)
         for piece in trio.pieces():
             self.dual.update(number, layer_figures(piece, self.rank))
-            self.dual.update(number, patch_figures(piece, weight))
             # Without a window the update is the same for every query: once is enough.
             if trio.icl.window is not None or not self.dual.has_shares(number):
                 self.dual.update(number, share_figures(piece))

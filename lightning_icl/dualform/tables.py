@@ -37,6 +37,7 @@ UPDATES: Columns = (
 PATCHES: Columns = (
     ("identity\nerror", "patch_identity_error", ".0e"),
     ("cosine\nICL, FT", "patch_cosine", ".3f"),
+    ("ICL, FT of\nanother query", "patch_other_cosine", ".3f"),
     ("size of patch\nICL", "patch_icl_size", ".3g"),
     ("size of patch\nFT", "patch_ft_size", ".3g"),
 )
@@ -74,7 +75,9 @@ def print_dual(content: Mapping[str, Any], console: Console | None = None) -> No
         console,
         "The implicit patch of the MLP: ΔW = W (a_C − a) aᵀ / ‖a‖²",
         layer_table(content, PATCHES),
-        "The patch that the context makes against the one that fine-tuning induces; sizes relative to W.",
+        "The patch that the context makes against the one that fine-tuning induces; sizes relative to W. Control: the "
+        "context's effect\non a query against fine-tuning's effect on another: as alike as what all queries have in "
+        "common makes them.",
     )
     _section(
         console,

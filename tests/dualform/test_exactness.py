@@ -19,7 +19,7 @@ from transformers.pytorch_utils import Conv1D
 from lightning_icl.attention.dual import apply_matrix, token_sums
 from lightning_icl.attention.implicit_patch import implicit_patch
 from lightning_icl.data.module import ICLDataModule
-from lightning_icl.data.queries import collate
+from lightning_icl.data.queries import budget_batches, collate
 from lightning_icl.dualform.probe import DualProbe
 from lightning_icl.models.dual import DualCapture
 from lightning_icl.probing.finetuning import KVFinetuning
@@ -191,6 +191,30 @@ def test_the_patched_mlp_reads_the_bare_query_as_the_mlp_reads_it_in_context(var
         patch = implicit_patch(weight, a, a_c)[0, : module(a).shape[1]]  # of a gated MLP the gate stands first
         patched.weight += patch.mT if isinstance(module, Conv1D) else patch
         torch.testing.assert_close(patched(a), module(a_c), rtol=0, atol=1e-5 if variant == "xglm" else 1e-10)
+
+
+@pytest.mark.parametrize("variant", ["gpt2", "llama"])
+def test_patches_are_compared_as_hooks_of_ours_see_them(variant: str, tmp_path: Path) -> None:
+    model, data = model_of(variant, torch.float64), tiny_data(tmp_path)
+    probe, tuned = fitted(model, data), oracle.fine_tune(model, data.demonstrations, RATE).model
+    bos, prefix = data.demonstrations.bos, data.demonstrations.prefix_token_ids
+    order = [query for batch in budget_batches(data.queries, data.batch_tokens) for query in batch]
+    for layer in LAYERS:
+        same, other, before = [], [], None
+        for query in order:
+            (module, a), (_, a_c), (_, a_ft) = (
+                look_at_heads(view, oracle.probe_sequence(tokens, query)).mlp[layer]
+                for view, tokens in ((model, bos), (model, prefix), (tuned, bos))
+            )
+            weight = module.weight.detach().mT if isinstance(module, Conv1D) else module.weight.detach()
+            if variant == "llama":
+                weight = torch.cat([weight, model.model.layers[layer].mlp.up_proj.weight.detach()])
+            icl, ft = weight.numpy() @ (a_c - a), weight.numpy() @ (a_ft - a)
+            same.append(cos(np.outer(icl, a), np.outer(ft, a)))
+            other.append(np.nan if before is None else cos(icl, before))
+            before = ft
+        assert float(probe.figures["patch_cosine"][layer]) == pytest.approx(np.mean(same), abs=1e-5)
+        assert float(probe.figures["patch_other_cosine"][layer]) == pytest.approx(np.nanmean(other), abs=1e-5)
 
 
 @pytest.mark.parametrize("variant", ["llama", "mistral-window", "gptj", "bloom", "phi"])
