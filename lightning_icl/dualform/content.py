@@ -58,6 +58,8 @@ def left_out(probe: DualProbe) -> list[str]:
         parts.append("the soft cap on scores")
     if config.model_type == "bloom" or getattr(config, "alibi", False):
         parts.append("the position bias on scores (ALiBi)")
+    if getattr(config, "momentum_attention", None):
+        parts.append("the moving average of values (momentum attention)")
     return parts
 
 

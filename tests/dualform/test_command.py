@@ -4,8 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+from tiny_models import tiny_model
+from tiny_task import tiny_data
 
 from lightning_icl.cli import main
+from lightning_icl.dualform.content import left_out
+from lightning_icl.dualform.probe import DualProbe
 from lightning_icl.dualform.settings import parse_layers
 from lightning_icl.errors import UserError
 
@@ -118,6 +122,13 @@ def test_pictures_without_matplotlib_are_refused_at_once(
     with pytest.raises(SystemExit):
         main(["dual-form", "--export"])
     assert "lightning-icl[plot]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("variant", "part"), [("gemma2", "soft cap"), ("bloom", "ALiBi"), ("falcon-alibi", "ALiBi")])
+def test_what_no_linear_form_holds_is_said(variant: str, part: str, tmp_path: Path) -> None:
+    probe = DualProbe(tiny_model(variant), tiny_data(tmp_path).demonstrations, [0])
+    (said,) = left_out(probe)
+    assert part in said
 
 
 def test_layers_are_read_as_numbers_and_ranges() -> None:

@@ -84,6 +84,13 @@ def test_the_identities_hold_in_single_precision(variant: str, tmp_path: Path) -
     assert probe.queries == 7
 
 
+def test_half_precision_weights_are_measured_in_single_precision(tmp_path: Path) -> None:
+    whole, half = (fitted(model_of("llama", dtype), tiny_data(tmp_path)) for dtype in (torch.float32, torch.bfloat16))
+    assert half.figures["identity_error"].max() < 1e-5
+    for name in ("linear_cosine", "zsl_icl_cosine", "share_norm"):
+        torch.testing.assert_close(half.figures[name], whole.figures[name], rtol=0, atol=0.1)
+
+
 @pytest.mark.parametrize("variant", ["gpt2", "llama", "mistral-window", "xglm", "falcon-grouped", "qwen3"])
 def test_every_figure_equals_a_loop(variant: str, tmp_path: Path) -> None:
     model, data = model_of(variant, torch.float64), tiny_data(tmp_path)
