@@ -15,6 +15,7 @@ import jsonargparse
 
 from lightning_icl._version import __version__
 from lightning_icl.comparison.settings import CompareSettings, ValidateSettings
+from lightning_icl.dualform.settings import DualSettings
 from lightning_icl.errors import UserError, did_you_mean
 
 Settings = TypeVar("Settings")
@@ -103,6 +104,12 @@ def _validate(namespace: Any) -> None:
     validate(_settings(ValidateSettings, namespace))
 
 
+def _dual_form(namespace: Any) -> None:
+    from lightning_icl.dualform.commands import dual_form
+
+    dual_form(_settings(DualSettings, namespace))
+
+
 def _report(namespace: Any) -> None:
     from lightning_icl.report.show import show_report
 
@@ -132,6 +139,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Any], None]]] = {
     "compare": ("Fine-tune, then compare zero-shot, in-context and fine-tuned; print and save the tables.", _compare),
     "fit": ("Only the restricted fine-tuning; saves its overlay.", _fit),
     "validate": ("Only the probe, with or without an overlay made by `fit`.", _validate),
+    "dual-form": ("Demonstrations and fine-tuning as updates of the same matrices, head by head.", _dual_form),
     "report": ("The tables of saved runs again, from their files alone.", _report),
     "tasks": ("What can be asked.", _tasks),
     "models": ("Which architectures can be probed.", _models),
@@ -145,6 +153,8 @@ def _command_parser(command: str) -> Parser:
         add_settings(parser, CompareSettings)
     elif command == "validate":
         add_settings(parser, ValidateSettings)
+    elif command == "dual-form":
+        add_settings(parser, DualSettings)
     elif command == "pretrain":
         from lightning_icl.pretraining.settings import PretrainSettings
 
