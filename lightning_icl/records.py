@@ -60,7 +60,7 @@ class Demonstrations:
         return hashlib.sha256(content.encode()).hexdigest()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)  # not frozen: the precision plugins of Lightning rebuild a batch field by field
 class QueryBatch:
     """Queries side by side, right-padded, without BOS and demonstrations: the same tokens serve every condition.
 
@@ -137,6 +137,8 @@ class Condition:
     name: str
     prefix_token_ids: tuple[int, ...]
     overlay: KVOverlay | None = None
+    position_offset: int = 0
+    """How many positions further on than right behind the prefix the query stands."""
 
 
 @dataclass(frozen=True, kw_only=True)

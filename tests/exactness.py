@@ -56,7 +56,7 @@ def compare(probe: ICLProbe, expected: dict[str, np.ndarray]) -> dict[str, float
     assert probe.comparison is not None
     assert probe.finetuned is not None
     _, aou, am, kendall = probe.comparison
-    unmoved = probe.sim_am.unmoved_layers
+    unmoved = list(probe.unmoved_layers)
     for name in ("am_difference", "am_softmax_difference"):
         expected[name][:, unmoved] = np.nan
     most = expected["answer_scores"].shape[-1]

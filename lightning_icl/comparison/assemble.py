@@ -9,7 +9,8 @@ from torch import Tensor
 from lightning_icl._version import __version__
 from lightning_icl.comparison.plan import Plan, PlannedTask
 from lightning_icl.models.architecture import head_counts
-from lightning_icl.probing.probe import Comparison, ICLProbe, Prediction, accuracy, best_answer
+from lightning_icl.probing.contrast import Comparison
+from lightning_icl.probing.probe import ICLProbe, Prediction, accuracy, best_answer
 from lightning_icl.results import SCHEMA
 
 _PACKAGES = ("torch", "lightning", "transformers", "datasets", "torchmetrics")
@@ -38,7 +39,7 @@ def assemble(plan: Plan, planned: PlannedTask, probe: ICLProbe) -> dict[str, Any
         "accuracy": {
             name: accuracy(probe.predictions, name) if name in conditions else None for name in ("zsl", "icl", "ft")
         },
-        **(_comparison(probe.comparison) if probe.comparison is not None else _NOTHING),
+        **(plain_comparison(probe.comparison) if probe.comparison is not None else _NOTHING),
         "timing": {f"{name}_s": round(seconds, 3) for name, seconds in probe.seconds.items()},
         "versions": versions(),
     }
@@ -113,12 +114,12 @@ def _model(plan: Plan, probe: ICLProbe) -> dict[str, Any]:
 _NOTHING: dict[str, None] = dict.fromkeys(("rec2ftp", "sim_aou", "sim_am", "kendall"))
 
 
-def _comparison(comparison: Comparison) -> dict[str, Any]:
-    plain = {
+def plain_comparison(comparison: Comparison) -> dict[str, Any]:
+    """A comparison as JSON holds it, by level."""
+    return {
         level: {key: _plain(value) for key, value in result._asdict().items()}
         for level, result in comparison._asdict().items()
     }
-    return plain
 
 
 def _plain(value: Any) -> Any:
@@ -142,7 +143,7 @@ def undefined(content: dict[str, Any], probe: ICLProbe) -> dict[str, str]:
         value = content[level][key]
         if value != value:  # NaN
             reasons[f"{level}.{key}"] = reason
-    if probe.sim_am.unmoved_layers:
+    if probe.unmoved_layers:
         reasons["sim_am.difference_per_layer[0]"] = (
             "positions are relative: the first layer's scores among the query's own tokens cannot depend on the prompt"
         )

@@ -78,6 +78,7 @@ class Capture:
         if fused_layout(model.config) is not None:
             self._query_rows = torch.tensor(fused_rows(model.config)[0], device=model.device)
         self._prefix: Prefix | None = None
+        self._offset = 0
         self._batch: QueryBatch | None = None
         self._positions: Tensor | None = None
         self._recording: Recording | None = None
@@ -121,19 +122,20 @@ class Capture:
         )
 
     @torch.inference_mode()
-    def observe(self, batch: QueryBatch, prefix: Prefix | None) -> tuple[Tensor, Recording]:
-        """Run a batch of queries after a prefix.
+    def observe(self, batch: QueryBatch, prefix: Prefix | None, offset: int = 0) -> tuple[Tensor, Recording]:
+        """Run a batch of queries after a prefix, or `offset` positions further on.
 
         Returns:
             The logits at the batch's scored positions (logit, vocabulary), and what was recorded at the probe tokens.
         """
-        self._batch, self._prefix = batch, prefix
+        self._batch, self._prefix, self._offset = batch, prefix, offset
         try:
-            positions = batch.positions + (prefix.length if prefix else 0)
+            positions = batch.positions + (prefix.length if prefix else 0) + offset
             recording = Recording(purpose="probe")
             return self._forward(self.model, batch.token_ids, positions, recording).logits[0], recording
         finally:
             self._batch = self._prefix = None
+            self._offset = 0
 
     def train_forward(self, token_ids: Tensor) -> tuple[Tensor, list[Tensor]]:
         """A differentiable forward pass of whole sequences.
@@ -173,12 +175,16 @@ class Capture:
         """Attention of one layer, (B, T, H, D), recording what the visit is for."""
         prefix, recording = self._prefix, self._recording
         assert recording is not None
+        if torch.is_autocast_enabled(query.device.type):  # fused kernels below autocast's own level want one type
+            dtype = torch.get_autocast_dtype(query.device.type)
+            query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
         if recording.purpose == "prefix":
             recording.keys.append(key.contiguous())
             recording.values.append(value.contiguous())
         length = prefix.length if prefix else 0
-        bias = None if position_bias is None else position_bias(length + query.shape[2])
-        if window is not None and window >= length + query.shape[2]:
+        reach = length + self._offset + query.shape[2]
+        bias = None if position_bias is None else position_bias(reach)
+        if window is not None and window >= reach:
             window = None
         own, own_lse = own_attention(
             query,
@@ -204,7 +210,8 @@ class Capture:
         if self._momentum:
             own = own + repeat_heads(self._ema(layer, value, recording), query.shape[1])
         if self._batch is not None:
-            self._record_scores(recording, self._batch, layer, query, key, scaling)
+            with torch.autocast(query.device.type, enabled=False):
+                self._record_scores(recording, self._batch, layer, query, key, scaling)
             recording.windows.append(window)
         return own.transpose(1, 2)
 

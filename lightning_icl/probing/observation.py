@@ -35,7 +35,7 @@ class View:
             NumericalError: the model produced NaN or infinite numbers.
         """
         with self.overlay.active() if self.overlay else nullcontext():
-            logits, recording = capture.observe(batch, self.prefix)
+            logits, recording = capture.observe(batch, self.prefix, self.condition.position_offset)
         scores = answer_scores(logits, batch)
         outputs = torch.stack(recording.outputs, dim=1).float()
         absent = ~_present(batch)
@@ -48,7 +48,7 @@ class View:
             own_lengths=batch.probe_index + 1,
             query=torch.stack(recording.queries, dim=1).float(),
             prefix_scores=_prefix_scores(recording, outputs),
-            prefix_visible=_visible(recording, self.prefix, batch),
+            prefix_visible=_visible(recording, self.prefix, batch, self.condition.position_offset),
         )
 
 
@@ -82,12 +82,12 @@ def _prefix_scores(recording: Recording, outputs: Tensor) -> Tensor:
     return torch.stack(recording.prefix_scores, dim=1)
 
 
-def _visible(recording: Recording, prefix: Prefix | None, batch: QueryBatch) -> Tensor | None:
+def _visible(recording: Recording, prefix: Prefix | None, batch: QueryBatch, offset: int) -> Tensor | None:
     """(batch, layer, prefix) of prefix tokens within reach of the probe token, where some window cuts them."""
     if prefix is None or all(window is None for window in recording.windows):
         return None
     tokens = torch.arange(prefix.length, device=batch.probe_index.device)
-    position = prefix.length + batch.positions.gather(1, batch.probe_index[:, None])
+    position = prefix.length + offset + batch.positions.gather(1, batch.probe_index[:, None])
     return torch.stack(
         [
             torch.ones_like(position - tokens, dtype=torch.bool) if window is None else position - tokens < window

@@ -8,27 +8,18 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from lightning import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from lightning_icl.errors import ProtocolError
-from lightning_icl.metrics import (
-    Kendall,
-    KendallResult,
-    Rec2FTP,
-    Rec2FTPResult,
-    SimAM,
-    SimAMResult,
-    SimAOU,
-    SimAOUResult,
-)
 from lightning_icl.models.architecture import architecture_of, head_counts
 from lightning_icl.models.capture import Capture
+from lightning_icl.probing.contrast import MAIN, Comparison, Contrast, ContrastMetrics, by_name, unmoved_layers
 from lightning_icl.probing.finetuning import Finetuned, KVFinetuning
 from lightning_icl.probing.observation import View
 from lightning_icl.records import Condition, Demonstrations, Observation, QueryBatch
@@ -44,19 +35,6 @@ class Prediction:
     """Number of the right answer."""
     scores: dict[str, list[float]]
     """By condition, the mean log-probability of each answer."""
-
-
-class Comparison(NamedTuple):
-    """In-context learning against fine-tuning, at the paper's three levels."""
-
-    rec2ftp: Rec2FTPResult
-    """Predictions."""
-    sim_aou: SimAOUResult
-    """Representations."""
-    sim_am: SimAMResult
-    """Attention to the query."""
-    kendall: KendallResult
-    """Attention to the demonstrations; all NaN without the query vectors of fine-tuning."""
 
 
 class ICLProbe(LightningModule):
@@ -75,18 +53,14 @@ class ICLProbe(LightningModule):
 
     def __init__(self, model: PreTrainedModel, demonstrations: Demonstrations) -> None:
         super().__init__()
-        architecture = architecture_of(model.config)
+        architecture_of(model.config)
         self.model = model
         self.demonstrations = demonstrations
         self.finetuning: KVFinetuning | None = None
         self.finetuned: Finetuned | None = None
-        self.rec2ftp = Rec2FTP()
-        layers = int(model.config.num_hidden_layers)
-        heads, _, _ = head_counts(model.config)
-        self.sim_aou = SimAOU(layers)
-        self.sim_am = SimAM(layers, heads, unmoved_layers=() if architecture.absolute_positions else (0,))
-        self.kendall = Kendall(demonstrations.token_example, layers)
-        self.comparison: Comparison | None = None
+        self.contrasts: list[Contrast] = []
+        self.metrics = nn.ModuleList()
+        self.comparisons: dict[str, Comparison] = {}
         self.predictions: list[Prediction] = []
         self.seconds = {"prefix": 0.0, "finetune": 0.0, "validate": 0.0, "kendall": 0.0}
         self._views: dict[str, View] = {}
@@ -98,16 +72,30 @@ class ICLProbe(LightningModule):
         return Capture(self.model)
 
     @property
-    def conditions(self) -> list[Condition]:
-        """Zero-shot and in-context, and fine-tuned once fitting has made it."""
+    def studied(self) -> list[Contrast]:
+        """The paper's comparison, once fitting has made it, and the `contrasts` added to it."""
+        own = [] if self.finetuned is None else [Contrast.of(self.demonstrations, self.finetuned)]
+        return own + self.contrasts
+
+    @property
+    def conditions(self) -> dict[str, Condition]:
+        """Zero-shot and in-context, and whatever the contrasts need, by name."""
         bos, prefix = self.demonstrations.bos, self.demonstrations.prefix_token_ids
-        conditions = [
-            Condition(name="zsl", prefix_token_ids=bos),
-            Condition(name="icl", prefix_token_ids=prefix),
-        ]
-        if self.finetuned is not None:
-            conditions.append(Condition(name="ft", prefix_token_ids=bos, overlay=self.finetuned.overlay))
-        return conditions
+        plain = {
+            "zsl": Condition(name="zsl", prefix_token_ids=bos),
+            "icl": Condition(name="icl", prefix_token_ids=prefix),
+        }
+        return plain | by_name(self.studied)
+
+    @property
+    def unmoved_layers(self) -> tuple[int, ...]:
+        """Layers whose scores among the query's own tokens cannot depend on the prompt."""
+        return unmoved_layers(architecture_of(self.model.config))
+
+    @property
+    def comparison(self) -> Comparison | None:
+        """The paper's comparison, once `validate` has made it."""
+        return self.comparisons.get(MAIN)
 
     # Fitting: one demonstration a step.
 
@@ -142,37 +130,57 @@ class ICLProbe(LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Run every condition's prefix once."""
         started = time.perf_counter()
-        self.predictions, self.comparison = [], None
+        self.predictions, self.comparisons = [], {}
         self.seconds["kendall"] = 0.0
-        for metric in (self.rec2ftp, self.sim_aou, self.sim_am, self.kendall):
-            metric.reset()
-        with self.capture:
-            self._views = {item.name: View.prepare(self.capture, item) for item in self.conditions}
+        self.metrics = nn.ModuleList(map(self._metrics_of, self.studied))
+        with self.capture, self.trainer.precision_plugin.forward_context():
+            self._views = {name: View.prepare(self.capture, item) for name, item in self.conditions.items()}
         self.seconds["prefix"] = time.perf_counter() - started
         self._started = time.perf_counter()
 
-    def validation_step(self, batch: QueryBatch, batch_idx: int) -> None:
-        """Look at a batch under every condition and stream what is seen into the metrics."""
-        with self.capture:
-            seen = {name: view.observe(self.capture, batch) for name, view in self._views.items()}
-        self._keep_predictions(batch, seen)
-        if self.finetuned is not None:
-            self._compare(batch, seen["zsl"], seen["icl"], seen["ft"])
+    def _metrics_of(self, contrast: Contrast) -> ContrastMetrics:
+        config = self.model.config
+        heads, _, _ = head_counts(config)
+        return ContrastMetrics(contrast, architecture_of(config), int(config.num_hidden_layers), heads).to(self.device)
 
-    def _compare(self, batch: QueryBatch, zsl: Observation, icl: Observation, ft: Observation) -> None:
-        """The paper's three levels: predictions, representations, attention."""
-        self.rec2ftp.update(zsl.answer_scores, icl.answer_scores, ft.answer_scores, batch.gold)
-        self.sim_aou.update(zsl.attention_output, icl.attention_output, ft.attention_output, batch.query_ids)
-        self.sim_am.update(zsl.own_scores, icl.own_scores, ft.own_scores, icl.own_lengths)
-        training_queries = self.finetuned.training_queries if self.finetuned is not None else None
-        if training_queries is not None:
+    def validation_step(self, batch: QueryBatch, batch_idx: int) -> None:
+        """Look at a batch under every condition and stream what is seen into the metrics.
+
+        A fine-tuned view is looked at when its contrast's turn comes and dropped after it, so that many of them need
+        no more memory than one.
+        """
+        scores: dict[str, Tensor] = {}
+        seen: dict[str, Observation] = {}
+        last = {item.name: contrast.name for contrast in self.studied for item in contrast.conditions}
+        with self.capture:
+            for name in ("zsl", "icl"):
+                seen[name] = self._observe(name, batch, scores)
+            for contrast, metrics in zip(self.studied, self.metrics, strict=True):
+                for item in contrast.conditions:
+                    if item.name not in seen:
+                        seen[item.name] = self._observe(item.name, batch, scores)
+                self._compare(metrics, batch, *(seen[item.name] for item in contrast.conditions))
+                for item in contrast.conditions:
+                    if last[item.name] == contrast.name:
+                        seen.pop(item.name, None)
+        self._keep_predictions(batch, scores)
+
+    def _observe(self, name: str, batch: QueryBatch, scores: dict[str, Tensor]) -> Observation:
+        observation = self._views[name].observe(self.capture, batch)
+        scores[name] = observation.answer_scores
+        return observation
+
+    def _compare(self, metrics: nn.Module, batch: QueryBatch, *seen: Observation) -> None:
+        """The paper's levels, in the precision of the observations whatever the model runs in."""
+        assert isinstance(metrics, ContrastMetrics)
+        with torch.autocast(self.device.type, enabled=False):
+            metrics.update(batch, *seen)
             started = time.perf_counter()
-            by_query = torch.einsum("ble,lpe->blp", ft.query, training_queries.to(ft.query))
-            self.kendall.update(icl.prefix_scores, by_query, batch.query_ids, icl.prefix_visible)
+            metrics.update_kendall(batch, *seen[1:])
             self.seconds["kendall"] += time.perf_counter() - started
 
-    def _keep_predictions(self, batch: QueryBatch, seen: dict[str, Observation]) -> None:
-        scores = {name: observation.answer_scores.tolist() for name, observation in seen.items()}
+    def _keep_predictions(self, batch: QueryBatch, seen: dict[str, Tensor]) -> None:
+        scores = {name: rows.tolist() for name, rows in seen.items()}
         known = zip(batch.query_ids.tolist(), batch.gold.tolist(), batch.answer_counts.tolist(), strict=True)
         for row, (index, gold, answers) in enumerate(known):
             own = {name: rows[row][:answers] for name, rows in scores.items()}
@@ -183,10 +191,10 @@ class ICLProbe(LightningModule):
         self.predictions = sorted(_gathered(self.predictions), key=lambda prediction: prediction.index)
         for condition in self._views:
             self.log(f"accuracy/{condition}", accuracy(self.predictions, condition), rank_zero_only=True)
-        if self.finetuned is not None:
-            self.comparison = Comparison(
-                self.rec2ftp.compute(), self.sim_aou.compute(), self.sim_am.compute(), self.kendall.compute()
-            )
+        for metrics in self.metrics:
+            assert isinstance(metrics, ContrastMetrics)
+            self.comparisons[metrics.contrast.name] = metrics.compute()
+        if self.comparison is not None:
             for level, result in self.comparison._asdict().items():
                 self.log(level, result.value, rank_zero_only=True)
         self._views = {}

@@ -1,0 +1,142 @@
+"""Contrasts: which three conditions are compared, and the metrics that compare them while queries stream by.
+
+The paper's own comparison is one contrast. Every control or further learning rate is one more, over the same queries in
+the same pass: conditions that contrasts share are observed once.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lightning_icl.metrics import (
+    Kendall,
+    KendallResult,
+    Rec2FTP,
+    Rec2FTPResult,
+    SimAM,
+    SimAMResult,
+    SimAOU,
+    SimAOUResult,
+)
+from lightning_icl.models.architecture import Architecture
+from lightning_icl.probing.finetuning import Finetuned
+from lightning_icl.records import Condition, Demonstrations, Observation, QueryBatch
+
+MAIN = "main"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Contrast:
+    """In-context learning and fine-tuning, both against a zero-shot view: three conditions compared."""
+
+    name: str
+    """What it is called in results; the paper's own is `main`."""
+    zsl: Condition
+    """Without demonstrations."""
+    icl: Condition
+    """With demonstrations in the prompt."""
+    ft: Condition
+    """With weights learnt from demonstrations."""
+    demonstrations: Demonstrations
+    """Those of `icl`, whose tokens Kendall ranks."""
+    training_queries: Tensor | None = None
+    """Query vectors of the same tokens in training (layer, prefix, query_width); Kendall is undefined without."""
+
+    @property
+    def conditions(self) -> tuple[Condition, Condition, Condition]:
+        """The three, in the order in which the metrics take them."""
+        return self.zsl, self.icl, self.ft
+
+    @classmethod
+    def of(
+        cls, demonstrations: Demonstrations, finetuned: Finetuned, *, name: str = MAIN, ft: str = "ft"
+    ) -> "Contrast":
+        """The paper's comparison: one set of demonstrations, in the prompt and learnt.
+
+        Args:
+            demonstrations: the examples.
+            finetuned: what fine-tuning on them left behind.
+            name: of the contrast.
+            ft: name of the fine-tuned condition.
+        """
+        bos = demonstrations.bos
+        return cls(
+            name=name,
+            zsl=Condition(name="zsl", prefix_token_ids=bos),
+            icl=Condition(name="icl", prefix_token_ids=demonstrations.prefix_token_ids),
+            ft=Condition(name=ft, prefix_token_ids=bos, overlay=finetuned.overlay),
+            demonstrations=demonstrations,
+            training_queries=finetuned.training_queries,
+        )
+
+
+class Comparison(NamedTuple):
+    """In-context learning against fine-tuning, at the paper's three levels."""
+
+    rec2ftp: Rec2FTPResult
+    """Predictions."""
+    sim_aou: SimAOUResult
+    """Representations."""
+    sim_am: SimAMResult
+    """Attention to the query."""
+    kendall: KendallResult
+    """Attention to the demonstrations; all NaN without the query vectors of fine-tuning."""
+
+
+class ContrastMetrics(nn.Module):
+    """The metrics of one contrast.
+
+    Args:
+        contrast: what is compared.
+        architecture: row of the table of models.
+        layers: attention layers of the model.
+        heads: query heads of each.
+    """
+
+    def __init__(self, contrast: Contrast, architecture: Architecture, layers: int, heads: int) -> None:
+        super().__init__()
+        self.contrast = contrast
+        self.rec2ftp = Rec2FTP()
+        self.sim_aou = SimAOU(layers)
+        self.sim_am = SimAM(layers, heads, unmoved_layers=unmoved_layers(architecture))
+        self.kendall = Kendall(contrast.demonstrations.token_example, layers)
+
+    def update(self, batch: QueryBatch, zsl: Observation, icl: Observation, ft: Observation) -> None:
+        """Add a batch of queries at the levels of predictions, representations and attention to the query."""
+        self.rec2ftp.update(zsl.answer_scores, icl.answer_scores, ft.answer_scores, batch.gold)
+        self.sim_aou.update(zsl.attention_output, icl.attention_output, ft.attention_output, batch.query_ids)
+        self.sim_am.update(zsl.own_scores, icl.own_scores, ft.own_scores, icl.own_lengths)
+
+    def update_kendall(self, batch: QueryBatch, icl: Observation, ft: Observation) -> None:
+        """Add a batch of queries at the level of attention to the demonstrations."""
+        if self.contrast.training_queries is not None:
+            training_queries = self.contrast.training_queries.to(ft.query)
+            by_query = torch.einsum("ble,lpe->blp", ft.query, training_queries)
+            self.kendall.update(icl.prefix_scores, by_query, batch.query_ids, icl.prefix_visible)
+
+    def compute(self) -> Comparison:
+        """All results over all queries of all processes."""
+        return Comparison(self.rec2ftp.compute(), self.sim_aou.compute(), self.sim_am.compute(), self.kendall.compute())
+
+
+def unmoved_layers(architecture: Architecture) -> tuple[int, ...]:
+    """Layers whose scores among the own tokens cannot depend on the prompt: the first, where positions are relative."""
+    return () if architecture.absolute_positions else (0,)
+
+
+def by_name(contrasts: "list[Contrast]") -> dict[str, Condition]:
+    """Every condition of some contrasts once, in order of first use.
+
+    Raises:
+        ValueError: two different conditions share a name.
+    """
+    found: dict[str, Condition] = {}
+    for contrast in contrasts:
+        for condition in contrast.conditions:
+            known = found.setdefault(condition.name, condition)
+            same = known.prefix_token_ids == condition.prefix_token_ids and known.overlay is condition.overlay
+            if not same or known.position_offset != condition.position_offset:
+                raise ValueError(f"Two different conditions are called {condition.name!r}.")
+    return found
