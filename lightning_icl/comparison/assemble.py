@@ -1,6 +1,7 @@
 """From a probe that has validated to the content of `results.json` (schema 1)."""
 
 import platform
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -33,7 +34,7 @@ def assemble(plan: Plan, planned: PlannedTask, probe: ICLProbe) -> dict[str, Any
             "answer_token_ids": [list(ids) for ids in planned.data.answers],
             "rows": planned.data.origin,
         },
-        "demonstrations": demonstrations(probe),
+        "demonstrations": {**demonstrations(probe), "texts": planned.data.demonstration_texts},
         "finetune": finetune(probe),
         "queries": {"count": len(probe.predictions)},
         "accuracy": {
@@ -47,14 +48,15 @@ def assemble(plan: Plan, planned: PlannedTask, probe: ICLProbe) -> dict[str, Any
     return content
 
 
-def prediction_rows(predictions: list[Prediction]) -> list[dict[str, Any]]:
-    """Lines of `predictions.jsonl`, in data order."""
+def prediction_rows(predictions: list[Prediction], prompts: Mapping[int, str]) -> list[dict[str, Any]]:
+    """Lines of `predictions.jsonl`, in data order; `prompts` has each query's text by row number."""
     return [
         {
             "index": prediction.index,
             "gold": prediction.gold,
             **{name: best_answer(scores) for name, scores in prediction.scores.items()},
             "scores": prediction.scores,
+            "prompt": prompts[prediction.index],
         }
         for prediction in predictions
     ]

@@ -134,7 +134,8 @@ def _save(plan: Plan, planned: PlannedTask, probe: ICLProbe) -> None:
     """Write one task's folder, whole or not at all."""
     with finished_folder(plan.out / planned.task.name) as part:
         (part / RESULTS).write_text(to_json(assemble(plan, planned, probe)), encoding="utf-8")
-        (part / PREDICTIONS).write_text(to_json_lines(prediction_rows(probe.predictions)), encoding="utf-8")
+        rows = prediction_rows(probe.predictions, planned.data.query_texts)
+        (part / PREDICTIONS).write_text(to_json_lines(rows), encoding="utf-8")
         (part / CONFIG).write_text(_yaml(resolved(plan, planned)), encoding="utf-8")
         if probe.finetuned is not None:
             write_finetuned(part, probe, plan.source.name, queries=False)

@@ -102,8 +102,9 @@ class ICLDataModule(LightningDataModule):
         self.query_rows = query_order(rows, limit)
         self.queries = [self._query(row) for row in self.query_rows]
         self._check_lengths(context_length, len(bos))
+        self.train_rows = shuffled_train(rows, seed)[:shots]
         self.demonstrations = choose_demonstrations(
-            [self._example(row) for row in shuffled_train(rows, seed)[:shots]],
+            [self._example(row) for row in self.train_rows],
             shots=shots,
             seed=seed,
             bos=bos,
@@ -111,6 +112,17 @@ class ICLDataModule(LightningDataModule):
             longest_query=max(query.reach for query in self.queries),
             context_length=context_length,
         )
+
+    @property
+    def query_texts(self) -> dict[int, str]:
+        """The prompt of each query as text, by row number."""
+        return {row.index: self.task.prompt(row.fields, self._variant) for row in self.query_rows}
+
+    @property
+    def demonstration_texts(self) -> list[str]:
+        """Each demonstration as text, prompt and answer, in prompt order."""
+        used = self.train_rows[: len(self.demonstrations)]
+        return [f"{self.task.prompt(row.fields, self._variant)} {row.options[row.label]}" for row in used]
 
     def _prompt(self, row: Row) -> tuple[int, ...]:
         prompt = encode(self._tokenizer, self.task.prompt(row.fields, self._variant))

@@ -116,3 +116,11 @@ def test_real_data_gives_the_published_numbers_of_demonstrations(real_data: Path
         data = ICLDataModule(PAPER[name], tokenizer, context_length=2048, data=real_data)
         assert len(data.queries) == queries
         assert 1 <= len(data.demonstrations) <= 32
+
+
+def test_texts_are_what_the_tokens_say(tmp_path: Path) -> None:
+    data, tokenizer = tiny_data(tmp_path), word_tokenizer()
+    encoded = [tuple(tokenizer(text)["input_ids"]) for text in data.demonstration_texts]
+    assert encoded == list(data.demonstrations.examples)
+    for query in data.queries:
+        assert tuple(tokenizer(data.query_texts[query.index])["input_ids"]) == query.prompt_ids
