@@ -21,6 +21,7 @@ from lightning_icl.report.side_by_side import side_grid, size_charts
 from lightning_icl.report.tables import summarise
 from lightning_icl.results import TaskRun, write_text
 
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{}'; img-src data:"
 _MARK = '<meta name="generator" content="lightning-icl'
 
 
@@ -109,7 +110,7 @@ def _page(title: str, facts: str, sections: Sequence[tuple[str, str, str]], data
 <head>
 <meta charset="utf-8">
 {_MARK} {__version__}">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; img-src data:">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY.format(digest)}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <link rel="icon" href="data:,">
 <title>{escape(title)} – lightning-icl</title>
@@ -143,7 +144,8 @@ in the prompt (ICL), and fine-tuned on them (FT).</p>
 <form id="query-form" hidden>
 <label>Task <select id="query-task"></select></label>
 <label>Kind <select id="query-kind"></select></label>
-<label class="wide">Search <input id="query-text" type="search" placeholder="prompt, answer or number" autocomplete="off"></label>
+<label class="wide">Search
+<input id="query-text" type="search" placeholder="prompt, answer or number" autocomplete="off"></label>
 </form>
 <p id="query-count" class="hint" aria-live="polite"></p>
 <ol id="query-list"></ol>

@@ -41,9 +41,10 @@ def summary_table(summary: Summary, runs: Sequence[TaskRun]) -> str:
         "<p class=hint>Below a figure, its 95% interval.</p>" if any(row.intervals for row in summary.rows) else ""
     )
     return (
-        "<p class=hint>Accuracies and Rec2FTP in percent: of the queries that fine-tuning corrects, Rec2FTP is the share that "
-        "the prompt corrects too. Indented rows are what to compare with.</p>"
-        f'<div class="scroll"><table class="figures"><thead><tr>{head}</tr></thead>{groups}</tbody></table></div>{intervals}'
+        "<p class=hint>Accuracies and Rec2FTP in percent: of the queries that fine-tuning corrects, Rec2FTP is the share "
+        "that the prompt corrects too. Indented rows are what to compare with.</p>"
+        f'<div class="scroll"><table class="figures"><thead><tr>{head}</tr></thead>{groups}</tbody></table></div>'
+        + intervals
         + (f'<ul class="notes">{notes}</ul>' if notes else "")
     )
 
@@ -105,7 +106,8 @@ def curves_section(runs: Sequence[TaskRun]) -> str:
 def legend(curves: Sequence[Curve]) -> str:
     """Names and strokes of curves."""
     items = "".join(
-        f'<li><svg class="key" viewBox="0 0 24 10" aria-hidden="true"><g class="{"band" if curve.upper else "curve"} {name}">'
+        f'<li><svg class="key" viewBox="0 0 24 10" aria-hidden="true">'
+        f'<g class="{"band" if curve.upper else "curve"} {name}">'
         f'<path d="{"M1 1H23V9H1Z" if curve.upper else "M1 5H23"}"/></g></svg>{escape(curve.label)}</li>'
         for curve, name in zip(curves, curve_classes(curves), strict=True)
     )
@@ -139,7 +141,8 @@ def _right_table(results: Any) -> str:
 
     def count(cell: tuple[bool, bool, bool]) -> str:
         return (
-            f'<td><a class=jump href="#queries" data-task="{task}" data-kind="{words[cell]}">{right_count(table, cell):,}</a>'
+            f'<td><a class=jump href="#queries" data-task="{task}" data-kind="{words[cell]}">'
+            f"{right_count(table, cell):,}</a>"
             f"<small>{titles[cell]}</small></td>"
         )
 
@@ -204,15 +207,17 @@ def _demonstrations(results: Any) -> str:
         meters = "".join(
             f'<td><meter value="{share[number]:.3f}">{share[number]:.2f}</meter></td>' for _, share in shares
         )
-        rows += f"<tr><td>{number}</td>{meters}<td class=text>{escape(str(texts[number])) if number < len(texts) else ''}</td></tr>"
+        text = escape(str(texts[number])) if number < len(texts) else ""
+        rows += f"<tr><td>{number}</td>{meters}<td class=text>{text}</td></tr>"
     heads = "".join(f"<th scope=col>{title}</th>" for title, _ in shares)
     about = (
-        "<p class=hint>Scaled within each layer from the least attended demonstration (0) to the most (1); the list shows "
-        "the mean over layers.</p>" if maps else ""
+        "<p class=hint>Scaled within each layer from the least attended demonstration (0) to the most (1); the list "
+        "shows the mean over layers.</p>" if maps else ""
     )  # fmt: skip
     return (
         f"<h4>Demonstrations</h4>{about}<div class=charts>{''.join(maps)}</div><div class='scroll tall'>"
-        f"<table class=figures><thead><tr><th></th>{heads}<th scope=col>text</th></tr></thead><tbody>{rows}</tbody></table></div>"
+        f"<table class=figures><thead><tr><th></th>{heads}<th scope=col>text</th></tr></thead>"
+        f"<tbody>{rows}</tbody></table></div>"
     )
 
 
@@ -231,7 +236,8 @@ def run_section(runs: Sequence[TaskRun]) -> str:
             text = path.read_text(encoding="utf-8")
             command = "validate" if "\noverlay:" in text else "compare"
             parts.append(
-                f"<details><summary>{escape(run.task)}</summary><p>Save this as <code>{escape(run.task)}.yaml</code>, then: "
+                f"<details><summary>{escape(run.task)}</summary>"
+                f"<p>Save this as <code>{escape(run.task)}.yaml</code>, then: "
                 f"<code>lightning-icl {command} --config {escape(run.task)}.yaml --out again</code></p>"
                 f"<pre>{escape(text)}</pre></details>"
             )

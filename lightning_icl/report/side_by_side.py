@@ -83,7 +83,8 @@ def _scatter(points: Sequence[tuple[str, int, float]], title: str) -> str:
         return left + (width - left - 12) * (exponent - start) / (end - start)
 
     parts = [
-        f'<svg viewBox="0 0 {width} {height}" style="max-width:{1.25 * width}px" role="img" aria-label="{escape(title)}">'
+        f'<svg viewBox="0 0 {width} {height}" style="max-width:{1.25 * width}px" role="img" '
+        f'aria-label="{escape(title)}">'
     ]
     for mark in marks:
         parts.append(f'<path class="grid" d="M{left} {y(mark):.1f}H{width - 12}"/>')
@@ -92,10 +93,12 @@ def _scatter(points: Sequence[tuple[str, int, float]], title: str) -> str:
         text = {6: "1M", 7: "10M", 8: "100M", 9: "1B", 10: "10B", 11: "100B"}.get(exponent, f"1e{exponent}")
         parts.append(f'<text class="tick" x="{x(exponent):.1f}" y="{height - 16}" text-anchor="middle">{text}</text>')
     parts.append(
-        f'<text class="axis" x="{width / 2}" y="{height - 3}" text-anchor="middle">parameters</text><g class="curve main">'
+        f'<text class="axis" x="{width / 2}" y="{height - 3}" text-anchor="middle">parameters</text>'
+        '<g class="curve main">'
     )
-    for (label, _, value), exponent in zip(points, exponents, strict=True):
+    for (label, _, value), place in zip(points, exponents, strict=True):
         parts.append(
-            f'<circle cx="{x(exponent):.1f}" cy="{y(value):.1f}" r="4"><title>{escape(label)}: {value:.3f}</title></circle>'
+            f'<circle cx="{x(place):.1f}" cy="{y(value):.1f}" r="4">'
+            f"<title>{escape(label)}: {value:.3f}</title></circle>"
         )
     return "".join([*parts, "</g></svg>"])
