@@ -135,7 +135,7 @@ def _save(figure: "Figure", folder: Path, name: str) -> list[Path]:
     for path in paths:
         part = folder / f".{name}.part{path.suffix}"
         try:
-            figure.savefig(part, dpi=150)
+            figure.savefig(part, dpi=150, bbox_inches="tight")
             os.replace(part, path)
         except OSError as error:
             part.unlink(missing_ok=True)

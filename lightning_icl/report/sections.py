@@ -41,8 +41,8 @@ def summary_table(summary: Summary, runs: Sequence[TaskRun]) -> str:
         "<p class=hint>Below a figure, its 95% interval.</p>" if any(row.intervals for row in summary.rows) else ""
     )
     return (
-        "<p class=hint>Accuracies and Rec2FTP in percent: of the queries that fine-tuning corrects, Rec2FTP is the share "
-        "that the prompt corrects too. Indented rows are what to compare with.</p>"
+        "<p class=hint>Accuracies and Rec2FTP in percent: of the queries that fine-tuning corrects, Rec2FTP is the "
+        "share that the prompt corrects too. Indented rows are what to compare with.</p>"
         f'<div class="scroll"><table class="figures"><thead><tr>{head}</tr></thead>{groups}</tbody></table></div>'
         + intervals
         + (f'<ul class="notes">{notes}</ul>' if notes else "")
@@ -246,5 +246,7 @@ def run_section(runs: Sequence[TaskRun]) -> str:
         f"<tr><th scope=row>{escape(str(name))}</th><td>{escape(str(value))}</td></tr>"
         for name, value in versions.items()
     )
-    table = f"<h3>Versions</h3><table class=figures><tbody>{rows}</tbody></table>" if rows else ""
+    table = (
+        f"<h3>Versions</h3><div class=scroll><table class=figures><tbody>{rows}</tbody></table></div>" if rows else ""
+    )
     return "".join(parts) + table
