@@ -113,7 +113,10 @@ def _dual_form(namespace: Any) -> None:
 def _report(namespace: Any) -> None:
     from lightning_icl.report.show import show_report
 
-    show_report([Path(run) for run in namespace.runs], tables=namespace.tables, export=namespace.export)
+    html = None if namespace.html is None else Path(namespace.html).expanduser()
+    folders = [Path(run) for run in namespace.runs]
+    if not show_report(folders, tables=namespace.tables, export=namespace.export, html=html, check=namespace.check):
+        sys.exit(1)
 
 
 def _tasks(namespace: Any) -> None:
@@ -140,7 +143,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Any], None]]] = {
     "fit": ("Only the restricted fine-tuning; saves its overlay.", _fit),
     "validate": ("Only the probe, with or without an overlay made by `fit`.", _validate),
     "dual-form": ("Demonstrations and fine-tuning as updates of the same matrices, head by head.", _dual_form),
-    "report": ("The tables of saved runs again, from their files alone.", _report),
+    "report": ("Tables, pictures and a page of saved runs, from their files alone.", _report),
     "tasks": ("What can be asked.", _tasks),
     "models": ("Which architectures can be probed.", _models),
     "pretrain": ("Train a small language model from scratch, as the built-in model was.", _pretrain),
@@ -163,7 +166,13 @@ def _command_parser(command: str) -> Parser:
         parser.add_argument("runs", nargs="+", metavar="RUN", help="Folders of runs.")
         parser.add_argument("--tables", type=list[str] | None, help="Tables to show; without it those of the run.")
         parser.add_argument(
-            "--export", action="store_true", help="Also write tables (Markdown, CSV) and curves (PNG) into the run."
+            "--export", action="store_true", help="Also write tables (Markdown, CSV, LaTeX) and pictures into the run."
+        )
+        parser.add_argument("--html", metavar="FILE", help="Also write one self-contained page.")
+        parser.add_argument(
+            "--check",
+            action="store_true",
+            help="Compare with the published run repeated; status 1 where a figure is off.",
         )
     return parser
 

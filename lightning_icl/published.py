@@ -1,6 +1,7 @@
-"""The paper's own figures, seeds and learning rates (Dai et al., arXiv 2212.10559): facts to compare with.
+"""Published figures, seeds and learning rates: facts to compare with.
 
-They cover two models, GPT dense 1.3B and 2.7B of fairseq, and six tasks; and the experiment on momentum attention.
+Tables of Dai et al. (arXiv 2212.10559) for two models, GPT dense 1.3B and 2.7B of fairseq, and six tasks, and of their
+experiment on momentum attention; curves over layers of Deutch et al. (arXiv 2311.07772) for the smaller model.
 """
 
 import json
@@ -46,3 +47,29 @@ def published_by_size(quantity: str, task: str) -> dict[str, float]:
     {'1.3B': 2, '2.7B': 7}
     """
     return {size: tables()[size][quantity][task] for size in SIZES if task in tables()[size][quantity]}
+
+
+@cache
+def layer_records() -> list[dict[str, Any]]:
+    """The outputs that Deutch et al. stored for the 1.3B model with 32 demonstrations, one record a run.
+
+    A record has `task`, `method` ("GD" or "causal GD"), `trained`, `seed`, `permutation` and `lr`; trained models have
+    (24,) values per layer under `sim_aou`, `random_sim_aou` and `sim_am_difference`, untrained ones their means.
+    Permutation 0 is Dai et al.'s own order; its mean SimAOU is theirs for the tasks that hold 32 demonstrations.
+    """
+    found: list[dict[str, Any]] = json.loads(
+        Path(__file__).with_name("published_layers.json").read_text(encoding="utf-8")
+    )
+    return found
+
+
+def published_layers(task: str, quantity: str, method: str = "GD") -> list[float] | None:
+    """A quantity per layer of the 1.3B model as published, with the paper's order of demonstrations; None for none.
+
+    >>> len(published_layers("sst2", "sim_aou"))
+    24
+    """
+    for record in layer_records():
+        if (record["task"], record["method"], record["permutation"]) == (task, method, 0) and record["trained"]:
+            return list(record[quantity])
+    return None

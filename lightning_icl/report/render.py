@@ -6,6 +6,7 @@ import io
 from rich.table import Table
 from rich.text import Text
 
+from lightning_icl.report.grid import Grid, grid_to_latex
 from lightning_icl.report.tables import Row, Summary, shown
 
 
@@ -53,6 +54,24 @@ def to_csv(summary: Summary) -> str:
             for task, value in zip(summary.tasks, values, strict=False):
                 writer.writerow([summary.model, task, name, source, "" if value is None else repr(value)])
     return text.getvalue()
+
+
+def to_latex(summary: Summary) -> str:
+    """The same as a LaTeX table, published figures below ours."""
+    rows = []
+    for row in summary.rows:
+        rows.append(tuple(_cells(row)))
+        if row.published is not None:
+            cells = (shown(row.quantity, value) for value in (*row.published, row.published_mean))
+            rows.append(("  published", *cells))
+    grid = Grid(
+        name="summary",
+        title=f"{summary.model}: zero-shot (ZSL), fine-tuned (FT) and in-context (ICL)",
+        header=("", *summary.tasks, "mean"),
+        rows=tuple(rows),
+        notes=summary.notes,
+    )
+    return grid_to_latex(grid)
 
 
 def _cells(row: Row) -> list[str]:

@@ -5,8 +5,16 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
+from rich.text import Text
 
-from lightning_icl.report.render import to_csv, to_markdown, to_rich
+from lightning_icl.report.check import check as check_cells
+from lightning_icl.report.check import check_grid, not_repeated
+from lightning_icl.report.controls import controls_grid
+from lightning_icl.report.grid import Grid, grid_to_csv, grid_to_latex, grid_to_markdown, grid_to_rich
+from lightning_icl.report.html import write_page
+from lightning_icl.report.outcomes import right_grid
+from lightning_icl.report.render import to_csv, to_latex, to_markdown, to_rich
+from lightning_icl.report.side_by_side import side_grid
 from lightning_icl.report.tables import summarise
 from lightning_icl.results import TaskRun, read_run, write_text
 
@@ -14,22 +22,57 @@ from lightning_icl.results import TaskRun, read_run, write_text
 _WIDE = 132
 
 
-def show_report(folders: Sequence[Path], tables: Sequence[str] | None = None, export: bool = False) -> None:
-    """Print the tables of saved runs, and write them with the curves beside the runs if asked.
+def show_report(
+    folders: Sequence[Path],
+    tables: Sequence[str] | None = None,
+    *,
+    export: bool = False,
+    html: Path | None = None,
+    check: bool = False,
+) -> bool:
+    """Print the tables of saved runs, side by side where there are several, and write files if asked.
 
     Args:
         folders: run folders, or folders of single tasks.
         tables: which tables; None for all.
-        export: also write `summary.md`, `summary.csv` and one PNG for each measure into each folder.
+        export: also write tables and pictures into each folder; the table of several runs goes into the first.
+        html: also write one page here.
+        check: also compare each figure with the published run that is repeated.
+
+    Returns:
+        False where a figure checked is not within tolerance.
 
     Raises:
-        OutputError: no run is there, an unknown table, or files cannot be written.
+        OutputError: no run is there, an unknown table, nothing to check, or files cannot be written.
     """
+    runs = [read_run(folder) for folder in folders]
     for folder in folders:
         print_summary(folder, tables)
-        if export:
-            for path in export_files(folder, read_run(folder), tables):
-                Console().print(f"wrote {path}", highlight=False, soft_wrap=True)
+    grids = [side_grid(runs)] if len(runs) > 1 else []
+    written = (
+        [path for folder, tasks in zip(folders, runs, strict=True) for path in export_files(folder, tasks, tables)]
+        if export
+        else []
+    )
+    if export:
+        written += [path for grid in grids for path in write_grid(grid, folders[0])]
+    if html is not None:
+        write_page(html, runs)
+        written.append(html)
+    if check:
+        grids.append(check_grid([run for tasks in runs for run in tasks]))
+    for grid in grids:
+        _console().print(grid_to_rich(grid))
+        for note in grid.notes:
+            _console().print(Text(f"– {note}", style="dim"))
+    for path in written:
+        Console().print(f"wrote {path}", highlight=False, soft_wrap=True, markup=False)
+    return not check or all(cell.within for tasks in runs for cell in check_cells(tasks))
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal or console.width >= _WIDE else Console(width=_WIDE)
 
 
 def print_summary(folder: Path, tables: Sequence[str] | None = None, tasks: Sequence[str] | None = None) -> None:
@@ -41,9 +84,7 @@ def print_summary(folder: Path, tables: Sequence[str] | None = None, tasks: Sequ
         tasks: which tasks; None for all that the folder holds.
     """
     summary = summarise([run for run in read_run(folder) if tasks is None or run.task in tasks], tables)
-    console = Console()
-    if not console.is_terminal and console.width < _WIDE:
-        console = Console(width=_WIDE)
+    console = _console()
     heading = f"[bold]{escape(summary.model)}[/]: zero-shot (ZSL), fine-tuned (FT) and in-context (ICL)"
     console.print(heading, highlight=False, soft_wrap=True)
     console.print(to_rich(summary))
@@ -52,10 +93,25 @@ def print_summary(folder: Path, tables: Sequence[str] | None = None, tasks: Sequ
 
 
 def export_files(folder: Path, runs: Sequence[TaskRun], tables: Sequence[str] | None = None) -> list[Path]:
-    """Write the tables as Markdown and CSV, and the curves as PNG, into the run's folder."""
-    from lightning_icl.report.curves import save_curves
+    """Write every table as Markdown, CSV and LaTeX, and every picture as PNG and SVG, into the run's folder."""
+    from lightning_icl.report.curves import save_pictures
 
     summary = summarise(runs, tables)
-    write_text(folder / "summary.md", to_markdown(summary))
-    write_text(folder / "summary.csv", to_csv(summary))
-    return [folder / "summary.md", folder / "summary.csv", *save_curves(runs, folder)]
+    paths = [folder / f"summary.{kind}" for kind in ("md", "csv", "tex")]
+    for path, text in zip(paths, (to_markdown(summary), to_csv(summary), to_latex(summary)), strict=True):
+        write_text(path, text)
+    grids = [controls_grid(runs), *(right_grid(run.results) for run in runs)]
+    if any(not not_repeated(run) for run in runs):
+        grids.append(check_grid(runs))
+    for grid in grids:
+        if grid is not None:
+            paths += write_grid(grid, folder)
+    return [*paths, *save_pictures(runs, folder)]
+
+
+def write_grid(grid: Grid, folder: Path) -> list[Path]:
+    """Write a table as Markdown, CSV and LaTeX."""
+    made = {"md": grid_to_markdown(grid), "csv": grid_to_csv(grid), "tex": grid_to_latex(grid)}
+    for kind, text in made.items():
+        write_text(folder / f"{grid.name}.{kind}", text)
+    return [folder / f"{grid.name}.{kind}" for kind in made]

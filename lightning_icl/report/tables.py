@@ -52,6 +52,8 @@ class Row:
     quantity: Quantity
     values: tuple[float | None, ...]
     published: tuple[float | None, ...] | None
+    intervals: tuple[tuple[float, float] | None, ...] = ()
+    """95% interval of each value, where the run has one; empty where it has none at all."""
 
     @property
     def mean(self) -> float | None:
@@ -105,20 +107,31 @@ def summarise(runs: Sequence[TaskRun], tables: Sequence[str] | None = None) -> S
 
 
 def _row(quantity: Quantity, runs: Sequence[TaskRun], size: str | None) -> Row:
-    values = tuple(_value(quantity, run.results) for run in runs)
+    values = tuple(value_of(quantity, run.results) for run in runs)
+    intervals = tuple(interval_of(quantity, run.results) for run in runs)
     published = None
     if size is not None and quantity.published is not None:
         known = published_tables()[size][quantity.published]
         published = tuple(known.get(run.task) for run in runs)
-    return Row(quantity=quantity, values=values, published=published)
+    return Row(quantity=quantity, values=values, published=published, intervals=intervals if any(intervals) else ())
 
 
-def _value(quantity: Quantity, results: Mapping[str, Any]) -> float | None:
+def value_of(quantity: Quantity, results: Mapping[str, Any]) -> float | None:
+    """A quantity in the unit it is shown in; None where it is undefined or missing."""
     level, key = quantity.key
     value = (results.get(level) or {}).get(key)
     if value is None:
         return None
     return 100 * float(value) if quantity.percent else float(value)
+
+
+def interval_of(quantity: Quantity, results: Mapping[str, Any]) -> tuple[float, float] | None:
+    """The 95% interval of a quantity in the unit it is shown in; None where there is none."""
+    ends = (results.get("intervals") or {}).get(".".join(quantity.key))
+    if not ends or None in ends:
+        return None
+    low, high = (100 * float(end) if quantity.percent else float(end) for end in ends)
+    return low, high
 
 
 def _notes(runs: Sequence[TaskRun], wanted: Sequence[Quantity]) -> tuple[str, ...]:

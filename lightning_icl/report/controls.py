@@ -1,0 +1,63 @@
+"""The controls of a run beside the run itself: one row for each, the same figures for all."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lightning_icl.report.grid import Grid
+from lightning_icl.report.tables import QUANTITIES, Quantity, mean, shown, value_of
+from lightning_icl.results import TaskRun
+
+# What the paper claims of ICL and FT, in the forms that can be told apart from a null.
+COLUMNS: tuple[tuple[str, Quantity], ...] = tuple(
+    (header, next(quantity for quantity in QUANTITIES if quantity.key == key))
+    for header, key in (
+        ("ZSL acc.", ("accuracy", "zsl")),
+        ("FT acc.", ("accuracy", "ft")),
+        ("ICL acc.", ("accuracy", "icl")),
+        ("Rec2FTP", ("rec2ftp", "value")),
+        ("SimAOU", ("sim_aou", "value")),
+        ("raw", ("sim_aou", "raw")),
+        ("SimAM", ("sim_am", "value")),
+        ("difference", ("sim_am", "difference")),
+        ("Kendall", ("kendall", "value")),
+    )
+)
+
+
+def figures(results: Sequence[Mapping[str, Any]]) -> list[float | None]:
+    """The columns' figures, each the mean over the results that have it."""
+    return [mean([value_of(quantity, result) for result in results]) for _, quantity in COLUMNS]
+
+
+def figure_cells(results: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The same as text."""
+    return tuple(shown(quantity, value) for (_, quantity), value in zip(COLUMNS, figures(results), strict=True))
+
+
+def controls_grid(runs: Sequence[TaskRun]) -> Grid | None:
+    """The run and its controls, means over the tasks that have each; None where no task has a control.
+
+    A control counts only where the run has it, so a row whose tasks are fewer says how many they are.
+    """
+    titles: dict[str, str] = {}
+    notes: dict[str, str] = {}
+    for run in runs:
+        for name, control in (run.results.get("controls") or {}).items():
+            titles[name] = str(control.get("title") or name)
+            if control.get("note"):
+                notes[name] = f"{titles[name]}: {control['note']}"
+    if not titles:
+        return None
+    rows = [("this run", *figure_cells([run.results for run in runs]))]
+    for name, title in titles.items():
+        there = [control for run in runs if (control := (run.results.get("controls") or {}).get(name))]
+        label = title if len(there) == len(runs) else f"{title} ({len(there)} of {len(runs)} tasks)"
+        rows.append((label, *figure_cells(there)))
+    mean_of = "" if len(runs) == 1 else f", means of {len(runs)} tasks"
+    return Grid(
+        name="controls",
+        title=f"The same figures under each control{mean_of}",
+        header=("", *(header for header, _ in COLUMNS)),
+        rows=tuple(rows),
+        notes=tuple(note.rstrip(".") for note in notes.values()),
+    )

@@ -1,0 +1,107 @@
+"""What the curves over layers show, as data: ours, baselines, controls, and published ones. Drawn elsewhere."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lightning_icl.published import published_layers
+from lightning_icl.report.check import repeated_size
+from lightning_icl.results import TaskRun
+
+Role = Literal["main", "form", "baseline", "control", "published"]
+Values = tuple[float | None, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """One value for each layer; None leaves a gap. With `upper`, a band between the two."""
+
+    label: str
+    role: Role
+    values: Values
+    upper: Values | None = None
+
+
+TITLES = {
+    "sim_aou": "SimAOU: similarity of attention-output updates",
+    "sim_am": "SimAM: similarity of attention maps",
+    "kendall": "Kendall rank correlation of attention to training tokens",
+}
+_LINES: dict[str, tuple[tuple[str, str, Role], ...]] = {
+    "sim_aou": (
+        ("per_layer", "SimAOU", "main"),
+        ("raw_per_layer", "raw", "form"),
+        ("random_per_layer", "random", "baseline"),
+    ),
+    "sim_am": (
+        ("per_layer", "ICL and FT", "main"),
+        ("difference_per_layer", "differences", "form"),
+        ("zsl_per_layer", "ICL and ZSL", "baseline"),
+    ),
+    "kendall": (
+        ("per_layer", "tokens", "main"),
+        ("example_per_layer", "demonstrations", "form"),
+        ("random_per_layer", "random", "baseline"),
+    ),
+}
+# What Deutch et al. stored for each level, and the curve of ours it stands beside.
+_PUBLISHED = {"sim_aou": "sim_aou", "sim_am": "sim_am_difference"}
+
+
+def layer_curves(run: TaskRun, level: str) -> list[Curve]:
+    """Every curve of one task at one level: ours, other forms, baselines, controls, published.
+
+    Args:
+        run: the task.
+        level: `sim_aou`, `sim_am` or `kendall`.
+    """
+    values = run.results.get(level) or {}
+    curves = [
+        Curve(label=label, role=role, values=tuple(values[key]))
+        for key, label, role in _LINES[level]
+        if values.get(key)
+    ]
+    curves += _control_curves(run.results.get("controls") or {}, level)
+    if (
+        level in _PUBLISHED
+        and repeated_size(run) == "1.3B"
+        and (known := published_layers(run.task, _PUBLISHED[level]))
+    ):
+        label = "published (Deutch et al.)" + (", differences" if level == "sim_am" else "")
+        curves.append(Curve(label=label, role="published", values=tuple(known)))
+    return curves
+
+
+def control_groups(controls: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """Controls of one kind together: by their `kind`, else by their name without a closing number.
+
+    >>> list(control_groups({"order-1": {}, "order-2": {}, "untrained": {}}))
+    ['order', 'untrained']
+    """
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for name, control in controls.items():
+        kind = str(control.get("kind") or re.sub(r"[-_ .]?\d+$", "", name) or name)
+        groups.setdefault(kind, []).append({"title": name, **control})
+    return groups
+
+
+def _control_curves(controls: Mapping[str, Mapping[str, Any]], level: str) -> list[Curve]:
+    curves = []
+    for kind, members in control_groups(controls).items():
+        there = [tuple(values) for member in members if (values := (member.get(level) or {}).get("per_layer"))]
+        if len(there) > 1:
+            low, high = _extent(there)
+            curves.append(Curve(label=f"{kind} ({len(there)} runs)", role="control", values=low, upper=high))
+        elif there:
+            curves.append(Curve(label=str(members[0]["title"]), role="control", values=there[0]))
+    return curves
+
+
+def _extent(members: Sequence[Values]) -> tuple[Values, Values]:
+    """Smallest and largest of each layer, over what is there."""
+    layers = [[value for value in values if value is not None] for values in zip(*members, strict=True)]
+    return (
+        tuple(min(values) if values else None for values in layers),
+        tuple(max(values) if values else None for values in layers),
+    )

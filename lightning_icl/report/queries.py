@@ -1,0 +1,82 @@
+"""The queries of a run as data for the page: what was asked, what each view answered, what became of it."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from lightning_icl.errors import OutputError
+from lightning_icl.report.outcomes import outcome, titles
+from lightning_icl.results import PREDICTIONS, TaskRun
+
+_VIEWS = ("zsl", "icl", "ft")
+
+
+def read_predictions(run: TaskRun) -> list[dict[str, Any]]:
+    """The lines of `predictions.jsonl`; none where a run has no such file.
+
+    Raises:
+        OutputError: a line is no JSON object with the keys of a prediction.
+    """
+    path = run.folder / PREDICTIONS
+    if not path.is_file():
+        return []
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            missing = {"index", "gold", "zsl", "icl"} - row.keys()
+        except (ValueError, AttributeError) as error:
+            raise OutputError(f"{str(path)!r}, line {number}, cannot be read: {error}") from error
+        if missing:
+            raise OutputError(f"{str(path)!r}, line {number}: {', '.join(sorted(missing))} is missing.")
+        rows.append(row)
+    return rows
+
+
+def query_data(runs: Sequence[TaskRun]) -> dict[str, Any]:
+    """What the page's list of queries needs, small: labels and outcomes are numbers into lists.
+
+    Returns:
+        `kinds` ([word, title] of each outcome), `tasks` (name and labels), and `rows` of
+        [task, index, gold, outcome, [choice of each view], [scores of each view or null], prompt or null].
+    """
+    read = [read_predictions(run) for run in runs]
+    finetuned = any(row.get("ft") is not None for rows in read for row in rows)
+    kinds = titles(finetuned)
+    order = {word: number for number, word in enumerate(kinds)}
+    return {
+        "kinds": [list(pair) for pair in kinds.items()],
+        "tasks": [{"name": run.task, "labels": list(run.results["task"].get("labels") or [])} for run in runs],
+        "rows": [_row(number, row, order) for number, rows in enumerate(read) for row in rows],
+    }
+
+
+def _row(task: int, row: dict[str, Any], order: dict[str, int]) -> list[Any]:
+    scores = row.get("scores") or {}
+    return [
+        task,
+        row["index"],
+        row["gold"],
+        order[outcome(row)],
+        [row.get(view) for view in _VIEWS],
+        [_short(scores.get(view)) for view in _VIEWS],
+        row.get("prompt"),
+    ]
+
+
+def _short(scores: list[float | None] | None) -> list[float | None] | None:
+    return None if scores is None else [None if score is None else round(score, 3) for score in scores]
+
+
+def json_block(name: str, content: Any) -> str:
+    """Data inside a page, which no text of it can leave: `<`, `>` and `&` are escaped inside the JSON strings.
+
+    >>> json_block("data", "</script>")
+    '<script type="application/json" id="data">"\\\\u003c/script\\\\u003e"</script>'
+    """
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for sign in "<>&":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return f'<script type="application/json" id="{name}">{text}</script>'
