@@ -77,7 +77,7 @@ def peers_way(model: PreTrainedModel, workload: Workload) -> Callable[[], object
 
 def harness(model: PreTrainedModel, workload: Workload) -> Callable[[], object] | None:
     """lm-evaluation-harness scoring both answers of up to four of the same queries; None where it is not installed."""
-    if importlib.util.find_spec("lm_eval") is None:
+    if any(importlib.util.find_spec(name) is None for name in ("lm_eval", "accelerate")):
         return None
     from lm_eval.models.huggingface import HFLM
     from tokenizers import Tokenizer, models

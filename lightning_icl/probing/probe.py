@@ -151,6 +151,8 @@ class ICLProbe(LightningModule):
         A fine-tuned view is looked at when its contrast's turn comes and dropped after it, so that many of them need
         no more memory than one.
         """
+        if not len(batch.query_ids):  # this process's share is empty
+            return
         scores: dict[str, Tensor] = {}
         seen: dict[str, Observation] = {}
         last = {item.name: contrast.name for contrast in self.studied for item in contrast.conditions}
