@@ -85,8 +85,8 @@ def launched(settings: CompareSettings) -> tuple[int | str, int]:
     local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
     if settings.devices not in (1, local, "auto"):
         raise UserError(
-            f"--devices {settings.devices}: torchrun started {local} processes on this machine. Leave --devices out, or "
-            f"start torchrun with --nproc-per-node {settings.devices}."
+            f"--devices {settings.devices}: torchrun started {local} processes on this machine. Leave --devices out, "
+            f"or start torchrun with --nproc-per-node {settings.devices}."
         )
     return local, world // local
 
