@@ -11,7 +11,8 @@ batch tokens, S tokens of the longest demonstration, and M = 2 L E K key/value p
 Probing holds weights, the keys and values of the prefixes (zero-shot and fine-tuned have BOS alone), one layer's
 activations (F is feed-forward width; a gated one has two tensors of it), and the fine-tuned parameters laid over the
 model, whole where query, key and value are fused (then 3 M / 2 instead of M). Fine-tuning holds weights, float32
-masters and their gradients, the model's gradients and a copy to go back to, all layers' activations of one demonstration, and
+masters and their gradients, the
+ model's gradients and a copy to go back to, all layers' activations of one demonstration, and
 logits. The runtime's own memory (about 1 GB on a GPU) is apart.
 """
 
