@@ -179,6 +179,8 @@ def _command_parser(command: str) -> Parser:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; user mistakes end with one line on stderr and status 2, an interrupt with status 130."""
+    # Threads that wait for each other by spinning slow small models manifold once another program wants a core.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     words = list(sys.argv[1:] if arguments is None else arguments)
     Parser.words = words
     parser = Parser(prog="lightning-icl", description="How does a language model learn from examples in its prompt?")

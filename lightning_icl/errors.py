@@ -32,6 +32,10 @@ class NumericalError(UserError):
     """A model produced NaN or infinite numbers, so that nothing measured after would mean anything."""
 
 
+class MemoryShortError(UserError):
+    """One query alone needs more memory than the device has."""
+
+
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """The end of an error message about an unknown name: the nearest valid name, then all valid names.
 

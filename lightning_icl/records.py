@@ -106,6 +106,24 @@ class QueryBatch:
         }
         return replace(self, **moved)
 
+    def rows(self, start: int, stop: int) -> "QueryBatch":
+        """The queries from row `start` to before row `stop`, as a batch of the same width."""
+        logits = (self.logit_rows >= start) & (self.logit_rows < stop)
+        scored = (self.scored_rows >= start) & (self.scored_rows < stop)
+        renumbered = logits.cumsum(0) - 1
+        per_query = ("query_ids", "gold", "token_ids", "positions", "probe_index", "answer_counts")
+        return replace(
+            self,
+            **{name: getattr(self, name)[start:stop] for name in per_query},
+            branches=None if self.branches is None else self.branches[start:stop],
+            logit_rows=self.logit_rows[logits] - start,
+            logit_tokens=self.logit_tokens[logits],
+            scored_logits=renumbered[self.scored_logits[scored]],
+            scored_ids=self.scored_ids[scored],
+            scored_rows=self.scored_rows[scored] - start,
+            scored_answers=self.scored_answers[scored],
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class KVOverlay:

@@ -1,6 +1,7 @@
 """The Trainer of a run, as the command line's settings ask for it."""
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.strategies import DDPStrategy
 
 from lightning_icl.comparison.settings import CompareSettings
+from lightning_icl.errors import UserError
 
 if TYPE_CHECKING:
     from torch.distributed import GradBucket
@@ -29,13 +31,14 @@ DTYPES = {
 def make_trainer(settings: CompareSettings, callbacks: list[L.Callback]) -> L.Trainer:
     """One epoch, no checkpoints, no logger, a rich progress bar in a terminal; devices and strategy as asked."""
     quiet()
+    devices, nodes = launched(settings)
     terminal = sys.stdout.isatty()
     return L.Trainer(
         max_epochs=1,
         accelerator=settings.accelerator,
-        devices=settings.devices,
-        num_nodes=settings.num_nodes,
-        strategy=_strategy(settings),
+        devices=devices,
+        num_nodes=nodes,
+        strategy=_strategy(settings.strategy, devices, nodes),
         precision=settings.trainer_precision,  # type: ignore[arg-type]
         callbacks=[*callbacks, RichProgressBar()] if terminal else callbacks,
         enable_progress_bar=terminal,
@@ -66,17 +69,35 @@ def quiet() -> None:
         ".*does not have many workers.*",
         ".*LeafSpec.*",
         ".*length of `list` across ranks is zero.*",  # no validation inside fit
+        ".*sync_dist=True.*",  # what is logged has been gathered already
         ".*in eval mode at the start of training.*",  # dropout is off on purpose
     ):
         warnings.filterwarnings("ignore", message=message)
 
 
-def _strategy(settings: CompareSettings) -> Any:
+def launched(settings: CompareSettings) -> tuple[int | str, int]:
+    """Devices on each machine, and machines: torchrun's where it started this process, else those of the settings.
+
+    Raises:
+        UserError: --devices asks for another number than torchrun started.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return settings.devices, settings.num_nodes
+    local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
+    if settings.devices not in (1, local, "auto"):
+        raise UserError(
+            f"--devices {settings.devices}: torchrun started {local} processes on this machine. Leave --devices out, "
+            f"or start torchrun with --nproc-per-node {settings.devices}."
+        )
+    return local, world // local
+
+
+def _strategy(name: str, devices: int | str, nodes: int) -> Any:
     """Lightning's own, but DDP without gradient traffic: every process takes the same steps on the same examples."""
-    many = (isinstance(settings.devices, int) and settings.devices > 1) or settings.num_nodes > 1
-    if settings.strategy == "ddp" or (settings.strategy == "auto" and many):
+    many = (isinstance(devices, int) and devices > 1) or nodes > 1
+    if name == "ddp" or (name == "auto" and many):
         return DDPStrategy(ddp_comm_hook=keep_own_gradients)
-    return settings.strategy
+    return name
 
 
 def keep_own_gradients(_: object, bucket: "GradBucket") -> torch.futures.Future[torch.Tensor]:

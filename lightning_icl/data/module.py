@@ -171,6 +171,10 @@ class ICLDataModule(LightningDataModule):
         if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             return []
         batches = budget_batches(self.queries, self.batch_tokens)
+        share = batches
         if self.trainer is not None:
-            batches = batches[self.trainer.global_rank :: self.trainer.world_size]
-        return DataLoader(QueryBatches(batches), batch_size=None, shuffle=False)
+            share = batches[self.trainer.global_rank :: self.trainer.world_size]
+        if not share:  # Lightning skips validation where there is no batch, and the others would wait for this process
+            nothing = collate(batches[-1]).rows(0, 0)
+            return DataLoader([nothing], batch_size=None)  # type: ignore[arg-type]
+        return DataLoader(QueryBatches(share), batch_size=None, shuffle=False)

@@ -259,7 +259,8 @@ class Capture:
         if self._prefix is not None:
             keys = self._prefix.keys[layer][0].float()
             grouped = probe.unflatten(1, (keys.shape[0], -1)).sum(2)
-            recording.prefix_scores.append(torch.einsum("bkd,kpd->bp", grouped, keys) * scaling)
+            # One product a key head: a single one over all of them would copy the prefix's keys for each batch.
+            recording.prefix_scores.append((grouped.transpose(0, 1) @ keys.mT).sum(0) * scaling)
 
     def _hook_query(self, module: nn.Module) -> Any:
         """The hook that records query vectors before rotary embedding, after query normalisation."""

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from lightning_icl.errors import ProtocolError
 from lightning_icl.models.architecture import architecture_of, head_counts
 from lightning_icl.models.capture import Capture
+from lightning_icl.probing.backoff import Backoff
 from lightning_icl.probing.contrast import MAIN, Comparison, Contrast, ContrastMetrics, by_name, unmoved_layers
 from lightning_icl.probing.finetuning import Finetuned, KVFinetuning
 from lightning_icl.probing.observation import View
@@ -64,6 +65,7 @@ class ICLProbe(LightningModule):
         self.predictions: list[Prediction] = []
         self.seconds = {"prefix": 0.0, "finetune": 0.0, "validate": 0.0, "kendall": 0.0}
         self._views: dict[str, View] = {}
+        self._backoff = Backoff()
         self._started = 0.0
 
     @cached_property
@@ -149,6 +151,8 @@ class ICLProbe(LightningModule):
         A fine-tuned view is looked at when its contrast's turn comes and dropped after it, so that many of them need
         no more memory than one.
         """
+        if not len(batch.query_ids):  # this process's share is empty
+            return
         scores: dict[str, Tensor] = {}
         seen: dict[str, Observation] = {}
         last = {item.name: contrast.name for contrast in self.studied for item in contrast.conditions}
@@ -166,7 +170,8 @@ class ICLProbe(LightningModule):
         self._keep_predictions(batch, scores)
 
     def _observe(self, name: str, batch: QueryBatch, scores: dict[str, Tensor]) -> Observation:
-        observation = self._views[name].observe(self.capture, batch)
+        view = self._views[name]
+        observation = self._backoff.observe(lambda part: view.observe(self.capture, part), batch)
         scores[name] = observation.answer_scores
         return observation
 

@@ -1,0 +1,116 @@
+"""What is measured: models by shape with random weights, and queries and demonstrations of chosen lengths."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, GPT2Config, PretrainedConfig, PreTrainedModel, XGLMConfig
+
+from lightning_icl.data.queries import Query, collate
+from lightning_icl.models.kv import KVMasters
+from lightning_icl.probing.finetuning import Finetuned
+from lightning_icl.probing.observation import View
+from lightning_icl.probing.probe import ICLProbe
+from lightning_icl.records import Demonstrations, QueryBatch
+
+BOS, SEP = 0, 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """A model's shape, and how much is asked of it."""
+
+    size: str
+    """Name of the shape: tiny, gpt2 or xglm-1.3b."""
+    prefix: int
+    """Tokens of the demonstrations, BOS left out."""
+    shots: int
+    queries: int
+    tokens: int
+    """Tokens of each query."""
+    layers: int | None = None
+    """Layers, where not the shape's own."""
+    width: int | None = None
+    """Model width, where not the shape's own."""
+
+    def but(self, **changes: int) -> "Workload":
+        return replace(self, **changes)
+
+    def config(self) -> PretrainedConfig:
+        if self.size == "xglm-1.3b":
+            return XGLMConfig(num_layers=self.layers or 24, d_model=self.width or 2048, attention_heads=16)
+        layers, width, words, heads = (2, 64, 500, 4) if self.size == "tiny" else (12, 768, 50_257, 12)
+        width = self.width or width
+        return GPT2Config(
+            n_layer=self.layers or layers,
+            n_embd=width,
+            n_head=max(1, heads * width // (64 if self.size == "tiny" else 768)),
+            vocab_size=words,
+            n_positions=2048,
+            bos_token_id=BOS,
+            eos_token_id=SEP,
+        )
+
+    def model(self, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+        torch.manual_seed(0)
+        return AutoModelForCausalLM.from_config(self.config(), dtype=dtype, attn_implementation="sdpa").eval()
+
+    def demonstrations(self) -> Demonstrations:
+        example = self.prefix // self.shots - 1
+        drawn = torch.randint(10, 400, (self.shots, example), generator=torch.Generator().manual_seed(1))
+        return Demonstrations(
+            indices=tuple(range(self.shots)),
+            labels=(0,) * self.shots,
+            examples=tuple(map(tuple, drawn.tolist())),
+            bos=(BOS,),
+            sep=(SEP,),
+            requested=self.shots,
+            seed=1,
+        )
+
+    def query_list(self) -> list[Query]:
+        drawn = torch.randint(10, 400, (self.queries, self.tokens), generator=torch.Generator().manual_seed(2))
+        return [
+            Query(index=number, gold=number % 2, prompt_ids=tuple(ids), answers=((5,), (6,)))
+            for number, ids in enumerate(drawn.tolist())
+        ]
+
+    def batches(self, batch_tokens: int = 2048) -> list[QueryBatch]:
+        queries, most = self.query_list(), max(1, batch_tokens // self.tokens)
+        return [collate(queries[start : start + most]) for start in range(0, self.queries, most)]
+
+
+WORKLOADS = {
+    "tiny": Workload(size="tiny", prefix=96, shots=8, queries=4, tokens=12),
+    "gpt2": Workload(size="gpt2", prefix=1000, shots=20, queries=32, tokens=40),
+    "xglm-1.3b": Workload(size="xglm-1.3b", prefix=1600, shots=32, queries=64, tokens=40),
+}
+
+
+def ready_probe(model: PreTrainedModel, workload: Workload) -> ICLProbe:
+    """A probe whose prefixes have run and whose fine-tuning is made up: ready for `validation_step`."""
+    demonstrations = workload.demonstrations()
+    probe = ICLProbe(model, demonstrations).eval()
+    probe.finetuned = made_up_finetuning(model, demonstrations)
+    probe.metrics = torch.nn.ModuleList(map(probe._metrics_of, probe.studied))
+    with probe.capture:
+        probe._views = {name: View.prepare(probe.capture, item) for name, item in probe.conditions.items()}
+    return probe
+
+
+def made_up_finetuning(model: PreTrainedModel, demonstrations: Demonstrations) -> Finetuned:
+    """Key/value parameters moved at random, and random query vectors of the demonstration tokens."""
+    masters = KVMasters(model)
+    with torch.no_grad():
+        for parameter in masters.parameters:
+            parameter += 1e-3 * torch.randn_like(parameter)
+    config = model.config
+    queries = torch.randn(config.num_hidden_layers, len(demonstrations.prefix_token_ids), config.hidden_size)
+    return Finetuned(
+        overlay=masters.overlay(), learning_rate=0.01, losses=(), update_norms=(), training_queries=queries
+    )
+
+
+def whole_inputs(batch: QueryBatch, before: tuple[int, ...]) -> Tensor:
+    """The rows of a batch with the tokens that stand before each, as plain transformers takes them."""
+    return torch.cat([torch.tensor(before).expand(len(batch.token_ids), -1), batch.token_ids], 1)

@@ -1,0 +1,17 @@
+"""A program like the command line's in which probing fails on one process: run by test_processes.py."""
+
+import os
+import sys
+
+from lightning_icl.cli import main
+from lightning_icl.errors import NumericalError
+from lightning_icl.probing.observation import View
+
+if os.environ.get("LOCAL_RANK", "0") == os.environ["FAILING_RANK"]:
+
+    def fail(*_: object) -> None:
+        raise NumericalError("NaN in query 7, on purpose.")
+
+    View.observe = fail
+
+main(sys.argv[1:])

@@ -1,0 +1,41 @@
+"""The benchmarks run on a tiny model and say what they promise."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_speed_table_has_every_figure(tmp_path: Path) -> None:
+    file = tmp_path / "speed.json"
+    command = [sys.executable, "-m", "benchmarks.speed", "--size", "tiny", "--rounds", "1", "--json", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = json.loads(file.read_text())
+    assert result.keys() == {"workload", "rounds", "machine", "ratios", "seconds", "skipped"}
+    figures = {ratio["name"]: ratio for ratio in result["ratios"]}
+    assert {
+        "ICL / ZSL observation",
+        "comparison / bare forward",
+        "Kendall's share of the comparison",
+        "peers' way / ICL, a query",
+        "ZSL's share of that rate, float32",
+        "ZSL float32 / bfloat16",
+        "fine-tuning by the Trainer / bare loop",
+        "comparison, layers × 1/2 / own",
+    } <= figures.keys()
+    for ratio in figures.values():
+        assert 0 < ratio["low"] <= ratio["median"] <= ratio["high"]
+        assert ratio["name"] in done.stdout
+
+
+def test_memory_is_told_apart_into_what_takes_it() -> None:
+    command = [sys.executable, "-m", "benchmarks.memory", "--size", "tiny", "--queries", "8"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    # Two layers of width 64, 97 and 1 tokens twice: keys and values in float32.
+    assert found["prefix"] == 2 * 2 * 64 * (97 + 1 + 1) * 4 / 1e6
+    assert found["libraries"] <= found["ready"] <= found["peak"]
