@@ -35,13 +35,15 @@ class Bootstrapped(NamedTuple):
     """The figure in each replicate; NaN where it is undefined there."""
     interval: Float[Tensor, "2 *shape"]
     """Lower and upper end; NaN where nothing is known of the spread."""
+    counted: bool = False
+    """Whether it is a share of queries, whose interval is no narrower than its counts allow."""
 
     @property
     def standard_error(self) -> Tensor:
-        """Standard deviation over the replicates that are defined; NaN where the interval is."""
+        """Standard deviation over the replicates that are defined; NaN where they all agree or the interval is NaN."""
         mean = self.replicates.nanmean(0)
         error = (self.replicates - mean).square().nanmean(0).sqrt()
-        return torch.where(torch.isfinite(self.interval[0]), error, torch.nan)
+        return torch.where(torch.isfinite(self.interval[0]) & (error > 0), error, torch.nan)
 
     @property
     def undefined_share(self) -> Tensor:
@@ -149,7 +151,7 @@ def bootstrapped_share(
     replicates = part_replicates / whole_replicates
     drawn, counted = percentile_interval(replicates), wilson_interval(part, whole)
     interval = torch.stack([torch.fmin(drawn[0], counted[0]), torch.fmax(drawn[1], counted[1])])
-    return Bootstrapped(part / whole, replicates, interval)
+    return Bootstrapped(part / whole, replicates, interval, counted=True)
 
 
 def bootstrapped_accuracies(
@@ -169,17 +171,45 @@ def bootstrapped_accuracies(
 def paired_difference(one: Bootstrapped, other: Bootstrapped) -> Difference:
     """Test of two single figures over the same queries, replicate by replicate.
 
+    Where few queries count, replicates of a share are surer than they may be. Interval and p of shares are therefore
+    never narrower and smaller than those made of the two shares' own intervals and their correlation (Zou and Donner,
+    2008).
+
     All NaN where either figure or its spread is unknown.
     """
-    differences = one.replicates - other.replicates
-    differences = differences[torch.isfinite(differences)]
+    pairs = torch.stack([one.replicates, other.replicates])
+    pairs = pairs[:, torch.isfinite(pairs).all(0)]
     known = torch.isfinite(torch.cat([one.interval, other.interval])).all()
-    if not known or not len(differences):
+    if not known or not pairs.shape[1]:
         return Difference(*[float("nan")] * 4)
-    low, high = percentile_interval(differences).tolist()
-    below, above = (1 + int(side.sum()) for side in (differences <= 0, differences >= 0))
-    p = min(1.0, 2 * min(below, above) / (len(differences) + 1))
-    return Difference(float(one.estimate - other.estimate), low, high, p)
+    drawn, difference = pairs[0] - pairs[1], float(one.estimate - other.estimate)
+    low, high = percentile_interval(drawn).tolist()
+    below, above = (1 + int(side.sum()) for side in (drawn <= 0, drawn >= 0))
+    p = min(1.0, 2 * min(below, above) / (len(drawn) + 1))
+    if one.counted:
+        down, up = _reaches(one, other, _correlation(pairs))
+        low, high = min(low, difference - down), max(high, difference + up)
+        towards_zero = down if difference > 0 else up
+        p = max(p, math.erfc(abs(difference) / towards_zero * _NORMAL_QUANTILE / math.sqrt(2))) if towards_zero else p
+    return Difference(difference, low, high, p)
+
+
+def _correlation(pairs: Tensor) -> float:
+    """Of two rows of replicates; 0 where one does not vary."""
+    centred = pairs - pairs.mean(1, keepdim=True)
+    scale = centred.square().sum(1).prod().sqrt()
+    return float((centred.prod(0).sum() / scale).clamp(-1, 1)) if scale > 0 else 0.0
+
+
+def _reaches(one: Bootstrapped, other: Bootstrapped, correlation: float) -> tuple[float, float]:
+    """How far the difference's interval reaches down and up from it, given those of its parts."""
+    below, above = (one.estimate - one.interval[0]).item(), (one.interval[1] - one.estimate).item()
+    other_below, other_above = (other.estimate - other.interval[0]).item(), (other.interval[1] - other.estimate).item()
+
+    def joined(side: float, other_side: float) -> float:
+        return math.sqrt(max(0.0, side**2 + other_side**2 - 2 * correlation * side * other_side))
+
+    return joined(below, other_above), joined(above, other_below)
 
 
 def paired_differences(main: Mapping[str, Bootstrapped], control: Mapping[str, Bootstrapped]) -> dict[str, Difference]:
