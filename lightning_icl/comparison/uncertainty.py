@@ -63,7 +63,12 @@ def accuracies(predictions: Sequence[Prediction]) -> dict[str, Bootstrapped]:
     right = [[best_answer(query.scores[name]) == query.gold for name in names] for query in predictions]
     found = bootstrapped_accuracies(torch.tensor(right), torch.tensor([query.index for query in predictions]))
     return {
-        f"accuracy.{name}": Bootstrapped(found.estimate[column], found.replicates[:, column], found.interval[:, column])
+        f"accuracy.{name}": Bootstrapped(
+            estimate=found.estimate[column],
+            replicates=found.replicates[:, column],
+            interval=found.interval[:, column],
+            counted=found.counted,
+        )
         for column, name in enumerate(names)
     }
 
@@ -73,8 +78,8 @@ def _single(figures: Mapping[str, Bootstrapped]) -> dict[str, Bootstrapped]:
 
 
 def _intervals(figures: Mapping[str, Bootstrapped]) -> dict[str, list[Any] | None]:
-    """[low, high] by name; None in place of an interval that is unknown."""
+    """[low, high] by name, a curve's ends over layers; None in place of a figure's interval that is unknown."""
     return {
-        name: figure.interval.tolist() if torch.isfinite(figure.interval).any() else None
+        name: figure.interval.tolist() if figure.estimate.dim() or torch.isfinite(figure.interval).all() else None
         for name, figure in figures.items()
     }

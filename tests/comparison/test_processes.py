@@ -27,6 +27,8 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
         for level, key in (("accuracy", "icl"), ("sim_aou", "value"), ("sim_am", "value"), ("kendall", "value")):
             assert second[level][key] == pytest.approx(first[level][key], abs=1e-6)
         assert second["rec2ftp"] == first["rec2ftp"]
+        for name in ("accuracy.icl", "rec2ftp.agreement", "sim_aou.value", "sim_am.difference", "kendall.value"):
+            assert second["intervals"][name] == pytest.approx(first["intervals"][name], abs=1e-6)
         rows = [(out / task / "predictions.jsonl").read_text().splitlines() for out in (one, two)]
         indices = [[json.loads(line)["index"] for line in lines] for lines in rows]
         assert indices[0] == indices[1] == sorted(set(indices[0]))
