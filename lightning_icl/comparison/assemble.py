@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightning_icl._version import __version__
 from lightning_icl.comparison.plan import Plan, PlannedTask
+from lightning_icl.comparison.uncertainty import uncertainty
 from lightning_icl.models.architecture import head_counts
 from lightning_icl.probing.contrast import Comparison
 from lightning_icl.probing.probe import ICLProbe, Prediction, accuracy, best_answer
@@ -41,6 +42,7 @@ def assemble(plan: Plan, planned: PlannedTask, probe: ICLProbe) -> dict[str, Any
             name: accuracy(probe.predictions, name) if name in conditions else None for name in ("zsl", "icl", "ft")
         },
         **(plain_comparison(probe.comparison) if probe.comparison is not None else _NOTHING),
+        **uncertainty(probe.bootstraps, probe.predictions),
         "timing": {f"{name}_s": round(seconds, 3) for name, seconds in probe.seconds.items()},
         "versions": versions(),
     }

@@ -69,7 +69,8 @@ class SimAM(QueryMeans):
     For each query, layer and head the cosine over the query's own tokens, averaged over queries, heads, layers.
 
     Update takes scores before softmax (query, layer, head, token) under zero-shot, in-context and fine-tuned
-    conditions, 0 beyond each query's length, and the lengths (query,). Compute gives a `SimAMResult`.
+    conditions, 0 beyond each query's length, the lengths (query,), and the queries' numbers (query,)
+    where there is a bootstrap. Compute gives a `SimAMResult`.
 
     Args:
         layers: number of attention layers.
@@ -77,6 +78,7 @@ class SimAM(QueryMeans):
         unmoved_layers: layers whose scores among the query's own tokens cannot depend on what stands before them, as
             in the first layer of a model with relative positions. There `a_ICL = a_ZSL`, a difference would be one
             of rounding errors, and the difference forms are undefined.
+        replicates: of the Poisson bootstrap over queries; 0 keeps none.
         kwargs: see `torchmetrics.Metric`.
 
     >>> metric = SimAM(layers=1, heads=1)
@@ -87,8 +89,10 @@ class SimAM(QueryMeans):
     (0.7071, 0.0, 0.7071)
     """
 
-    def __init__(self, layers: int, heads: int, unmoved_layers: Sequence[int] = (), **kwargs: Any) -> None:
-        super().__init__(dict.fromkeys(_FORMS, (layers, heads)), **kwargs)
+    def __init__(
+        self, layers: int, heads: int, unmoved_layers: Sequence[int] = (), *, replicates: int = 0, **kwargs: Any
+    ) -> None:
+        super().__init__(dict.fromkeys(_FORMS, (layers, heads)), replicates, **kwargs)
         self.unmoved_layers = list(unmoved_layers)
 
     def update(
@@ -97,17 +101,19 @@ class SimAM(QueryMeans):
         icl: Float[Tensor, "query layer head token"],
         ft: Float[Tensor, "query layer head token"],
         lengths: Int[Tensor, " query"],
+        query_ids: Int[Tensor, " query"] | None = None,
     ) -> None:
         """Add a batch of queries."""
-        self._add_forms("", zsl, icl, ft)
-        self._add_forms("softmax", *(own_weights(scores, lengths) for scores in (zsl, icl, ft)))
+        drawn = self._weights(query_ids)
+        self._add_forms("", drawn, zsl, icl, ft)
+        self._add_forms("softmax", drawn, *(own_weights(scores, lengths) for scores in (zsl, icl, ft)))
 
-    def _add_forms(self, prefix: str, zsl: Tensor, icl: Tensor, ft: Tensor) -> None:
+    def _add_forms(self, prefix: str, drawn: Tensor | None, zsl: Tensor, icl: Tensor, ft: Tensor) -> None:
         difference = cosine(icl - zsl, ft - zsl)
         difference[:, self.unmoved_layers] = torch.nan
-        self._add(prefix or "value", cosine(icl, ft))
-        self._add(f"{prefix}_zsl".lstrip("_"), cosine(icl, zsl))
-        self._add(f"{prefix}_difference".lstrip("_"), difference)
+        self._add(prefix or "value", cosine(icl, ft), drawn)
+        self._add(f"{prefix}_zsl".lstrip("_"), cosine(icl, zsl), drawn)
+        self._add(f"{prefix}_difference".lstrip("_"), difference, drawn)
 
     def compute(self) -> SimAMResult:
         """Means over queries per head, over heads per layer, and over layers."""

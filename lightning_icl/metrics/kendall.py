@@ -86,8 +86,8 @@ class Kendall(QueryMeans):
     of a model with relative positions, a token has the same query vector wherever it stands.
 
     Update takes both scores at all prefix tokens (query, layer, prefix), the queries' numbers (query,), which seed
-    the baseline, and which prefix tokens are visible where a sliding window hides some. Compute gives a
-    `KendallResult`.
+    the baseline and the bootstrap, and which prefix tokens are visible where a sliding window hides some. Compute gives
+    a `KendallResult`.
 
     Args:
         token_example: for each prefix token the number of its demonstration, -1 for BOS and separators, which do not
@@ -95,6 +95,7 @@ class Kendall(QueryMeans):
         layers: number of attention layers.
         top_tokens: k of the recall over tokens.
         top_examples: k of the recall over demonstrations.
+        replicates: of the Poisson bootstrap over queries; 0 keeps none.
         kwargs: see `torchmetrics.Metric`.
 
     >>> metric = Kendall(token_example=(-1, 0, 0, 1, -1), layers=1)
@@ -111,10 +112,11 @@ class Kendall(QueryMeans):
         *,
         top_tokens: int = 100,
         top_examples: int = 5,
+        replicates: int = 0,
         **kwargs: Any,
     ) -> None:
         names = ("value", "random", "example", "example_random", "top_tokens", "top_examples", "visible")
-        super().__init__(dict.fromkeys(names, (layers,)), **kwargs)
+        super().__init__(dict.fromkeys(names, (layers,)), replicates, **kwargs)
         numbers = torch.tensor(token_example, dtype=torch.int64)
         self.places: Tensor
         self.numbers: Tensor
@@ -133,21 +135,23 @@ class Kendall(QueryMeans):
         """Add a batch of queries."""
         icl, ft = icl[..., self.places], ft[..., self.places]
         seen = None if visible is None else visible[..., self.places]
-        self._add("value", self._tau(icl, ft, seen))
-        self._add("random", self._tau(icl, random_vectors(query_ids, icl.shape[1:], kind="gaussian", salt=2), seen))
-        self._add("visible", torch.ones_like(icl[..., 0]) if seen is None else seen.double().mean(-1))
+        weights = self._weights(query_ids)
+        drawn = random_vectors(query_ids, icl.shape[1:], kind="gaussian", salt=2)
+        self._add("value", self._tau(icl, ft, seen), weights)
+        self._add("random", self._tau(icl, drawn, seen), weights)
+        self._add("visible", torch.ones_like(icl[..., 0]) if seen is None else seen.double().mean(-1), weights)
         if seen is not None:
             icl, ft = icl.masked_fill(~seen, -torch.inf), ft.masked_fill(~seen, -torch.inf)
-        self._add("top_tokens", self._recall(icl, ft, self.first["tokens"], seen))
-        self._add_examples(icl, ft, query_ids)
+        self._add("top_tokens", self._recall(icl, ft, self.first["tokens"], seen), weights)
+        self._add_examples(icl, ft, query_ids, weights)
 
-    def _add_examples(self, icl: Tensor, ft: Tensor, query_ids: Tensor) -> None:
+    def _add_examples(self, icl: Tensor, ft: Tensor, query_ids: Tensor, weights: Tensor | None) -> None:
         icl, ft = (example_scores(scores, self.numbers, self.examples) for scores in (icl, ft))
         seen = torch.isfinite(icl)
         drawn = random_vectors(query_ids, icl.shape[1:], kind="gaussian", salt=3)
-        self._add("example", self._tau(icl, ft, seen))
-        self._add("example_random", self._tau(icl, drawn, seen))
-        self._add("top_examples", self._recall(icl, ft, self.first["examples"], seen))
+        self._add("example", self._tau(icl, ft, seen), weights)
+        self._add("example_random", self._tau(icl, drawn, seen), weights)
+        self._add("top_examples", self._recall(icl, ft, self.first["examples"], seen), weights)
 
     @staticmethod
     def _tau(one: Tensor, other: Tensor, seen: Tensor | None) -> Tensor:

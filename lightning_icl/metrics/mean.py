@@ -11,15 +11,22 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from lightning_icl.metrics.bootstrap import Bootstrapped, percentile_interval, poisson_weights
+
 
 class QueryMeans(Metric):
     """Means over queries of named per-query tensors; undefined (NaN) entries are left out and counted.
 
-    Subclasses call `_add(name, values)` with values (batch, *shape) and read `_mean(name)`, shape (*shape). A mean
-    over nothing is NaN, never 0.
+    Subclasses call `_add(name, values)` with values (batch, *shape) and read `_mean(name)`, shape (*shape), layers
+    first. A mean over nothing is NaN, never 0.
+
+    With replicates, the same sums are kept under each replicate's weights, for each layer: a query's heads are averaged
+    first. That is the reported mean exactly as long as a layer's undefined heads are the same for every query; where
+    a head is undefined for some queries only, a replicate averages the heads that each query has.
 
     Args:
         shapes: the shape of each quantity for one query.
+        replicates: of the Poisson bootstrap; 0 keeps none.
         kwargs: see `torchmetrics.Metric`.
     """
 
@@ -27,13 +34,22 @@ class QueryMeans(Metric):
     higher_is_better: bool | None = None
     is_differentiable = False
 
-    def __init__(self, shapes: Mapping[str, tuple[int, ...]], **kwargs: Any) -> None:
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], replicates: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.replicates = replicates
+        self.names = tuple(shapes)
         for name, shape in shapes.items():
             self.add_state(f"{name}_sum", default=torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
             self.add_state(f"{name}_count", default=torch.zeros(shape, dtype=torch.int64), dist_reduce_fx="sum")
+            for state in ("replicate_sum", "replicate_count") if replicates else ():
+                zeros = torch.zeros(replicates, shape[0], dtype=torch.float64)
+                self.add_state(f"{name}_{state}", default=zeros, dist_reduce_fx="sum")
 
-    def _add(self, name: str, values: Tensor) -> None:
+    def _weights(self, query_ids: Tensor | None) -> Tensor | None:
+        """The batch's weights (query, replicate); None without replicates."""
+        return batch_weights(self, self.replicates, query_ids)
+
+    def _add(self, name: str, values: Tensor, weights: Tensor | None = None) -> None:
         total: Tensor = getattr(self, f"{name}_sum")
         count: Tensor = getattr(self, f"{name}_count")
         if values.shape[1:] != total.shape:
@@ -44,10 +60,56 @@ class QueryMeans(Metric):
         defined = torch.isfinite(values)
         total += torch.where(defined, values.to(total.dtype), 0.0).sum(0)
         count += defined.sum(0)
+        if weights is not None:
+            self._add_replicates(name, torch.where(defined, values.to(total.dtype), torch.nan), weights)
+
+    def _add_replicates(self, name: str, values: Tensor, weights: Tensor) -> None:
+        if values.dim() > 2:
+            values = values.flatten(2).nanmean(-1)
+        total: Tensor = getattr(self, f"{name}_replicate_sum")
+        count: Tensor = getattr(self, f"{name}_replicate_count")
+        total += weights.T @ values.nan_to_num(0.0)
+        count += weights.T @ torch.isfinite(values).to(weights.dtype)
 
     def _mean(self, name: str) -> Tensor:
         total, count = getattr(self, f"{name}_sum"), getattr(self, f"{name}_count")
         return torch.where(count > 0, total / count.clamp(min=1), torch.nan)
+
+    def bootstrap(self) -> dict[str, Bootstrapped]:
+        """Every figure of the result and its curve over layers with replicates and interval, by their result's names.
+
+        An interval is undefined (NaN) where fewer than two queries have a value. To be called by all processes, like
+        `compute`; empty without replicates.
+        """
+        found: dict[str, Bootstrapped] = {}
+        with self.sync_context():
+            for name in self.names if self.replicates else ():
+                found[name], found["per_layer" if name == "value" else f"{name}_per_layer"] = self._bootstrap(name)
+        return found
+
+    def _bootstrap(self, name: str) -> tuple[Bootstrapped, Bootstrapped]:
+        means, queries = self._mean(name).cpu(), getattr(self, f"{name}_count").cpu()
+        if means.dim() > 1:
+            means, queries = means.flatten(1).nanmean(-1), queries.flatten(1).amax(-1)
+        curves = getattr(self, f"{name}_replicate_sum").cpu() / getattr(self, f"{name}_replicate_count").cpu()
+        figures, several = curves.nanmean(-1), queries > 1
+        return (
+            Bootstrapped(means.nanmean(), figures, percentile_interval(figures).where(several.any(), torch.nan)),
+            Bootstrapped(means, curves, percentile_interval(curves).where(several, torch.nan)),
+        )
+
+
+def batch_weights(metric: Metric, replicates: int, query_ids: Tensor | None) -> Tensor | None:
+    """Bootstrap weights of a batch (query, replicate); None for no replicates.
+
+    Raises:
+        ValueError: there are replicates but no row numbers to draw them by.
+    """
+    if not replicates:
+        return None
+    if query_ids is None:
+        raise ValueError(f"{type(metric).__name__} with replicates={replicates} needs query_ids in update.")
+    return poisson_weights(query_ids, replicates)
 
 
 def mean_of_defined(values: Tensor) -> float:

@@ -5,8 +5,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import one_hot
 from torchmetrics import Metric
 
+from lightning_icl.metrics.bootstrap import Bootstrapped, bootstrapped_share
+from lightning_icl.metrics.mean import batch_weights
 from lightning_icl.metrics.plotting import new_axes
 
 if TYPE_CHECKING:
@@ -55,6 +58,16 @@ def share(part: int, whole: int) -> float:
     return part / whole if whole else float("nan")
 
 
+def _shares(table: Tensor, agreeing: Tensor) -> list[tuple[str, Tensor, Tensor]]:
+    """Name, part and whole of each share, from tables (*shape, 2, 2, 2) and counts (*shape)."""
+    both = table[..., 0, 1, 1]
+    return [
+        ("value", both, table[..., 0, :, 1].sum(-1)),
+        ("reverse_recall", both, table[..., 0, 1, :].sum(-1)),
+        ("agreement", agreeing, table.sum((-3, -2, -1))),
+    ]
+
+
 class Rec2FTP(Metric):
     """Recall to fine-tuning predictions, with everything else that can be said of who was right.
 
@@ -62,7 +75,11 @@ class Rec2FTP(Metric):
     answer scores go to the first answer.
 
     Update takes answer scores (query, answer) under zero-shot, in-context and fine-tuned conditions, and gold label
-    numbers (query,). Compute gives a `Rec2FTPResult`.
+    numbers (query,), and the queries' numbers (query,) where there is a bootstrap. Compute gives a `Rec2FTPResult`.
+
+    Args:
+        replicates: of the Poisson bootstrap over queries; 0 keeps none.
+        kwargs: see `torchmetrics.Metric`.
 
     >>> metric = Rec2FTP()
     >>> wrong, right = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
@@ -77,11 +94,18 @@ class Rec2FTP(Metric):
     is_differentiable = False
     table: Tensor
     agreeing: Tensor
+    replicate_table: Tensor
+    replicate_agreeing: Tensor
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, *, replicates: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.replicates = replicates
         self.add_state("table", default=torch.zeros(2, 2, 2, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("agreeing", default=torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        if replicates:
+            zeros = torch.zeros(replicates, 2, 2, 2, dtype=torch.float64)
+            self.add_state("replicate_table", default=zeros, dist_reduce_fx="sum")
+            self.add_state("replicate_agreeing", default=zeros[:, 0, 0, 0].clone(), dist_reduce_fx="sum")
 
     def update(
         self,
@@ -89,11 +113,18 @@ class Rec2FTP(Metric):
         icl: Float[Tensor, "query answer"],
         ft: Float[Tensor, "query answer"],
         gold: Int[Tensor, " query"],
+        query_ids: Int[Tensor, " query"] | None = None,
     ) -> None:
         """Count a batch of queries."""
         chosen = [scores.argmax(-1) for scores in (zsl, icl, ft)]
-        self.table += right_table(*(choice == gold for choice in chosen))
-        self.agreeing += (chosen[1] == chosen[2]).sum()
+        right, agreeing = [choice == gold for choice in chosen], chosen[1] == chosen[2]
+        self.table += right_table(*right)
+        self.agreeing += agreeing.sum()
+        weights = batch_weights(self, self.replicates, query_ids)
+        if weights is not None:
+            cell = one_hot(4 * right[0].long() + 2 * right[1].long() + right[2].long(), 8)
+            self.replicate_table += (weights.T @ cell.to(weights.dtype)).view(-1, 2, 2, 2)
+            self.replicate_agreeing += weights.T @ agreeing.to(weights.dtype)
 
     def compute(self) -> Rec2FTPResult:
         """The shares and counts over all queries."""
@@ -108,6 +139,24 @@ class Rec2FTP(Metric):
             agreement=share(int(self.agreeing), int(self.table.sum())),
             right_table=self.table.clone(),
         )
+
+    def bootstrap(self) -> dict[str, Bootstrapped]:
+        """The three shares of the result with replicates and interval, by name; empty without replicates.
+
+        A replicate without a corrected query is undefined (NaN), and with few of them the interval is as wide as
+        that of so few cases. To be called by all processes, like `compute`.
+        """
+        if not self.replicates:
+            return {}
+        with self.sync_context():
+            table, agreeing = self.table.double().cpu(), self.agreeing.double().cpu()
+            tables, agreements = self.replicate_table.cpu(), self.replicate_agreeing.cpu()
+        return {
+            name: bootstrapped_share(part, whole, part_replicates, whole_replicates)
+            for (name, part, whole), (_, part_replicates, whole_replicates) in zip(
+                _shares(table, agreeing), _shares(tables, agreements), strict=True
+            )
+        }
 
     def plot(self, val: Rec2FTPResult | None = None, ax: "Axes | None" = None) -> "tuple[Figure, Axes]":
         """Bars of the eight cells of the table of who was right."""

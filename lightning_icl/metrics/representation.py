@@ -67,10 +67,11 @@ class SimAOU(QueryMeans):
     Normalising first lets even unrelated updates score high, so the raw form is always there too.
 
     Update takes attention outputs (query, layer, width) under zero-shot, in-context and fine-tuned conditions, and
-    the queries' numbers (query,), which seed the nulls. Compute gives a `SimAOUResult`.
+    the queries' numbers (query,), which seed the nulls and the bootstrap. Compute gives a `SimAOUResult`.
 
     Args:
         layers: number of attention layers.
+        replicates: of the Poisson bootstrap over queries; 0 keeps none.
         kwargs: see `torchmetrics.Metric`.
 
     >>> import torch
@@ -82,9 +83,9 @@ class SimAOU(QueryMeans):
     (0.9239, 0.7071)
     """
 
-    def __init__(self, layers: int, **kwargs: Any) -> None:
+    def __init__(self, layers: int, *, replicates: int = 0, **kwargs: Any) -> None:
         names = ("value", "raw", "random", "random_uniform", "raw_random", "raw_random_uniform")
-        super().__init__(dict.fromkeys(names, (layers,)), **kwargs)
+        super().__init__(dict.fromkeys(names, (layers,)), replicates, **kwargs)
 
     def update(
         self,
@@ -94,16 +95,17 @@ class SimAOU(QueryMeans):
         query_ids: Int[Tensor, " query"],
     ) -> None:
         """Add a batch of queries."""
-        self._add("value", update_similarity(zsl, icl, ft))
-        self._add("raw", raw_update_similarity(zsl, icl, ft))
+        weights = self._weights(query_ids)
+        self._add("value", update_similarity(zsl, icl, ft), weights)
+        self._add("raw", raw_update_similarity(zsl, icl, ft), weights)
         shape = tuple(zsl.shape[1:])
         gaussian = random_vectors(query_ids, shape, kind="gaussian", salt=0)
         uniform = random_vectors(query_ids, shape, kind="uniform", salt=1)
         moved = normalised(icl) - normalised(zsl)
-        self._add("random", cosine(moved, gaussian))
-        self._add("random_uniform", cosine(moved, uniform))
-        self._add("raw_random", cosine(icl - zsl, gaussian))
-        self._add("raw_random_uniform", cosine(icl - zsl, uniform))
+        self._add("random", cosine(moved, gaussian), weights)
+        self._add("random_uniform", cosine(moved, uniform), weights)
+        self._add("raw_random", cosine(icl - zsl, gaussian), weights)
+        self._add("raw_random_uniform", cosine(icl - zsl, uniform), weights)
 
     def compute(self) -> SimAOUResult:
         """Means over queries per layer, and over layers."""

@@ -20,6 +20,7 @@ from lightning_icl.metrics import (
     SimAOU,
     SimAOUResult,
 )
+from lightning_icl.metrics.bootstrap import Bootstrapped
 from lightning_icl.models.architecture import Architecture
 from lightning_icl.probing.finetuning import Finetuned
 from lightning_icl.records import Condition, Demonstrations, Observation, QueryBatch
@@ -93,21 +94,24 @@ class ContrastMetrics(nn.Module):
         architecture: row of the table of models.
         layers: attention layers of the model.
         heads: query heads of each.
+        replicates: of the Poisson bootstrap over queries; 0 keeps none.
     """
 
-    def __init__(self, contrast: Contrast, architecture: Architecture, layers: int, heads: int) -> None:
+    def __init__(
+        self, contrast: Contrast, architecture: Architecture, layers: int, heads: int, *, replicates: int = 0
+    ) -> None:
         super().__init__()
         self.contrast = contrast
-        self.rec2ftp = Rec2FTP()
-        self.sim_aou = SimAOU(layers)
-        self.sim_am = SimAM(layers, heads, unmoved_layers=unmoved_layers(architecture))
-        self.kendall = Kendall(contrast.demonstrations.token_example, layers)
+        self.rec2ftp = Rec2FTP(replicates=replicates)
+        self.sim_aou = SimAOU(layers, replicates=replicates)
+        self.sim_am = SimAM(layers, heads, unmoved_layers=unmoved_layers(architecture), replicates=replicates)
+        self.kendall = Kendall(contrast.demonstrations.token_example, layers, replicates=replicates)
 
     def update(self, batch: QueryBatch, zsl: Observation, icl: Observation, ft: Observation) -> None:
         """Add a batch of queries at the levels of predictions, representations and attention to the query."""
-        self.rec2ftp.update(zsl.answer_scores, icl.answer_scores, ft.answer_scores, batch.gold)
+        self.rec2ftp.update(zsl.answer_scores, icl.answer_scores, ft.answer_scores, batch.gold, batch.query_ids)
         self.sim_aou.update(zsl.attention_output, icl.attention_output, ft.attention_output, batch.query_ids)
-        self.sim_am.update(zsl.own_scores, icl.own_scores, ft.own_scores, icl.own_lengths)
+        self.sim_am.update(zsl.own_scores, icl.own_scores, ft.own_scores, icl.own_lengths, batch.query_ids)
 
     def update_kendall(self, batch: QueryBatch, icl: Observation, ft: Observation) -> None:
         """Add a batch of queries at the level of attention to the demonstrations."""
@@ -115,6 +119,16 @@ class ContrastMetrics(nn.Module):
             training_queries = self.contrast.training_queries.to(ft.query)
             by_query = torch.einsum("ble,lpe->blp", ft.query, training_queries)
             self.kendall.update(icl.prefix_scores, by_query, batch.query_ids, icl.prefix_visible)
+
+    def bootstrap(self) -> dict[str, Bootstrapped]:
+        """Every figure with replicates and interval, by level and name (`sim_aou.value`); for all processes to call."""
+        levels = {
+            "rec2ftp": self.rec2ftp.bootstrap(),
+            "sim_aou": self.sim_aou.bootstrap(),
+            "sim_am": self.sim_am.bootstrap(),
+            "kendall": self.kendall.bootstrap(),
+        }
+        return {f"{level}.{name}": figure for level, found in levels.items() for name, figure in found.items()}
 
     def compute(self) -> Comparison:
         """All results over all queries of all processes."""

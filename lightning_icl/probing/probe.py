@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from lightning_icl.errors import ProtocolError
+from lightning_icl.metrics.bootstrap import REPLICATES, Bootstrapped
 from lightning_icl.models.architecture import architecture_of, head_counts
 from lightning_icl.models.capture import Capture
 from lightning_icl.probing.backoff import Backoff
@@ -62,6 +63,7 @@ class ICLProbe(LightningModule):
         self.contrasts: list[Contrast] = []
         self.metrics = nn.ModuleList()
         self.comparisons: dict[str, Comparison] = {}
+        self.bootstraps: dict[str, dict[str, Bootstrapped]] = {}
         self.predictions: list[Prediction] = []
         self.seconds = {"prefix": 0.0, "finetune": 0.0, "validate": 0.0, "kendall": 0.0}
         self._views: dict[str, View] = {}
@@ -132,7 +134,7 @@ class ICLProbe(LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Run every condition's prefix once."""
         started = time.perf_counter()
-        self.predictions, self.comparisons = [], {}
+        self.predictions, self.comparisons, self.bootstraps = [], {}, {}
         self.seconds["kendall"] = 0.0
         self.metrics = nn.ModuleList(map(self._metrics_of, self.studied))
         with self.capture, self.trainer.precision_plugin.forward_context():
@@ -143,7 +145,9 @@ class ICLProbe(LightningModule):
     def _metrics_of(self, contrast: Contrast) -> ContrastMetrics:
         config = self.model.config
         heads, _, _ = head_counts(config)
-        return ContrastMetrics(contrast, architecture_of(config), int(config.num_hidden_layers), heads).to(self.device)
+        layers = int(config.num_hidden_layers)
+        metrics = ContrastMetrics(contrast, architecture_of(config), layers, heads, replicates=REPLICATES)
+        return metrics.to(self.device)
 
     def validation_step(self, batch: QueryBatch, batch_idx: int) -> None:
         """Look at a batch under every condition and stream what is seen into the metrics.
@@ -199,6 +203,7 @@ class ICLProbe(LightningModule):
         for metrics in self.metrics:
             assert isinstance(metrics, ContrastMetrics)
             self.comparisons[metrics.contrast.name] = metrics.compute()
+            self.bootstraps[metrics.contrast.name] = metrics.bootstrap()
         if self.comparison is not None:
             for level, result in self.comparison._asdict().items():
                 self.log(level, result.value, rank_zero_only=True)

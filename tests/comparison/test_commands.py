@@ -53,6 +53,26 @@ def test_results_have_the_keys_that_other_programs_rely_on(run: Path) -> None:
     assert content["versions"]["torch"]
 
 
+def test_every_figure_has_an_interval_around_it(run: Path) -> None:
+    for task in ("tiny-sst2", "tiny-cb"):
+        content = results(run / task)
+        figures = [
+            f"{level}.{name}"
+            for level in ("accuracy", "rec2ftp", "sim_aou", "sim_am", "kendall")
+            for name, value in content[level].items()
+            if not name.startswith("corrected") and not name.endswith(("table", "per_head"))
+        ]
+        assert set(figures) <= set(content["intervals"])
+        for level, name in (figure.split(".") for figure in figures):
+            value, interval = content[level][name], content["intervals"][f"{level}.{name}"]
+            low, high = interval or (None, None)
+            curves = (value, low, high) if isinstance(value, list) else ([value], [low], [high])
+            for each, below, above in zip(*curves, strict=True):
+                undefined = each is None and below is None and above is None
+                assert undefined or below - 1e-9 <= each <= above + 1e-9, f"{level}.{name}"
+        assert content["bootstrap"]["replicates"] == 1000
+
+
 def test_predictions_stand_in_data_order_and_make_the_accuracies(run: Path) -> None:
     for task in ("tiny-sst2", "tiny-cb"):
         rows = [json.loads(line) for line in (run / task / "predictions.jsonl").read_text().splitlines()]
