@@ -44,6 +44,10 @@ class KendallResult(NamedTuple):
     top_tokens_per_layer: Tensor
     top_examples_per_layer: Tensor
     visible_per_layer: Tensor
+    example_icl: Tensor
+    """Share of each demonstration in a softmax over all their tokens' scores (layer, example), in context."""
+    example_ft: Tensor
+    """The same of fine-tuning's inner products."""
 
 
 def example_scores(
@@ -123,6 +127,10 @@ class Kendall(QueryMeans):
         self.register_buffer("places", (numbers >= 0).nonzero().flatten(), persistent=False)
         self.register_buffer("numbers", numbers[numbers >= 0], persistent=False)
         self.examples = int(numbers.max()) + 1 if len(numbers) else 0
+        for name in ("example_icl", "example_ft"):
+            zeros = torch.zeros(layers, self.examples, dtype=torch.float64)
+            self.add_state(f"{name}_sum", default=zeros, dist_reduce_fx="sum")
+            self.add_state(f"{name}_count", default=zeros.long(), dist_reduce_fx="sum")
         self.first = {"tokens": top_tokens, "examples": top_examples}
 
     def update(
@@ -149,6 +157,8 @@ class Kendall(QueryMeans):
         icl, ft = (example_scores(scores, self.numbers, self.examples) for scores in (icl, ft))
         seen = torch.isfinite(icl)
         drawn = random_vectors(query_ids, icl.shape[1:], kind="gaussian", salt=3)
+        self._add("example_icl", icl.softmax(-1))
+        self._add("example_ft", ft.softmax(-1))
         self._add("example", self._tau(icl, ft, seen), weights)
         self._add("example_random", self._tau(icl, drawn, seen), weights)
         self._add("top_examples", self._recall(icl, ft, self.first["examples"], seen), weights)
@@ -172,7 +182,8 @@ class Kendall(QueryMeans):
             **{name: mean_of_defined(values) for name, values in per_layer.items()},
             **{"per_layer" if name == "value" else f"{name}_per_layer": values for name, values in per_layer.items()},
         }
-        return KendallResult(**fields)
+        shares = {name: self._mean(name) for name in ("example_icl", "example_ft")}
+        return KendallResult(**fields, **shares)
 
     def plot(self, val: KendallResult | None = None, ax: "Axes | None" = None) -> "tuple[Figure, Axes]":
         """Curves over layers."""

@@ -261,3 +261,18 @@ def test_top_recall_by_hand() -> None:
     one, other = torch.tensor([5.0, 4.0, 3.0, 2.0, 1.0]), torch.tensor([1.0, 5.0, 4.0, 2.0, 3.0])
     assert top_recall(one, other, 3) == pytest.approx(2 / 3)
     assert torch.isnan(top_recall(one, other, 5))
+
+
+def test_shares_of_demonstrations_are_a_softmax_over_tokens_summed_inside_each() -> None:
+    numbers, generator = torch.tensor([-1, 0, 0, 1, -1, 2, 2, 2]), torch.Generator().manual_seed(0)
+    icl, ft = (torch.randn(5, 2, 8, generator=generator) for _ in range(2))
+    metric = Kendall(token_example=numbers.tolist(), layers=2)
+    metric.update(icl[:2], ft[:2], torch.arange(2))
+    metric.update(icl[2:], ft[2:], torch.arange(2, 5))
+    for name, scores in (("example_icl", icl), ("example_ft", ft)):
+        expected = torch.zeros(2, 3, dtype=torch.float64)
+        for query in scores.double():
+            weights = query[:, numbers >= 0].exp()
+            for place, number in enumerate(numbers[numbers >= 0].tolist()):
+                expected[:, number] += weights[:, place] / weights.sum(-1) / len(scores)
+        torch.testing.assert_close(getattr(metric.compute(), name), expected, rtol=1e-5, atol=1e-7)
