@@ -65,7 +65,7 @@ class ICLProbe(LightningModule):
         self.comparisons: dict[str, Comparison] = {}
         self.predictions: list[Prediction] = []
         self.drop_nonfinite = False
-        """Whether a fine-tuned condition that yields NaN is left out, with its contrasts, instead of ending the pass."""
+        """Whether a fine-tuned condition that yields NaN is left out with its contrasts, instead of ending the pass."""
         self.dropped: dict[str, str] = {}
         """Names of conditions left out, with the reason."""
         self.seconds = {"prefix": 0.0, "finetune": 0.0, "validate": 0.0, "kendall": 0.0}

@@ -33,9 +33,11 @@ def sweep(settings: SweepSettings) -> Path:
         _describe(plan)
         for _, tasks in groupby(plan.tasks, key=lambda task: task.source.name):
             _sweep_model(plan, [task for task in tasks if plan.pending(task)])
-    if not settings.dry_run and settings.part is None:
+    if settings.dry_run:
+        return plan.out
+    if settings.part is None:
         _tables(plan)
-    elif settings.part is not None:
+    else:
         _say(f"Part {settings.part} is done. When all parts are, the same command with --collect makes the tables.")
     return plan.out
 
@@ -60,8 +62,8 @@ def _sweep_model(plan: SweepPlan, tasks: list[TaskSweep]) -> None:
     cost = sum((cost_of(task, groups[id(task)]) for task in tasks), Cost())
     rate = forward_rate(model, next(iter(tasks[0].data.values())))
     _say(
-        f"{tasks[0].source.name}: {cost.runs} runs, {cost.passes} passes over queries, {cost.steps:,} fine-tuning steps "
-        f"({cost.training_tokens:,} tokens), {cost.observed_tokens:,} tokens observed; about "
+        f"{tasks[0].source.name}: {cost.runs} runs, {cost.passes} passes over queries, {cost.steps:,} fine-tuning "
+        f"steps ({cost.training_tokens:,} tokens), {cost.observed_tokens:,} tokens observed; about "
         f"{_duration(cost.forward_tokens / rate)} at {rate:,.0f} tokens a second measured here."
     )
     if settings.dry_run:

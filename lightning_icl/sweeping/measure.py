@@ -101,7 +101,9 @@ def _observe(
             probe.contrasts.append(contrast)
     if not probe.contrasts:
         return probe
-    _validate(settings, probe, task.data[first], len(probe.conditions) * query_tokens(task.data[first]), spend)
+    tokens = len(probe.conditions) * query_tokens(task.data[first])
+    prompts = {item.prefix_token_ids for item in probe.conditions.values()}
+    _validate(settings, probe, task.data[first], tokens + sum(map(len, prompts)), spend)
     for outcome in outcomes:
         outcome.diverged = outcome.diverged or probe.dropped.get(outcome.name)
     return probe

@@ -211,8 +211,8 @@ def _check_grown(out: Path, before: dict[str, object], now: dict[str, object]) -
             lost = [value for value in old if value not in new]
             if lost:
                 raise OutputError(
-                    f"{str(out)!r} holds a sweep with more: --{key} lacks {lost}. A sweep may grow by models, tasks and "
-                    "rates, not shrink. Give another --out."
+                    f"{str(out)!r} holds a sweep with more: --{key} lacks {lost}. A sweep may grow by models, tasks "
+                    "and rates, not shrink. Give another --out."
                 )
         elif old != new:
             raise OutputError(

@@ -1,7 +1,7 @@
 """All finished runs of a sweep in one table, seed and rate chosen, means and standard errors over seeds.
 
-Made from the runs' files alone: `sweep.parquet` and `sweep.csv` hold one row a run, `summary.csv` one row for each model,
-task and number of shots.
+Made from the runs' files alone: `sweep.parquet` and `sweep.csv` hold one row a run, `summary.csv` one row for each
+model, task and number of shots.
 """
 
 import csv
@@ -59,13 +59,13 @@ def _read(path: Path) -> dict[str, Any]:
 
 def row_of(content: Mapping[str, Any]) -> Row:
     """The row of one run; None where a figure is undefined."""
-    levels = content["comparison"] or dict.fromkeys(("rec2ftp", "sim_aou", "sim_am", "kendall"), {})
+    levels = content["comparison"] or {level: {} for level in ("rec2ftp", "sim_aou", "sim_am", "kendall")}
     accuracies, selection = content["accuracy"], content["selection"]
     held_out = selection["accuracy"] if selection["select"] == "heldout" else None
     return {
         **{name: content[name] for name in ("model", "task", "shots", "seed", "lr")},
         "demonstrations": content["demonstrations"]["count"],
-        "queries": content["queries"],
+        "queries": content["queries"] or None,
         **{f"accuracy_{name}": accuracies[name] for name in ("zsl", "icl", "ft")},
         "rec2ftp": levels["rec2ftp"].get("value"),
         "sim_aou": levels["sim_aou"].get("value"),
