@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lightning_icl.comparison.trainer import DTYPES, quiet
+from lightning_icl.comparison.trainer import DTYPES, make_trainer, quiet
 from lightning_icl.models.loading import load_model
 from lightning_icl.sweeping.cost import Cost, cost_of, forward_rate, grouped
 from lightning_icl.sweeping.measure import measure_group
@@ -60,9 +60,11 @@ def _sweep_model(plan: SweepPlan, tasks: list[TaskSweep]) -> None:
     model = load_model(tasks[0].source, DTYPES[settings.compare(tasks[0].source.name).trainer_precision])
     groups = {id(task): grouped(plan.pending(task), task, model, settings.overlay_memory) for task in tasks}
     cost = sum((cost_of(task, groups[id(task)]) for task in tasks), Cost())
+    device = make_trainer(settings.compare(tasks[0].source.name), [], progress=False).strategy.root_device
+    model.to(device)  # type: ignore[arg-type]
     rate = forward_rate(model, next(iter(tasks[0].data.values())))
     _say(
-        f"{tasks[0].source.name}: {cost.runs} runs, {cost.passes} passes over queries, {cost.steps:,} fine-tuning "
+        f"{tasks[0].source.name}: {cost.runs} runs, passes over queries: {cost.passes}, {cost.steps:,} fine-tuning "
         f"steps ({cost.training_tokens:,} tokens), {cost.observed_tokens:,} tokens observed; about "
         f"{_duration(cost.forward_tokens / rate)} at {rate:,.0f} tokens a second measured here."
     )

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,18 @@ def rows_of(out: Path) -> list[dict[str, str]]:
 
 def runs_of(out: Path) -> dict[str, dict]:
     return {str(path.parent.relative_to(out)): json.loads(path.read_text()) for path in sorted(out.rglob("run.json"))}
+
+
+def numbers(content: object, name: str = "") -> Iterator[tuple[str, float | None]]:
+    """Every figure in a JSON value with its place."""
+    if isinstance(content, dict):
+        for key, value in content.items():
+            yield from numbers(value, f"{name}.{key}")
+    elif isinstance(content, list):
+        for number, value in enumerate(content):
+            yield from numbers(value, f"{name}[{number}]")
+    else:
+        yield name, content
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +86,11 @@ def test_a_unit_equals_a_comparison_of_its_own(swept: Path, tmp_path: Path) -> N
     run = runs_of(swept)["builtin/tiny-cb/shots-4/seed-2/lr-0.5"]
     assert run["accuracy"] == expected["accuracy"]
     assert run["finetune"]["overlay_hash"] == expected["finetune"]["overlay_hash"]
-    for level, figures in run["comparison"].items():
-        for name, value in figures.items():
-            assert value == (expected[level][name] if value is None else pytest.approx(expected[level][name], abs=1e-6))
+    own = {level: expected[level] for level in run["comparison"]}
+    figures, wanted = dict(numbers(run["comparison"])), dict(numbers(own))
+    assert figures.keys() == wanted.keys()
+    for name, value in figures.items():
+        assert value == pytest.approx(wanted[name], abs=1e-6), name
 
 
 def test_a_rate_that_diverges_is_recorded_and_never_selected(swept: Path) -> None:
@@ -83,6 +98,16 @@ def test_a_rate_that_diverges_is_recorded_and_never_selected(swept: Path) -> Non
     assert [row["lr"] for row in rows if row["diverged"]] == ["1e+38", "1e+38"]
     assert all(row["accuracy_ft"] == "" and row["selected"] == "False" for row in rows if row["diverged"])
     assert sum(row["selected"] == "True" for row in rows) == 1
+
+
+def test_a_rate_that_yields_nan_when_observed_disturbs_no_other(tmp_path: Path) -> None:
+    plan = ["--task", "tiny-cb", "--shots", "1", "--seeds", "1", "--limit", "12", "--heldout", "16"]
+    main(["sweep", *plan, "--lrs", "1e30,0.1", "--out", str(tmp_path / "both")])
+    main(["sweep", *plan, "--lrs", "0.1", "--out", str(tmp_path / "alone")])
+    both, alone = runs_of(tmp_path / "both"), runs_of(tmp_path / "alone")
+    unit = "builtin/tiny-cb/shots-1/seed-1"
+    assert "NaN or infinite numbers for query" in both[f"{unit}/lr-1e+30"]["diverged"]
+    assert both[f"{unit}/lr-0.1"] == alone[f"{unit}/lr-0.1"]
 
 
 def test_parquet_and_csv_hold_the_same(swept: Path) -> None:
@@ -174,7 +199,7 @@ def test_parts_make_the_whole_between_them(swept: Path, tmp_path: Path, capsys: 
 def test_a_dry_run_prints_the_cost_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["sweep", *SMALL, "--dry-run", "--out", str(tmp_path / "out")])
     printed = capsys.readouterr().out
-    assert "6 runs, 1 passes over queries, 24 fine-tuning steps" in printed
+    assert "6 runs, passes over queries: 1, 24 fine-tuning steps" in printed
     assert not (tmp_path / "out").exists()
 
 
