@@ -1,6 +1,7 @@
 """A sweep's numbers are those of separate comparisons, made with the fewest observations, and survive a kill."""
 
 import csv
+import errno
 import json
 import os
 import signal
@@ -102,11 +103,11 @@ def test_a_rate_that_diverges_is_recorded_and_never_selected(swept: Path) -> Non
 
 def test_a_rate_that_yields_nan_when_observed_disturbs_no_other(tmp_path: Path) -> None:
     plan = ["--task", "tiny-cb", "--shots", "1", "--seeds", "1", "--limit", "12", "--heldout", "16"]
-    main(["sweep", *plan, "--lrs", "1e30,0.1", "--out", str(tmp_path / "both")])
+    main(["sweep", *plan, "--lrs", "1e38,0.1", "--out", str(tmp_path / "both")])
     main(["sweep", *plan, "--lrs", "0.1", "--out", str(tmp_path / "alone")])
     both, alone = runs_of(tmp_path / "both"), runs_of(tmp_path / "alone")
     unit = "builtin/tiny-cb/shots-1/seed-1"
-    assert "NaN or infinite numbers for query" in both[f"{unit}/lr-1e+30"]["diverged"]
+    assert "NaN or infinite numbers for query" in both[f"{unit}/lr-1e+38"]["diverged"]
     assert both[f"{unit}/lr-0.1"] == alone[f"{unit}/lr-0.1"]
 
 
@@ -194,6 +195,39 @@ def test_parts_make_the_whole_between_them(swept: Path, tmp_path: Path, capsys: 
     main(["sweep", *SMALL, "--collect", "--out", str(tmp_path / "out")])
     assert runs_of(tmp_path / "out") == runs_of(swept)
     assert (tmp_path / "out" / "sweep.csv").read_bytes() == (swept / "sweep.csv").read_bytes()
+
+
+def test_a_sweep_grows_by_a_rate_without_making_the_others_again(
+    swept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fewer = [*SMALL[: SMALL.index("--lrs")], "--lrs", "0.5", *SMALL[SMALL.index("--lrs") + 2 :]]
+    main(["sweep", *fewer, "--out", str(tmp_path / "out")])
+    capsys.readouterr()
+    main(["sweep", *SMALL, "--out", str(tmp_path / "out")])
+    assert "6 runs in the plan; 4 to make" in capsys.readouterr().out
+    assert runs_of(tmp_path / "out") == runs_of(swept)
+
+
+def test_a_full_disk_leaves_no_half_run_and_the_sweep_goes_on(
+    swept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written, write = [], Path.write_text
+
+    def full(path: Path, *arguments: object, **names: object) -> int:
+        if path.name == "run.json":
+            written.append(path)
+            if len(written) > 2:
+                raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, *arguments, **names)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        with pytest.raises(SystemExit):
+            main(["sweep", *SMALL, "--out", str(tmp_path / "out")])
+    assert "No space left" in capsys.readouterr().err
+    assert len(runs_of(tmp_path / "out")) == 2
+    main(["sweep", *SMALL, "--out", str(tmp_path / "out")])
+    assert runs_of(tmp_path / "out") == runs_of(swept)
 
 
 def test_a_dry_run_prints_the_cost_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
