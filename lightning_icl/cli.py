@@ -17,6 +17,7 @@ from lightning_icl._version import __version__
 from lightning_icl.comparison.settings import CompareSettings, ValidateSettings
 from lightning_icl.dualform.settings import DualSettings
 from lightning_icl.errors import UserError, did_you_mean
+from lightning_icl.sweeping.settings import SweepSettings
 
 Settings = TypeVar("Settings")
 
@@ -110,6 +111,12 @@ def _dual_form(namespace: Any) -> None:
     dual_form(_settings(DualSettings, namespace))
 
 
+def _sweep(namespace: Any) -> None:
+    from lightning_icl.sweeping.commands import sweep
+
+    sweep(_settings(SweepSettings, namespace))
+
+
 def _report(namespace: Any) -> None:
     from lightning_icl.report.show import show_report
 
@@ -143,6 +150,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Any], None]]] = {
     "fit": ("Only the restricted fine-tuning; saves its overlay.", _fit),
     "validate": ("Only the probe, with or without an overlay made by `fit`.", _validate),
     "dual-form": ("Demonstrations and fine-tuning as updates of the same matrices, head by head.", _dual_form),
+    "sweep": ("Many comparisons in one plan: models, tasks, seeds, shots and learning rates; resumable.", _sweep),
     "report": ("Tables, pictures and a page of saved runs, from their files alone.", _report),
     "tasks": ("What can be asked.", _tasks),
     "models": ("Which architectures can be probed.", _models),
@@ -158,6 +166,8 @@ def _command_parser(command: str) -> Parser:
         add_settings(parser, ValidateSettings)
     elif command == "dual-form":
         add_settings(parser, DualSettings)
+    elif command == "sweep":
+        add_settings(parser, SweepSettings)
     elif command == "pretrain":
         from lightning_icl.pretraining.settings import PretrainSettings
 

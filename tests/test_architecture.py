@@ -17,7 +17,7 @@ RANKS = {
     "data": 2, "models": 2, "metrics": 2,
     "probing": 3, "pretraining": 3,
     "comparison": 4, "report": 4, "catalogues": 4,
-    "dualform": 5,
+    "dualform": 5, "sweeping": 5,
     "cli": 6,
 }  # fmt: skip
 # The command line's settings live with what they set; the comparison prints its summary with the report's table.

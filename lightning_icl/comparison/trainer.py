@@ -28,11 +28,17 @@ DTYPES = {
 }
 
 
-def make_trainer(settings: CompareSettings, callbacks: list[L.Callback]) -> L.Trainer:
-    """One epoch, no checkpoints, no logger, a rich progress bar in a terminal; devices and strategy as asked."""
+def make_trainer(settings: CompareSettings, callbacks: list[L.Callback], *, progress: bool = True) -> L.Trainer:
+    """One epoch, no checkpoints, no logger; devices and strategy as asked.
+
+    Args:
+        settings: of the run.
+        callbacks: what takes part.
+        progress: whether to show a rich progress bar, in a terminal.
+    """
     quiet()
     devices, nodes = launched(settings)
-    terminal = sys.stdout.isatty()
+    terminal = progress and sys.stdout.isatty()
     return L.Trainer(
         max_epochs=1,
         accelerator=settings.accelerator,

@@ -4,7 +4,7 @@ Queries are divided among processes without padding or repetition; demonstration
 every process takes the same fine-tuning steps.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +18,8 @@ from lightning_icl.data.demonstrations import Example, choose_demonstrations
 from lightning_icl.data.encoding import Separator, bos_ids, encode, encode_answer, encode_answers, separator_ids
 from lightning_icl.data.queries import ProbeToken, Query, budget_batches, collate
 from lightning_icl.errors import TaskError
-from lightning_icl.records import QueryBatch
-from lightning_icl.tasks.rows import Row, TaskRows, load_rows, query_order, shuffled_train
+from lightning_icl.records import Demonstrations, QueryBatch
+from lightning_icl.tasks.rows import QUERY_SEED, Row, TaskRows, load_rows, query_order, shuffled_train
 from lightning_icl.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class ICLDataModule(LightningDataModule):
         self._tokenizer, self._variant = tokenizer, template
         self.answers = encode_answers(tokenizer, task.answers)
         rows: TaskRows = load_rows(task, data, template)
-        self.origin = rows.origin
+        self.origin, self._rows, self._context_length = rows.origin, rows, context_length
         bos, sep = bos_ids(tokenizer), separator_ids(tokenizer, separator)
         self.query_rows = query_order(rows, limit)
         self.queries = [self._query(row) for row in self.query_rows]
@@ -123,6 +123,29 @@ class ICLDataModule(LightningDataModule):
         """Each demonstration as text, prompt and answer, in prompt order."""
         used = self.train_rows[: len(self.demonstrations)]
         return [f"{self.task.prompt(row.fields, self._variant)} {row.options[row.label]}" for row in used]
+
+    def held_out(self, count: int, used: Iterable[Demonstrations]) -> list[Query]:
+        """Rows of the training split as queries, for choosing settings without the reported queries.
+
+        Args:
+            count: how many at most.
+            used: every set of demonstrations in play. Their rows are left out, and so is any row whose prompt a
+                reported query or a demonstration repeats, or that the context cannot hold.
+        """
+        sets = list(used)
+        taken = {index for chosen in sets for index in chosen.indices}
+        known = {query.prompt_ids for query in self.queries}
+        known |= {self._prompt(row) for row in self._rows.train if row.index in taken}
+        room = float("inf") if self._context_length is None else self._context_length - len(self.demonstrations.bos)
+        found: list[Query] = []
+        for row in shuffled_train(self._rows, QUERY_SEED):
+            if len(found) == count:
+                break
+            if row.index not in taken:
+                query = self._query(row)
+                if query.prompt_ids not in known and query.reach <= room:
+                    found.append(query)
+        return found
 
     def _prompt(self, row: Row) -> tuple[int, ...]:
         prompt = encode(self._tokenizer, self.task.prompt(row.fields, self._variant))

@@ -182,7 +182,7 @@ class Kendall(QueryMeans):
             **{name: mean_of_defined(values) for name, values in per_layer.items()},
             **{"per_layer" if name == "value" else f"{name}_per_layer": values for name, values in per_layer.items()},
         }
-        shares = {name: self._mean(name) for name in ("example_icl", "example_ft")}
+        shares: dict[str, Any] = {name: self._mean(name) for name in ("example_icl", "example_ft")}
         return KendallResult(**fields, **shares)
 
     def plot(self, val: KendallResult | None = None, ax: "Axes | None" = None) -> "tuple[Figure, Axes]":

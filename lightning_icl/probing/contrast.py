@@ -52,7 +52,13 @@ class Contrast:
 
     @classmethod
     def of(
-        cls, demonstrations: Demonstrations, finetuned: Finetuned, *, name: str = MAIN, ft: str = "ft"
+        cls,
+        demonstrations: Demonstrations,
+        finetuned: Finetuned,
+        *,
+        name: str = MAIN,
+        icl: str = "icl",
+        ft: str = "ft",
     ) -> "Contrast":
         """The paper's comparison: one set of demonstrations, in the prompt and learnt.
 
@@ -60,13 +66,14 @@ class Contrast:
             demonstrations: the examples.
             finetuned: what fine-tuning on them left behind.
             name: of the contrast.
+            icl: name of the in-context condition; another one for each other set of demonstrations.
             ft: name of the fine-tuned condition.
         """
         bos = demonstrations.bos
         return cls(
             name=name,
             zsl=Condition(name="zsl", prefix_token_ids=bos),
-            icl=Condition(name="icl", prefix_token_ids=demonstrations.prefix_token_ids),
+            icl=Condition(name=icl, prefix_token_ids=demonstrations.prefix_token_ids),
             ft=Condition(name=ft, prefix_token_ids=bos, overlay=finetuned.overlay),
             demonstrations=demonstrations,
             training_queries=finetuned.training_queries,

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning import LightningModule
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
-from lightning_icl.errors import ProtocolError
+from lightning_icl.errors import NumericalError, ProtocolError
 from lightning_icl.metrics.bootstrap import REPLICATES, Bootstrapped
 from lightning_icl.models.architecture import architecture_of, head_counts
 from lightning_icl.models.capture import Capture
@@ -25,6 +25,8 @@ from lightning_icl.probing.contrast import MAIN, Comparison, Contrast, ContrastM
 from lightning_icl.probing.finetuning import Finetuned, KVFinetuning
 from lightning_icl.probing.observation import View
 from lightning_icl.records import Condition, Demonstrations, Observation, QueryBatch
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +67,10 @@ class ICLProbe(LightningModule):
         self.comparisons: dict[str, Comparison] = {}
         self.bootstraps: dict[str, dict[str, Bootstrapped]] = {}
         self.predictions: list[Prediction] = []
+        self.drop_nonfinite = False
+        """Whether a fine-tuned condition that yields NaN is left out with its contrasts, instead of ending the pass."""
+        self.dropped: dict[str, str] = {}
+        """Names of conditions left out, with the reason."""
         self.seconds = {"prefix": 0.0, "finetune": 0.0, "validate": 0.0, "kendall": 0.0}
         self._views: dict[str, View] = {}
         self._backoff = Backoff()
@@ -134,7 +140,7 @@ class ICLProbe(LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Run every condition's prefix once."""
         started = time.perf_counter()
-        self.predictions, self.comparisons, self.bootstraps = [], {}, {}
+        self.predictions, self.comparisons, self.bootstraps, self.dropped = [], {}, {}, {}
         self.seconds["kendall"] = 0.0
         self.metrics = nn.ModuleList(map(self._metrics_of, self.studied))
         with self.capture, self.trainer.precision_plugin.forward_context():
@@ -165,13 +171,28 @@ class ICLProbe(LightningModule):
                 seen[name] = self._observe(name, batch, scores)
             for contrast, metrics in zip(self.studied, self.metrics, strict=True):
                 for item in contrast.conditions:
-                    if item.name not in seen:
-                        seen[item.name] = self._observe(item.name, batch, scores)
-                self._compare(metrics, batch, *(seen[item.name] for item in contrast.conditions))
+                    if item.name not in seen and item.name not in self.dropped:
+                        self._look(item, batch, scores, seen)
+                if not self._is_dropped(contrast):
+                    self._compare(metrics, batch, *(seen[item.name] for item in contrast.conditions))
                 for item in contrast.conditions:
                     if last[item.name] == contrast.name:
                         seen.pop(item.name, None)
         self._keep_predictions(batch, scores)
+
+    def _look(
+        self, condition: Condition, batch: QueryBatch, scores: dict[str, Tensor], seen: dict[str, Observation]
+    ) -> None:
+        """Observe a condition of a contrast, or drop it if it diverged and that is wanted."""
+        try:
+            seen[condition.name] = self._observe(condition.name, batch, scores)
+        except NumericalError as error:
+            if condition.overlay is None or not self.drop_nonfinite:
+                raise
+            self.dropped[condition.name] = str(error)
+
+    def _is_dropped(self, contrast: Contrast) -> bool:
+        return any(item.name in self.dropped for item in contrast.conditions)
 
     def _observe(self, name: str, batch: QueryBatch, scores: dict[str, Tensor]) -> Observation:
         view = self._views[name]
@@ -198,12 +219,17 @@ class ICLProbe(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Gather predictions from all processes in data order, compute the metrics and log the main figures."""
         self.predictions = sorted(_gathered(self.predictions), key=lambda prediction: prediction.index)
-        for condition in self._views:
+        self.dropped = dict(_gathered(list(self.dropped.items())))
+        for prediction in self.predictions:
+            for condition in self.dropped:
+                prediction.scores.pop(condition, None)
+        for condition in (name for name in self._views if name not in self.dropped):
             self.log(f"accuracy/{condition}", accuracy(self.predictions, condition), rank_zero_only=True)
         for metrics in self.metrics:
             assert isinstance(metrics, ContrastMetrics)
-            self.comparisons[metrics.contrast.name] = metrics.compute()
-            self.bootstraps[metrics.contrast.name] = metrics.bootstrap()
+            if not self._is_dropped(metrics.contrast):
+                self.comparisons[metrics.contrast.name] = metrics.compute()
+                self.bootstraps[metrics.contrast.name] = metrics.bootstrap()
         if self.comparison is not None:
             for level, result in self.comparison._asdict().items():
                 self.log(level, result.value, rank_zero_only=True)
@@ -222,9 +248,9 @@ def best_answer(scores: Sequence[float]) -> int:
     return max(range(len(scores)), key=scores.__getitem__)
 
 
-def _gathered(predictions: list[Prediction]) -> list[Prediction]:
+def _gathered(items: list[Item]) -> list[Item]:
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return predictions
+        return items
     shares: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(shares, predictions)
-    return [prediction for share in shares for prediction in share]
+    torch.distributed.all_gather_object(shares, items)
+    return [item for share in shares for item in share]

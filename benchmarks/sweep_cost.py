@@ -1,0 +1,127 @@
+"""What 36 learning rates cost: a sweep's unit against 36 x (fine-tuning + one observation) + zero-shot + in-context.
+
+    python -m benchmarks.sweep_cost             # GPT-2 124M shape, float32, 32 shots, prefix of about 1,000 tokens
+
+The parts are measured in the same process, before and after the whole, and the ratio is to their mean. Selection is on
+the reported queries, so that no held-out rows are observed.
+"""
+
+import argparse
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedModel
+
+from lightning_icl.comparison.trainer import make_trainer
+from lightning_icl.data.module import ICLDataModule
+from lightning_icl.data.queries import budget_batches, collate
+from lightning_icl.models.capture import Capture
+from lightning_icl.models.loading import ModelSource, builtin_folder
+from lightning_icl.probing.finetuning import KVFinetuning
+from lightning_icl.probing.observation import View
+from lightning_icl.probing.probe import ICLProbe
+from lightning_icl.records import Condition, QueryBatch
+from lightning_icl.sweeping.cost import grouped
+from lightning_icl.sweeping.measure import measure_group
+from lightning_icl.sweeping.plan import SweepPlan, TaskSweep, Unit
+from lightning_icl.sweeping.settings import PAPER_RATES, SweepSettings
+from lightning_icl.tasks.task import FileSource, Task
+
+
+def unit_of(folder: Path, queries: int, words: int) -> tuple[ICLDataModule, Task]:
+    """A task of random words: 32 demonstrations and some queries."""
+    rng = random.Random(0)
+    tokenizer = AutoTokenizer.from_pretrained(builtin_folder("builtin"))
+    vocabulary = [word for word in tokenizer.get_vocab() if word.isalpha() and word.islower()]
+    for split, count in (("train", 64), ("validation", queries)):
+        lines = []
+        for number in range(count):
+            text = " ".join(rng.choices(vocabulary, k=words))
+            lines.append(f'{{"text": "{text}", "label": {number % 2}}}\n')
+        (folder / f"{split}.jsonl").write_text("".join(lines))
+    source = FileSource(train=folder / "train.jsonl", validation=folder / "validation.jsonl")
+    task = Task(
+        name="random-words",
+        templates={"program": "Sentence: {text} Label:"},
+        answers=("Negative", "Positive"),
+        source=source,
+    )
+    return ICLDataModule(task, tokenizer, context_length=2048), task
+
+
+def part_seconds(model: PreTrainedModel, data: ICLDataModule, settings: SweepSettings) -> dict[str, float]:
+    """Seconds of one fine-tuning and of one observation of all queries under each condition."""
+    probe = ICLProbe(model, data.demonstrations)
+    trainer = make_trainer(settings.compare("random"), [KVFinetuning(1e-3)], progress=False)
+    seconds = {"fine-tuning": timed(lambda: trainer.fit(probe, datamodule=data))}
+    assert probe.finetuned is not None
+    batches = [collate(batch) for batch in budget_batches(data.queries, data.batch_tokens)]
+    bos, prefix = data.demonstrations.bos, data.demonstrations.prefix_token_ids
+    conditions = (
+        Condition(name="zsl", prefix_token_ids=bos),
+        Condition(name="icl", prefix_token_ids=prefix),
+        Condition(name="ft", prefix_token_ids=bos, overlay=probe.finetuned.overlay),
+    )
+    for condition in conditions:
+        seconds[condition.name] = timed(partial(observe, model, condition, batches))
+    return seconds
+
+
+def observe(model: PreTrainedModel, condition: Condition, batches: Sequence[QueryBatch]) -> None:
+    """All queries under one condition, its prefix included."""
+    with Capture(model) as capture, torch.inference_mode():
+        view = View.prepare(capture, condition)
+        for batch in batches:
+            view.observe(capture, batch)
+
+
+def timed(run: Callable[[], object]) -> float:
+    """Seconds that something takes."""
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--queries", type=int, default=128)
+    parser.add_argument("--words", type=int, default=14, help="words of a sentence")
+    parser.add_argument("--rates", type=int, default=36, help="the first of the paper's learning rates")
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--width", type=int, default=768)
+    parser.add_argument("--overlay-memory", type=float, default=4.0)
+    given = parser.parse_args()
+    torch.manual_seed(0)
+    shape = GPT2Config(n_positions=2048, n_layer=given.layers, n_embd=given.width, n_head=given.width // 64)
+    model = GPT2LMHeadModel(shape).eval()
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        data, task = unit_of(folder, given.queries, given.words)
+        settings = SweepSettings(
+            select="paper", seeds=1, lrs=list(PAPER_RATES[: given.rates]), overlay_memory=given.overlay_memory
+        )
+        unit = Unit(model="random", task=task.name, shots=32, seed=1, folder=folder / "out")
+        source = ModelSource(name="random", location="random")
+        swept = TaskSweep(source=source, task=task, data={unit: data}, held_out=[])
+        plan = SweepPlan(settings=settings, out=folder, tasks=(swept,))
+        groups = grouped([(unit, rate) for rate in settings.rates], swept, model, given.overlay_memory)
+        part_seconds(model, data, settings)  # warm up
+        before = part_seconds(model, data, settings)
+        whole = timed(lambda: [measure_group(plan, swept, model, runs, lambda _: None) for runs in groups])
+        after = part_seconds(model, data, settings)
+    parts = {name: statistics.fmean((before[name], after[name])) for name in before}
+    expected = given.rates * (parts["fine-tuning"] + parts["ft"]) + parts["zsl"] + parts["icl"]
+    for name in parts:
+        print(f"{name:12} {before[name]:.3f} s before, {after[name]:.3f} s after")
+    print(f"prefix {len(data.demonstrations.prefix_token_ids)} tokens, passes over queries: {len(groups)}")
+    print(f"{given.rates} rates took {whole:.2f} s; the parts make {expected:.2f} s; ratio {whole / expected:.3f}")
+
+
+if __name__ == "__main__":
+    main()

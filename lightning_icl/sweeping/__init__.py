@@ -1,0 +1,1 @@
+"""Many comparisons in one plan: models, tasks, seeds, shots and learning rates, measured once and resumable."""

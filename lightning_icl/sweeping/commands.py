@@ -1,0 +1,110 @@
+"""The command `sweep`: plan, say what it costs, measure what is not finished, put all in one table."""
+
+import shutil
+from itertools import groupby
+from pathlib import Path
+
+from rich.console import Console
+
+from lightning_icl.comparison.trainer import DTYPES, make_trainer, quiet
+from lightning_icl.models.loading import load_model
+from lightning_icl.sweeping.cost import Cost, cost_of, forward_rate, grouped
+from lightning_icl.sweeping.measure import measure_group
+from lightning_icl.sweeping.plan import SweepPlan, TaskSweep, claim_output, make_sweep_plan
+from lightning_icl.sweeping.progress import sweep_bar
+from lightning_icl.sweeping.settings import SweepSettings
+from lightning_icl.sweeping.table import collect, print_summary, summarise, write_tables
+
+
+def sweep(settings: SweepSettings) -> Path:
+    """Make every run of the plan that is not finished, then the tables.
+
+    Returns:
+        The sweep's folder.
+
+    Raises:
+        UserError: anything the user gave that cannot be used.
+    """
+    quiet()
+    plan = make_sweep_plan(settings)
+    if not settings.dry_run:
+        claim_output(plan)
+    if not settings.collect:
+        _describe(plan)
+        for _, tasks in groupby(plan.tasks, key=lambda task: task.source.name):
+            _sweep_model(plan, [task for task in tasks if plan.pending(task)])
+    if settings.dry_run:
+        return plan.out
+    if settings.part is None:
+        _tables(plan)
+    else:
+        _say(f"Part {settings.part} is done. When all parts are, the same command with --collect makes the tables.")
+    return plan.out
+
+
+def _describe(plan: SweepPlan) -> None:
+    runs, pending = len(plan.units) * len(plan.settings.rates), sum(len(plan.pending(task)) for task in plan.tasks)
+    share = "" if plan.settings.part is None else f" in part {plan.settings.part}"
+    _say(f"{runs} runs in the plan; {pending} to make{share}.")
+    for task in plan.tasks:
+        short = {len(data.demonstrations) for unit, data in task.data.items() if len(data.demonstrations) < unit.shots}
+        if short:
+            _say(f"[yellow]{task.task.name}: as few as {min(short)} demonstrations fit the context.[/]")
+
+
+def _sweep_model(plan: SweepPlan, tasks: list[TaskSweep]) -> None:
+    """Load a model once and make its runs."""
+    if not tasks:
+        return
+    settings = plan.settings
+    model = load_model(tasks[0].source, DTYPES[settings.compare(tasks[0].source.name).trainer_precision])
+    groups = {id(task): grouped(plan.pending(task), task, model, settings.overlay_memory) for task in tasks}
+    cost = sum((cost_of(task, groups[id(task)]) for task in tasks), Cost())
+    device = make_trainer(settings.compare(tasks[0].source.name), [], progress=False).strategy.root_device
+    model.to(device)  # type: ignore[arg-type]
+    rate = forward_rate(model, next(iter(tasks[0].data.values())))
+    _say(
+        f"{tasks[0].source.name}: {cost.runs} runs, passes over queries: {cost.passes}, {cost.steps:,} fine-tuning "
+        f"steps ({cost.training_tokens:,} tokens), {cost.observed_tokens:,} tokens observed; about "
+        f"{_duration(cost.forward_tokens / rate)} at {rate:,.0f} tokens a second measured here."
+    )
+    if settings.dry_run:
+        return
+    with sweep_bar(cost) as spend:
+        for task in tasks:
+            for runs in groups[id(task)]:
+                _sweep_leftovers({unit.folder for unit, _ in runs})
+                measure_group(plan, task, model, runs, spend)
+
+
+def _sweep_leftovers(folders: set[Path]) -> None:
+    """Remove what a killed process left half written in folders that are this process's own."""
+    for folder in folders:
+        for part in folder.glob(".*.part"):
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def _tables(plan: SweepPlan) -> None:
+    rows = collect(plan)
+    summary = summarise(rows)
+    write_tables(plan.out, rows, summary)
+    print_summary(rows, summary)
+    missing = len(plan.units) * len(plan.settings.rates) - len(rows)
+    if missing:
+        _say(f"[yellow]{missing} runs of the plan are not finished yet.[/]")
+    _say(f"All runs are in [bold]{plan.out / 'sweep.csv'}[/] and sweep.parquet, the summary in summary.csv.")
+
+
+def _duration(seconds: float) -> str:
+    """
+    >>> _duration(30), _duration(5400), _duration(200000)
+    ('30 s', '1.5 h', '2.3 days')
+    """
+    for unit, size in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _say(text: str) -> None:
+    Console().print(text, highlight=False, soft_wrap=True)

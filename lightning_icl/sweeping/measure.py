@@ -1,0 +1,201 @@
+"""One group of runs: fine-tune each, observe all in one pass over the queries, choose on held-out rows, save.
+
+The zero-shot condition is observed once for the group and each in-context condition once, however many learning rates
+there are. A rate that diverges is recorded with its reason and disturbs no other.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import lightning as L
+import torch
+from transformers import PreTrainedModel
+
+from lightning_icl.comparison.assemble import plain_comparison, prediction_rows, versions
+from lightning_icl.comparison.settings import CompareSettings
+from lightning_icl.comparison.trainer import interruptible, make_trainer
+from lightning_icl.errors import NumericalError
+from lightning_icl.probing.contrast import Contrast
+from lightning_icl.probing.finetuning import Finetuned, KVFinetuning
+from lightning_icl.probing.probe import ICLProbe, Prediction, accuracy
+from lightning_icl.results import PREDICTIONS, finished_folder, to_json, to_json_lines
+from lightning_icl.sweeping.cost import STEP_PRICE, Runs, held_out_tokens, query_tokens, step_tokens
+from lightning_icl.sweeping.heldout import HeldOutAccuracy, batches_of
+from lightning_icl.sweeping.plan import RUN, SCHEMA, SELECTION, SweepPlan, TaskSweep, Unit
+from lightning_icl.sweeping.progress import Advance, Spend
+
+
+@dataclass(kw_only=True)
+class _Outcome:
+    """How far a run has come."""
+
+    unit: Unit
+    rate: float
+    tuned: Finetuned | None = None
+    diverged: str | None = None
+    held_out: float | None = None
+    icl: str = "icl"
+
+    @property
+    def name(self) -> str:
+        """Of its contrast and its fine-tuned condition."""
+        return f"ft/{self.unit.shots}/{self.unit.seed}/{self.rate!r}"
+
+
+def measure_group(plan: SweepPlan, task: TaskSweep, model: PreTrainedModel, runs: Runs, spend: Spend) -> None:
+    """Make some runs of a task and save them.
+
+    Args:
+        plan: the sweep.
+        task: the task of the runs.
+        model: its model.
+        runs: units and learning rates whose fine-tuned weights fit the memory together.
+        spend: is told the tokens as they are spent.
+
+    Raises:
+        OutputError: results cannot be written.
+        NumericalError: the model itself yields NaN, without any fine-tuning.
+    """
+    settings = plan.settings.compare(task.source.name)
+    outcomes = [_Outcome(unit=unit, rate=rate) for unit, rate in runs]
+    for outcome in outcomes:
+        _finetune(settings, model, task, outcome)
+        spend(STEP_PRICE * step_tokens(task.data[outcome.unit].demonstrations))
+    probe = _observe(settings, model, task, outcomes, spend)
+    if task.held_out:
+        _choose(settings, model, task, outcomes, probe, spend)
+    for outcome in outcomes:
+        _save(plan, task, outcome, probe)
+
+
+def _finetune(settings: CompareSettings, model: PreTrainedModel, task: TaskSweep, outcome: _Outcome) -> None:
+    data = task.data[outcome.unit]
+    probe = ICLProbe(model, data.demonstrations)
+    trainer = make_trainer(settings, [KVFinetuning(outcome.rate)], progress=False)
+    try:
+        with interruptible(trainer):
+            trainer.fit(probe, datamodule=data)
+    except NumericalError as error:
+        outcome.diverged = str(error)
+        return
+    tuned = probe.finetuned
+    assert tuned is not None
+    if all(bool(torch.isfinite(tensor).all()) for tensor in tuned.overlay.tensors.values()):
+        outcome.tuned = tuned
+    else:
+        outcome.diverged = f"The fine-tuned weights are not finite (learning rate {outcome.rate})."
+
+
+def _observe(
+    settings: CompareSettings, model: PreTrainedModel, task: TaskSweep, outcomes: list[_Outcome], spend: Spend
+) -> ICLProbe:
+    """One pass over the reported queries, under every condition of the group."""
+    first = outcomes[0].unit
+    probe = ICLProbe(model, task.data[first].demonstrations)
+    probe.drop_nonfinite = True
+    for outcome in outcomes:
+        outcome.icl = "icl" if outcome.unit == first else outcome.unit.icl
+        if outcome.tuned is not None:
+            demonstrations = task.data[outcome.unit].demonstrations
+            contrast = Contrast.of(demonstrations, outcome.tuned, name=outcome.name, icl=outcome.icl, ft=outcome.name)
+            probe.contrasts.append(contrast)
+    if not probe.contrasts:
+        return probe
+    tokens = len(probe.conditions) * query_tokens(task.data[first])
+    prompts = {item.prefix_token_ids for item in probe.conditions.values()}
+    _validate(settings, probe, task.data[first], tokens + sum(map(len, prompts)), spend)
+    for outcome in outcomes:
+        outcome.diverged = outcome.diverged or probe.dropped.get(outcome.name)
+    return probe
+
+
+def _choose(
+    settings: CompareSettings,
+    model: PreTrainedModel,
+    task: TaskSweep,
+    outcomes: list[_Outcome],
+    probe: ICLProbe,
+    spend: Spend,
+) -> None:
+    """Fine-tuned accuracy of every run on the held-out queries."""
+    sound = [outcome for outcome in outcomes if outcome.diverged is None]
+    if not sound:
+        return
+    conditions = probe.conditions
+    module = HeldOutAccuracy(model, [conditions[outcome.name] for outcome in sound])
+    batches = batches_of(task.held_out, settings.batch_tokens)
+    _validate(settings, module, batches, len(sound) * held_out_tokens(task), spend)
+    for outcome in sound:
+        outcome.held_out = module.accuracy.get(outcome.name)
+        outcome.diverged = module.dropped.get(outcome.name)
+
+
+def _validate(settings: CompareSettings, module: L.LightningModule, data: Any, tokens: int, spend: Spend) -> None:
+    trainer = make_trainer(settings, [Advance(tokens, spend)], progress=False)
+    with interruptible(trainer):
+        trainer.validate(module, data, verbose=False)
+
+
+def _save(plan: SweepPlan, task: TaskSweep, outcome: _Outcome, probe: ICLProbe) -> None:
+    """Write one run's folder, whole or not at all."""
+    folder = outcome.unit.run_folder(outcome.rate)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    predictions = _predictions(outcome, probe) if outcome.diverged is None else []
+    with finished_folder(folder) as part:
+        (part / PREDICTIONS).write_text(to_json_lines(prediction_rows(predictions)), encoding="utf-8")
+        (part / RUN).write_text(to_json(_content(plan, task, outcome, probe, predictions)), encoding="utf-8")
+
+
+def _predictions(outcome: _Outcome, probe: ICLProbe) -> list[Prediction]:
+    """What the run's own conditions say, under their plain names."""
+    names = {"zsl": "zsl", "icl": outcome.icl, "ft": outcome.name}
+    return [
+        Prediction(
+            index=prediction.index,
+            gold=prediction.gold,
+            scores={name: prediction.scores[own] for name, own in names.items()},
+        )
+        for prediction in probe.predictions
+    ]
+
+
+def _content(
+    plan: SweepPlan, task: TaskSweep, outcome: _Outcome, probe: ICLProbe, predictions: list[Prediction]
+) -> dict[str, Any]:
+    unit, tuned = outcome.unit, outcome.tuned
+    demonstrations = task.data[unit].demonstrations
+    sound = outcome.diverged is None
+    return {
+        "schema": SCHEMA,
+        "fingerprint": plan.fingerprint,
+        "model": unit.model,
+        "task": unit.task,
+        "shots": unit.shots,
+        "seed": unit.seed,
+        "lr": outcome.rate,
+        "demonstrations": {
+            "count": len(demonstrations),
+            "indices": list(demonstrations.indices),
+            "hash": demonstrations.hash,
+        },
+        "diverged": outcome.diverged,
+        "queries": len(predictions),
+        "accuracy": {name: accuracy(predictions, name) for name in ("zsl", "icl", "ft")},
+        "comparison": plain_comparison(probe.comparisons[outcome.name]) if sound else None,
+        "finetune": None if tuned is None else _finetuning(tuned),
+        "selection": {
+            "by": SELECTION[plan.settings.select],
+            "select": plan.settings.select,
+            "held_out_indices": [query.index for query in task.held_out],
+            "accuracy": outcome.held_out if task.held_out else accuracy(predictions, "ft"),
+        },
+        "versions": versions(),
+    }
+
+
+def _finetuning(tuned: Finetuned) -> dict[str, Any]:
+    return {
+        "loss": list(tuned.losses),
+        "update_norm_per_layer": list(tuned.update_norms),
+        "overlay_hash": tuned.overlay.hash,
+    }

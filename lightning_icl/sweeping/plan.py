@@ -1,0 +1,221 @@
+"""The plan of a sweep: every run, and every mistake that can be found before weights are loaded."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from lightning_icl.data.module import ICLDataModule
+from lightning_icl.data.queries import Query
+from lightning_icl.errors import OutputError, TaskError, UserError
+from lightning_icl.models.architecture import architecture_of
+from lightning_icl.models.loading import ModelSource, context_length, find_model, load_config, load_tokenizer
+from lightning_icl.results import check_output, to_json, write_text
+from lightning_icl.sweeping.settings import SweepSettings
+from lightning_icl.tasks.catalogue import resolve_tasks
+from lightning_icl.tasks.task import Task
+
+PLAN = "plan.json"
+RUN = "run.json"
+SCHEMA = 1
+SELECTION = {
+    "heldout": "fine-tuned accuracy on rows held out of the training split",
+    "paper": "fine-tuned accuracy on the reported queries, as the paper did",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """Runs that share a prompt: one model, task, number of shots and seed, at every learning rate."""
+
+    model: str
+    task: str
+    shots: int
+    seed: int
+    folder: Path
+    """One folder for each learning rate is made in it."""
+
+    @property
+    def icl(self) -> str:
+        """Name of its in-context condition."""
+        return f"icl/{self.shots}/{self.seed}"
+
+    def run_folder(self, rate: float) -> Path:
+        """Where the run at a learning rate is kept."""
+        return self.folder / f"lr-{rate!r}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSweep:
+    """One model on one task: what one pass over the queries observes."""
+
+    source: ModelSource
+    task: Task
+    data: dict[Unit, ICLDataModule]
+    """Its demonstrations for each unit; the queries are the same."""
+    held_out: list[Query]
+    """Queries to choose seed and rate on; none where the reported ones choose."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepPlan:
+    """A whole sweep, ready for the weights."""
+
+    settings: SweepSettings
+    out: Path
+    tasks: tuple[TaskSweep, ...]
+
+    @cached_property
+    def units(self) -> tuple[Unit, ...]:
+        """All units of the sweep."""
+        return tuple(unit for task in self.tasks for unit in task.data)
+
+    @cached_property
+    def own_units(self) -> frozenset[Unit]:
+        """The units of this process's part."""
+        number, parts = self.settings.share
+        return frozenset(self.units[number::parts])
+
+    def pending(self, task: TaskSweep) -> list[tuple[Unit, float]]:
+        """Runs of a task that this process has to make."""
+        mine = [unit for unit in task.data if unit in self.own_units]
+        again = self.settings.overwrite
+        return [
+            (unit, rate) for unit in mine for rate in self.settings.rates if again or not finished(self, unit, rate)
+        ]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of everything that the numbers of a run depend on, beside its own folder."""
+        return hashlib.sha256(json.dumps(fixed(self.settings), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def fixed(settings: SweepSettings) -> dict[str, object]:
+    """What must not change while a sweep goes on. Seeds and shots decide which rows can be held out."""
+    names = ["data", "select", "limit", "template", "probe_token", "separator", "batch_tokens"]
+    names += ["heldout"] if settings.select == "heldout" else []
+    return {
+        **{name: getattr(settings, name) for name in names},
+        "precision": settings.compare(settings.models[0]).trainer_precision,
+        "seeds": list(settings.seed_numbers),
+        "shots": list(settings.shot_numbers),
+    }
+
+
+def finished(plan: SweepPlan, unit: Unit, rate: float) -> bool:
+    """Whether a run has been made, under the same settings."""
+    path = unit.run_folder(rate) / RUN
+    return path.is_file() and json.loads(path.read_text(encoding="utf-8"))["fingerprint"] == plan.fingerprint
+
+
+def make_sweep_plan(settings: SweepSettings) -> SweepPlan:
+    """Read configurations, tokenizers and rows of everything in the plan.
+
+    Raises:
+        UserError: anything the user gave that cannot be used.
+    """
+    tasks = resolve_tasks(settings.task)
+    for task in tasks.values():
+        task.template(settings.template)
+    out = Path(settings.out).expanduser()
+    folders = {model: out / _folder_name(model) for model in settings.models}
+    if len(set(folders.values())) < len(folders):
+        raise UserError(f"--model {settings.model}: two models would share a folder. Sweep them into different --out.")
+    sweeps = [
+        _task_sweep(settings, find_source(settings, model), task, folders[model])
+        for model in settings.models
+        for task in tasks.values()
+    ]
+    return SweepPlan(settings=settings, out=out, tasks=tuple(sweeps))
+
+
+def find_source(settings: SweepSettings, model: str) -> ModelSource:
+    """Where a model of the sweep comes from."""
+    return find_model(model, trust_remote_code=settings.trust_remote_code, allow_pickle=settings.allow_pickle)
+
+
+def _folder_name(model: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in ".-" else "-" for letter in model.strip("/"))
+
+
+def _task_sweep(settings: SweepSettings, source: ModelSource, task: Task, folder: Path) -> TaskSweep:
+    config, tokenizer = load_config(source), load_tokenizer(source)
+    architecture_of(config)
+    data = {}
+    for shots in settings.shot_numbers:
+        for seed in settings.seed_numbers:
+            place = folder / task.name / f"shots-{shots}" / f"seed-{seed}"
+            unit = Unit(model=source.name, task=task.name, shots=shots, seed=seed, folder=place)
+            data[unit] = ICLDataModule(
+                task,
+                tokenizer,
+                context_length=context_length(config),
+                data=None if settings.data is None else Path(settings.data),
+                shots=shots,
+                seed=seed,
+                limit=settings.limit,
+                template=settings.template,
+                separator=settings.separator,
+                probe_token=settings.probe_token,
+                batch_tokens=settings.batch_tokens,
+            )
+    return TaskSweep(source=source, task=task, data=data, held_out=_held_out(settings, task, data.values()))
+
+
+def _held_out(settings: SweepSettings, task: Task, data: Iterable[ICLDataModule]) -> list[Query]:
+    if settings.select == "paper":
+        return []
+    modules = list(data)
+    found = modules[0].held_out(settings.heldout, [module.demonstrations for module in modules])
+    if not found:
+        raise TaskError(
+            f"No row of the training split of task {task.name!r} is left to choose seed and rate on: all are "
+            "demonstrations. Use fewer --seeds or --shots, or --select paper."
+        )
+    return found
+
+
+def claim_output(plan: SweepPlan) -> None:
+    """Make the sweep's folder, or go on with the sweep in it.
+
+    Raises:
+        OutputError: it cannot be written, or holds a sweep with other settings.
+    """
+    check_output(plan.out, [], RUN, overwrite=True)
+    settings, path = plan.settings, plan.out / PLAN
+    content = {
+        "schema": SCHEMA,
+        **fixed(settings),
+        "model": list(settings.models),
+        "task": [task.task.name for task in plan.tasks if task.source.name == settings.models[0]],
+        "lrs": list(settings.rates),
+    }
+    text = to_json(content)
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        if not settings.overwrite:
+            _check_grown(plan.out, before, content)
+        if before == content:
+            return
+    write_text(path, text)
+
+
+def _check_grown(out: Path, before: dict[str, object], now: dict[str, object]) -> None:
+    for key in sorted(before.keys() | now.keys()):
+        old, new = before.get(key), now.get(key)
+        if key in ("model", "task", "lrs"):
+            assert isinstance(old, list)
+            assert isinstance(new, list)
+            lost = [value for value in old if value not in new]
+            if lost:
+                raise OutputError(
+                    f"{str(out)!r} holds a sweep with more: --{key} lacks {lost}. A sweep may grow by models, tasks "
+                    "and rates, not shrink. Give another --out."
+                )
+        elif old != new:
+            raise OutputError(
+                f"{str(out)!r} holds a sweep with --{key.replace('_', '-')} {old}, not {new}. Give another --out, or "
+                "--overwrite to measure everything again."
+            )

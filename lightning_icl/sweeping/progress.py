@@ -1,0 +1,37 @@
+"""A bar for the whole sweep, in tokens that pass through the model, with the time left."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import lightning as L
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from lightning_icl.sweeping.cost import Cost
+
+Spend = Callable[[float], None]
+
+
+class Advance(L.Callback):
+    """Tells the bar of the tokens of a pass, in equal shares for its batches.
+
+    Args:
+        tokens: of the whole pass, under all its conditions.
+        spend: is told.
+    """
+
+    def __init__(self, tokens: int, spend: Spend) -> None:
+        self._tokens, self._spend = tokens, spend
+
+    def on_validation_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        """One batch is done."""
+        self._spend(self._tokens / sum(trainer.num_val_batches))
+
+
+@contextmanager
+def sweep_bar(cost: Cost) -> Iterator[Spend]:
+    """The bar; tell it of tokens as they are spent."""
+    columns = (TextColumn("sweep"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, disable=cost.runs == 0) as bar:
+        task = bar.add_task("sweep", total=cost.forward_tokens)
+        yield lambda tokens: bar.advance(task, tokens)

@@ -1,0 +1,144 @@
+"""What a user can set about a sweep: the flags of `lightning-icl sweep`.
+
+Light on purpose: `--help` reads this file and must answer at once.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Literal, TypeVar
+
+from lightning_icl.comparison.settings import CompareSettings
+from lightning_icl.errors import UserError
+
+Number = TypeVar("Number", int, float)
+
+PAPER_RATES = tuple(float(f"{digit}e-{power}") for power in (4, 3, 2, 1) for digit in range(1, 10))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepSettings:
+    """Many comparisons in one plan."""
+
+    model: str = "builtin"
+    """Models with commas between them: `builtin`, hub names, folders, or `random:NAME` for fresh weights."""
+    task: str = "builtin"
+    """What is asked: task names with commas between them, `builtin`, `paper`, or a YAML file of your own."""
+    data: str | None = None
+    """Folder with TASK/{train,validation}.{jsonl,csv,parquet}; without it rows come from the task's own source."""
+    seeds: list[int] | int | str = "1,2,3,4,5,6,7"
+    """Seeds of the shuffles that pick the demonstrations, with commas between them."""
+    shots: list[int] | int | str = "32"
+    """Numbers of demonstrations, with commas between them; where the context holds fewer, fewer are used."""
+    lrs: list[float] | float | str = "paper"
+    """Learning rates of fine-tuning with commas between them, or `paper`: 1 to 9 times 0.1, 0.01, 0.001 and 0.0001."""
+    select: Literal["heldout", "paper"] = "heldout"
+    """What chooses seed and rate: fine-tuned accuracy on rows held out of the training split, or on the reported
+    queries as the paper did."""
+    heldout: int = 256
+    """Rows of the training split to choose on; they are in no demonstration of the plan. Unused by `--select paper`."""
+    limit: int | None = None
+    """Number of queries of each task, the first of the fixed shuffle; without it at most 2,000."""
+    template: str | None = None
+    """Variant of the prompt template, such as `program` or `paper`; without it the task's default."""
+    probe_token: Literal["prompt", "answer"] = "prompt"
+    """The token looked at: the prompt's last, or that of the first answer put behind it."""
+    separator: Literal["eos", "newline"] = "eos"
+    """What closes each demonstration in the prompt."""
+    precision: str = "32-true"
+    """Number type of model and Trainer: 32-true, bf16-true, bf16-mixed or 64-true (in short 32, bf16, 64)."""
+    batch_tokens: int = 2048
+    """Tokens in a batch of queries, padding counted."""
+    overlay_memory: float = 4.0
+    """Gigabytes for fine-tuned weights held at once. Where a task's need more, they are observed in several passes,
+    each of which observes the zero-shot and in-context conditions again."""
+    accelerator: str = "auto"
+    """Kind of device, as in Lightning's Trainer; each process uses one device."""
+    part: str | None = None
+    """This process's share of the plan, I/N with I from 0 to N-1, such as $SLURM_ARRAY_TASK_ID/8."""
+    out: str = "runs/sweep"
+    """Folder of the sweep. Runs finished there are kept, and the plan may grow by models, tasks and rates."""
+    overwrite: bool = False
+    """Measure everything again and replace finished runs of the plan."""
+    dry_run: bool = False
+    """Print the plan and its cost, the time estimated from a short measurement on each model, and stop."""
+    collect: bool = False
+    """Only make the tables of the runs that are finished."""
+    allow_pickle: bool = False
+    """Read weights from pickle files where a model has no safetensors; they can run code."""
+    trust_remote_code: bool = False
+    """Let a model's own code from the hub run."""
+
+    def __post_init__(self) -> None:
+        """Check what can be checked alone.
+
+        Raises:
+            UserError: a list that cannot be read, or a number out of range.
+        """
+        if min(self.shot_numbers) < 1 or min(self.seed_numbers) < 0:
+            raise UserError("--shots must be at least 1 and --seeds at least 0.")
+        if not all(0 < rate < float("inf") for rate in self.rates):
+            raise UserError(f"--lrs {self.lrs}: learning rates must be positive numbers.")
+        if self.heldout < 1 or not self.overlay_memory > 0:
+            raise UserError("--heldout must be at least 1 and --overlay-memory more than 0.")
+        _ = self.share
+        self.compare(self.models[0])
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of the models."""
+        return _different("--model", [name.strip() for name in self.model.split(",") if name.strip()])
+
+    @property
+    def seed_numbers(self) -> tuple[int, ...]:
+        """Seeds in the order given."""
+        return _numbers("--seeds", self.seeds, int)
+
+    @property
+    def shot_numbers(self) -> tuple[int, ...]:
+        """Numbers of demonstrations asked for, in the order given."""
+        return _numbers("--shots", self.shots, int)
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """Learning rates in the order given."""
+        return PAPER_RATES if self.lrs == "paper" else _numbers("--lrs", self.lrs, float)
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """Number of this process's part, and of how many.
+
+        Raises:
+            UserError: it is no part.
+        """
+        if self.part is None:
+            return 0, 1
+        found = re.fullmatch(r"(\d+)/(\d+)", self.part)
+        if found is None or not int(found[1]) < int(found[2]):
+            raise UserError(f"--part {self.part!r}: give I/N with I from 0 to N-1, such as 0/4.")
+        return int(found[1]), int(found[2])
+
+    def compare(self, model: str) -> CompareSettings:
+        """The settings that every run on a model shares, as a comparison has them."""
+        names = {field.name for field in fields(CompareSettings)} & {field.name for field in fields(self)}
+        own = {name: getattr(self, name) for name in names - {"model", "shots"}}
+        return CompareSettings(**own, model=model)
+
+
+def _numbers(flag: str, given: "list[Number] | Number | str", kind: Callable[[str], Number]) -> tuple[Number, ...]:
+    words = given.split(",") if isinstance(given, str) else given if isinstance(given, list) else [given]
+    try:
+        return _different(flag, [kind(str(word)) for word in words])
+    except ValueError as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{flag} {given!r}: give numbers with commas between them.") from error
+
+
+Value = TypeVar("Value")
+
+
+def _different(flag: str, values: list[Value]) -> tuple[Value, ...]:
+    if not values or len(set(values)) < len(values):
+        raise UserError(f"{flag}: give at least one, and none twice.")
+    return tuple(values)

@@ -1,0 +1,180 @@
+"""All finished runs of a sweep in one table, seed and rate chosen, means and standard errors over seeds.
+
+Made from the runs' files alone: `sweep.parquet` and `sweep.csv` hold one row a run, `summary.csv` one row for each
+model, task and number of shots.
+"""
+
+import csv
+import io
+import json
+import math
+import os
+import statistics
+import uuid
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from lightning_icl.errors import OutputError
+from lightning_icl.results import write_text
+from lightning_icl.sweeping.plan import RUN, SELECTION, SweepPlan
+
+FIGURES = (
+    "accuracy_zsl", "accuracy_icl", "accuracy_ft", "rec2ftp", "sim_aou", "sim_aou_raw", "sim_am", "sim_am_zsl",
+    "kendall", "heldout_accuracy",
+)  # fmt: skip
+# Columns of a table that is written to a file or pipe, where nothing says how wide it may be.
+_WIDE = 132
+
+Row = dict[str, Any]
+
+
+def collect(plan: SweepPlan) -> list[Row]:
+    """One row for each finished run of the plan, in its order, the chosen ones marked.
+
+    Raises:
+        OutputError: no run is finished, or one cannot be read.
+    """
+    paths = [unit.run_folder(rate) / RUN for unit in plan.units for rate in plan.settings.rates]
+    contents = [_read(path) for path in paths if path.is_file()]
+    rows = [row_of(content) for content in contents if content["fingerprint"] == plan.fingerprint]
+    if not rows:
+        raise OutputError(f"{str(plan.out)!r} holds no finished run of this plan.")
+    for _, group in groupby(rows, key=_setting):
+        choose(list(group))
+    return rows
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{str(path)!r} cannot be read: {error}") from error
+    return content
+
+
+def row_of(content: Mapping[str, Any]) -> Row:
+    """The row of one run; None where a figure is undefined."""
+    levels = content["comparison"] or {level: {} for level in ("rec2ftp", "sim_aou", "sim_am", "kendall")}
+    accuracies, selection = content["accuracy"], content["selection"]
+    held_out = selection["accuracy"] if selection["select"] == "heldout" else None
+    return {
+        **{name: content[name] for name in ("model", "task", "shots", "seed", "lr")},
+        "demonstrations": content["demonstrations"]["count"],
+        "queries": content["queries"] or None,
+        **{f"accuracy_{name}": accuracies[name] for name in ("zsl", "icl", "ft")},
+        "rec2ftp": levels["rec2ftp"].get("value"),
+        "sim_aou": levels["sim_aou"].get("value"),
+        "sim_aou_raw": levels["sim_aou"].get("raw"),
+        "sim_am": levels["sim_am"].get("value"),
+        "sim_am_zsl": levels["sim_am"].get("zsl"),
+        "kendall": levels["kendall"].get("value"),
+        "heldout_accuracy": held_out,
+        "selected_by": selection["select"],
+        "selected": False,
+        "diverged": content["diverged"],
+    }
+
+
+def choose(rows: Sequence[Row]) -> None:
+    """Mark the run whose selection accuracy is best; of equals the smaller rate, then the earlier seed.
+
+    A run that diverged is never chosen. Under `heldout` nothing of the reported queries is looked at.
+    """
+    key = {"heldout": "heldout_accuracy", "paper": "accuracy_ft"}
+    sound = [row for row in rows if row["diverged"] is None and row[key[row["selected_by"]]] is not None]
+    if sound:
+        best = min(sound, key=lambda row: (-row[key[row["selected_by"]]], row["lr"], row["seed"]))
+        best["selected"] = True
+
+
+def summarise(rows: Sequence[Row]) -> list[Row]:
+    """For each model, task and number of shots: means and standard errors over seeds at the chosen rate.
+
+    The standard error is the sample standard deviation over the square root of the number of seeds; undefined for one.
+    """
+    found = []
+    for (model, task, shots), group in groupby(rows, key=_setting):
+        members = list(group)
+        chosen = next((row for row in members if row["selected"]), None)
+        if chosen is None:
+            continue
+        same = [row for row in members if row["lr"] == chosen["lr"] and row["diverged"] is None]
+        line = {"model": model, "task": task, "shots": shots, "selected_by": chosen["selected_by"]}
+        line |= {"lr": chosen["lr"], "selected_seed": chosen["seed"], "seeds": len(same)}
+        for name in FIGURES:
+            values = [row[name] for row in same if row[name] is not None]
+            line[f"{name}_mean"] = statistics.fmean(values) if values else None
+            spread = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+            line[f"{name}_standard_error"] = spread
+            line[f"{name}_selected"] = chosen[name]
+        found.append(line)
+    return found
+
+
+def _setting(row: Row) -> tuple[str, str, int]:
+    return row["model"], row["task"], row["shots"]
+
+
+def write_tables(out: Path, rows: Sequence[Row], summary: Sequence[Row]) -> None:
+    """Write `sweep.csv`, `sweep.parquet` and `summary.csv`.
+
+    Raises:
+        OutputError: one cannot be written.
+    """
+    write_text(out / "sweep.csv", _csv(rows))
+    if summary:
+        write_text(out / "summary.csv", _csv(summary))
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    text, whole = ("model", "task", "selected_by", "diverged"), ("shots", "seed", "demonstrations", "queries")
+    kinds = dict.fromkeys(text, pa.string()) | dict.fromkeys(whole, pa.int64()) | {"selected": pa.bool_()}
+    schema = pa.schema([(name, kinds.get(name, pa.float64())) for name in rows[0]])
+    part = out / f".sweep.parquet.{uuid.uuid4().hex[:8]}.part"
+    try:
+        parquet.write_table(pa.Table.from_pylist(list(rows), schema=schema), part)
+        os.replace(part, out / "sweep.parquet")
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OutputError(f"{str(out / 'sweep.parquet')!r} cannot be written: {error}") from error
+
+
+def _csv(rows: Sequence[Row]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def print_summary(rows: Sequence[Row], summary: Sequence[Row]) -> None:
+    """Means and standard errors over seeds, and what diverged."""
+    console = Console()
+    console = console if console.is_terminal else Console(width=_WIDE)
+    table = Table(title="Mean over seeds at the selected rate (± standard error)")
+    shown = ("accuracy_zsl", "accuracy_icl", "accuracy_ft", "rec2ftp", "sim_aou", "sim_am", "kendall")
+    for name in ("model", "task", "shots", "lr", "seeds", *shown):
+        table.add_column(
+            name.replace("accuracy_", "").replace("_", " "), justify="right" if name != "model" else "left"
+        )
+    for line in summary:
+        names = ("model", "task", "shots", "lr", "seeds")
+        table.add_row(*(str(line[name]) for name in names), *(_figure(line, name) for name in shown))
+    console.print(table)
+    for by in dict.fromkeys(line["selected_by"] for line in summary):
+        console.print(f"Seed and rate were selected by {SELECTION[by]}.", highlight=False)
+    lost = sum(row["diverged"] is not None for row in rows)
+    if lost:
+        console.print(f"{lost} of {len(rows)} runs diverged; sweep.csv says why.", highlight=False)
+
+
+def _figure(line: Row, name: str) -> str:
+    mean, error = line[f"{name}_mean"], line[f"{name}_standard_error"]
+    if mean is None:
+        return "–"
+    return f"{mean:.3f}" if error is None else f"{mean:.3f} ± {error:.3f}"
