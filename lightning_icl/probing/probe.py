@@ -67,6 +67,8 @@ class ICLProbe(LightningModule):
         self.comparisons: dict[str, Comparison] = {}
         self.bootstraps: dict[str, dict[str, Bootstrapped]] = {}
         self.predictions: list[Prediction] = []
+        self.replicates = REPLICATES
+        """Replicates of the bootstrap behind every interval; 0 for none."""
         self.drop_nonfinite = False
         """Whether a fine-tuned condition that yields NaN is left out with its contrasts, instead of ending the pass."""
         self.dropped: dict[str, str] = {}
@@ -152,7 +154,7 @@ class ICLProbe(LightningModule):
         config = self.model.config
         heads, _, _ = head_counts(config)
         layers = int(config.num_hidden_layers)
-        metrics = ContrastMetrics(contrast, architecture_of(config), layers, heads, replicates=REPLICATES)
+        metrics = ContrastMetrics(contrast, architecture_of(config), layers, heads, replicates=self.replicates)
         return metrics.to(self.device)
 
     def validation_step(self, batch: QueryBatch, batch_idx: int) -> None:

@@ -93,6 +93,7 @@ def _observe(
     first = outcomes[0].unit
     probe = ICLProbe(model, task.data[first].demonstrations)
     probe.drop_nonfinite = True
+    probe.replicates = 0  # a sweep reports no intervals, and has hundreds of contrasts
     for outcome in outcomes:
         outcome.icl = "icl" if outcome.unit == first else outcome.unit.icl
         if outcome.tuned is not None:
@@ -142,7 +143,8 @@ def _save(plan: SweepPlan, task: TaskSweep, outcome: _Outcome, probe: ICLProbe) 
     folder.parent.mkdir(parents=True, exist_ok=True)
     predictions = _predictions(outcome, probe) if outcome.diverged is None else []
     with finished_folder(folder) as part:
-        (part / PREDICTIONS).write_text(to_json_lines(prediction_rows(predictions)), encoding="utf-8")
+        rows = prediction_rows(predictions, task.data[outcome.unit].query_texts)
+        (part / PREDICTIONS).write_text(to_json_lines(rows), encoding="utf-8")
         (part / RUN).write_text(to_json(_content(plan, task, outcome, probe, predictions)), encoding="utf-8")
 
 
