@@ -112,7 +112,8 @@ class KVOverlay:
     """Fine-tuned key/value parameters, to be laid over a model (never a second full model).
 
     `tensors` holds only what training changed, float32, under `<parameter name>` for whole parameters and under
-    `<parameter name>::kv` for the key/value rows of a fused query-key-value parameter.
+    `<parameter name>::kv` for the key/value rows of a fused query-key-value parameter. Controls lay over the query
+    projections alone (`::query`), or all parameters.
     """
 
     tensors: Mapping[str, Tensor]
