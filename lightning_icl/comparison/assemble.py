@@ -13,6 +13,7 @@ from lightning_icl.probing.contrast import Comparison
 from lightning_icl.probing.probe import ICLProbe, Prediction, accuracy, best_answer
 from lightning_icl.results import SCHEMA
 
+VIEWS = ("zsl", "icl", "ft")
 _PACKAGES = ("torch", "lightning", "transformers", "datasets", "torchmetrics")
 
 
@@ -48,16 +49,13 @@ def assemble(plan: Plan, planned: PlannedTask, probe: ICLProbe) -> dict[str, Any
 
 
 def prediction_rows(predictions: list[Prediction]) -> list[dict[str, Any]]:
-    """Lines of `predictions.jsonl`, in data order."""
-    return [
-        {
-            "index": prediction.index,
-            "gold": prediction.gold,
-            **{name: best_answer(scores) for name, scores in prediction.scores.items()},
-            "scores": prediction.scores,
-        }
-        for prediction in predictions
-    ]
+    """Lines of `predictions.jsonl`, in data order: the main comparison's conditions only."""
+    rows = []
+    for prediction in predictions:
+        scores = {name: prediction.scores[name] for name in VIEWS if name in prediction.scores}
+        best = {name: best_answer(own) for name, own in scores.items()}
+        rows.append({"index": prediction.index, "gold": prediction.gold, **best, "scores": scores})
+    return rows
 
 
 def versions() -> dict[str, str]:

@@ -7,7 +7,8 @@ from pathlib import Path
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 
-from lightning_icl.comparison.assemble import assemble, prediction_rows
+from lightning_icl.comparison.assemble import VIEWS, assemble, prediction_rows
+from lightning_icl.comparison.controls import Controlled, controls_section, make_controls
 from lightning_icl.comparison.overlays import FINETUNE, read_finetuned, write_finetuned
 from lightning_icl.comparison.plan import Plan, PlannedTask, make_plan, resolved
 from lightning_icl.comparison.settings import CompareSettings, ValidateSettings
@@ -47,8 +48,9 @@ def compare(settings: CompareSettings) -> Path | None:
         trainer = make_trainer(settings, [KVFinetuning(planned.learning_rate)])
         with interruptible(trainer):
             trainer.fit(probe, datamodule=planned.data)
+            controlled = make_controls(settings, planned, probe, plan.controls)
             trainer.validate(probe, datamodule=planned.data, verbose=False)
-        _save(plan, planned, probe)
+        _save(plan, planned, probe, controlled)
     _finish(plan)
     return plan.out
 
@@ -130,16 +132,21 @@ def _prepare_output(plan: Plan, marker: str) -> None:
 
 
 @rank_zero_only
-def _save(plan: Plan, planned: PlannedTask, probe: ICLProbe) -> None:
+def _save(plan: Plan, planned: PlannedTask, probe: ICLProbe, controlled: Controlled | None = None) -> None:
     """Write one task's folder, whole or not at all."""
+    content = assemble(plan, planned, probe)
+    if plan.controls and controlled is not None:
+        content["controls"] = controls_section(controlled, probe)
     with finished_folder(plan.out / planned.task.name) as part:
-        (part / RESULTS).write_text(to_json(assemble(plan, planned, probe)), encoding="utf-8")
+        (part / RESULTS).write_text(to_json(content), encoding="utf-8")
         (part / PREDICTIONS).write_text(to_json_lines(prediction_rows(probe.predictions)), encoding="utf-8")
         (part / CONFIG).write_text(_yaml(resolved(plan, planned)), encoding="utf-8")
         if probe.finetuned is not None:
             write_finetuned(part, probe, plan.source.name, queries=False)
     figures = ", ".join(
-        f"{name.upper()} {100 * accuracy(probe.predictions, name):.1f}" for name in probe.predictions[0].scores
+        f"{name.upper()} {100 * accuracy(probe.predictions, name):.1f}"
+        for name in VIEWS
+        if name in probe.predictions[0].scores
     )
     seconds = sum(probe.seconds[name] for name in ("prefix", "finetune", "validate"))
     _say(f"{planned.task.name}: {len(probe.predictions)} queries, accuracy {figures} ({seconds:.1f} s)")

@@ -4,7 +4,9 @@ Queries are divided among processes without padding or repetition; demonstration
 every process takes the same fine-tuning steps.
 """
 
+import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +20,7 @@ from lightning_icl.data.demonstrations import Example, choose_demonstrations
 from lightning_icl.data.encoding import Separator, bos_ids, encode, encode_answer, encode_answers, separator_ids
 from lightning_icl.data.queries import ProbeToken, Query, budget_batches, collate
 from lightning_icl.errors import TaskError
-from lightning_icl.records import QueryBatch
+from lightning_icl.records import Demonstrations, QueryBatch
 from lightning_icl.tasks.rows import Row, TaskRows, load_rows, query_order, shuffled_train
 from lightning_icl.tasks.task import Task
 
@@ -94,7 +96,8 @@ class ICLDataModule(LightningDataModule):
         self.template = task.template(template)
         self.probe_token: ProbeToken = probe_token
         self.batch_tokens = batch_tokens
-        self._tokenizer, self._variant = tokenizer, template
+        self.tokenizer, self._variant = tokenizer, template
+        self._context_length = context_length
         self.answers = encode_answers(tokenizer, task.answers)
         rows: TaskRows = load_rows(task, data, template)
         self.origin = rows.origin
@@ -102,8 +105,9 @@ class ICLDataModule(LightningDataModule):
         self.query_rows = query_order(rows, limit)
         self.queries = [self._query(row) for row in self.query_rows]
         self._check_lengths(context_length, len(bos))
+        chosen = shuffled_train(rows, seed)[:shots]
         self.demonstrations = choose_demonstrations(
-            [self._example(row) for row in shuffled_train(rows, seed)[:shots]],
+            [self._example(row) for row in chosen],
             shots=shots,
             seed=seed,
             bos=bos,
@@ -111,15 +115,47 @@ class ICLDataModule(LightningDataModule):
             longest_query=max(query.reach for query in self.queries),
             context_length=context_length,
         )
+        self._demonstration_rows = chosen[: len(self.demonstrations)]
+
+    @property
+    def demonstration_options(self) -> tuple[int, ...]:
+        """How many answers each demonstration has to choose from."""
+        return tuple(len(row.options) for row in self._demonstration_rows)
+
+    def relabelled(self, labels: Sequence[int], words: Sequence[str] | None = None) -> Demonstrations:
+        """The same demonstrations in the same order with other answers.
+
+        Args:
+            labels: number of each demonstration's answer.
+            words: what the answers are; None for each row's own options.
+
+        Raises:
+            TaskError: the answers are so long that the longest query no longer fits behind them.
+        """
+        examples = tuple(
+            self._prompt(row) + encode_answer(self.tokenizer, (words or row.options)[label])
+            for row, label in zip(self._demonstration_rows, labels, strict=True)
+        )
+        changed = replace(self.demonstrations, labels=tuple(labels), examples=examples)
+        reach = len(changed.prefix_token_ids) + max(query.reach for query in self.queries)
+        if self._context_length is not None and reach > self._context_length:
+            raise TaskError(f"With these answers prompts have {reach} tokens; the context has {self._context_length}.")
+        return changed
+
+    def teaching(self, demonstrations: Demonstrations) -> "ICLDataModule":
+        """The same task with other demonstrations to learn from."""
+        other = copy.copy(self)
+        other.demonstrations = demonstrations
+        return other
 
     def _prompt(self, row: Row) -> tuple[int, ...]:
-        prompt = encode(self._tokenizer, self.task.prompt(row.fields, self._variant))
+        prompt = encode(self.tokenizer, self.task.prompt(row.fields, self._variant))
         if not prompt:
             raise TaskError(f"Row {row.index} of task {self.task.name!r} tokenises to nothing.")
         return prompt
 
     def _example(self, row: Row) -> Example:
-        answer = encode_answer(self._tokenizer, row.options[row.label])
+        answer = encode_answer(self.tokenizer, row.options[row.label])
         return Example(index=row.index, label=row.label, token_ids=self._prompt(row) + answer)
 
     def _query(self, row: Row) -> Query:
@@ -136,7 +172,7 @@ class ICLDataModule(LightningDataModule):
         if row.options == self.task.answers:
             return self.answers
         try:
-            return encode_answers(self._tokenizer, row.options, unknown=True)
+            return encode_answers(self.tokenizer, row.options, unknown=True)
         except TaskError as error:
             raise TaskError(f"Row {row.index} of task {self.task.name!r}: {error}") from error
 

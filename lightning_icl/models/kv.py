@@ -63,7 +63,7 @@ class Slice:
             self.parameter.index_copy_(self.axis, self.rows, values)
 
     def whole(self, values: Tensor) -> Tensor:
-        """The whole parameter as it would be after `write(values)`, the model left alone; no copy where none is needed."""
+        """The whole parameter as it would be after `write(values)`, the model left alone; a copy only if need be."""
         values = values.to(self.parameter)
         if self.rows is None:
             return values
@@ -78,10 +78,8 @@ def slices(model: PreTrainedModel, trained: Trained = "kv") -> list[Slice]:
     rows = None
     if fused_layout(model.config) is not None:
         rows = torch.tensor(fused_rows(model.config)[int(trained == "kv")], device=model.device)
-    if trained == "query" or rows is not None:
-        projections = architecture.projections[:1]
-    else:
-        projections = architecture.projections[1:]
+    first = trained == "query" or rows is not None
+    projections = architecture.projections[:1] if first else architecture.projections[1:]
     found = []
     for layer, _ in enumerate(model.get_submodule(architecture.layers).children()):
         for projection in projections:

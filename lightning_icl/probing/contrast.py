@@ -4,7 +4,8 @@ The paper's own comparison is one contrast. Every control or further learning ra
 the same pass: conditions that contrasts share are observed once.
 """
 
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -43,6 +44,8 @@ class Contrast:
     """Those of `icl`, whose tokens Kendall ranks."""
     training_queries: Tensor | None = None
     """Query vectors of the same tokens in training (layer, prefix, query_width); Kendall is undefined without."""
+    note: str = ""
+    """What is to be said of its figures."""
 
     @property
     def conditions(self) -> tuple[Condition, Condition, Condition]:
@@ -118,7 +121,11 @@ class ContrastMetrics(nn.Module):
 
     def compute(self) -> Comparison:
         """All results over all queries of all processes."""
-        return Comparison(self.rec2ftp.compute(), self.sim_aou.compute(), self.sim_am.compute(), self.kendall.compute())
+        with warnings.catch_warnings():
+            if self.contrast.training_queries is None:  # Kendall then says NaN, which is what is meant
+                warnings.filterwarnings("ignore", message=".*was called before the ``update`` method.*")
+            kendall = self.kendall.compute()
+        return Comparison(self.rec2ftp.compute(), self.sim_aou.compute(), self.sim_am.compute(), kendall)
 
 
 def unmoved_layers(architecture: Architecture) -> tuple[int, ...]:
@@ -136,7 +143,7 @@ def by_name(contrasts: "list[Contrast]") -> dict[str, Condition]:
     for contrast in contrasts:
         for condition in contrast.conditions:
             known = found.setdefault(condition.name, condition)
-            same = known.prefix_token_ids == condition.prefix_token_ids and known.overlay is condition.overlay
-            if not same or known.position_offset != condition.position_offset:
+            same = replace(known, overlay=None) == replace(condition, overlay=None)
+            if not same or known.overlay is not condition.overlay:
                 raise ValueError(f"Two different conditions are called {condition.name!r}.")
     return found

@@ -21,9 +21,14 @@ class View:
     overlay: LaidOver | None
 
     @classmethod
-    def prepare(cls, capture: Capture, condition: Condition) -> "View":
-        """Run the condition's prefix once, under its own weights."""
-        overlay = LaidOver(capture.model, condition.overlay) if condition.overlay is not None else None
+    def prepare(cls, capture: Capture, condition: Condition, overlay: LaidOver | None) -> "View":
+        """Run the condition's prefix once, under its own weights.
+
+        Args:
+            capture: an open visit to the model.
+            condition: what to prepare.
+            overlay: the condition's overlay made ready, which conditions may share; None where it has none.
+        """
         with overlay.active() if overlay else nullcontext():
             prefix = capture.prefix(condition.prefix_token_ids)
         return cls(condition=condition, prefix=prefix, overlay=overlay)
@@ -36,7 +41,8 @@ class View:
         """
         with self.overlay.active() if self.overlay else nullcontext():
             logits, recording = capture.observe(batch, self.prefix, self.condition.position_offset)
-        scores = answer_scores(logits, batch)
+        answers = self.condition.answer_ids
+        scores = answer_scores(logits, batch if answers is None else batch.scoring(answers))
         outputs = torch.stack(recording.outputs, dim=1).float()
         absent = ~_present(batch)
         if not (torch.isfinite(scores).logical_or(absent).all() and torch.isfinite(outputs).all()):

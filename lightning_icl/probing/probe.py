@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from lightning_icl.errors import ProtocolError
 from lightning_icl.models.architecture import architecture_of, head_counts
 from lightning_icl.models.capture import Capture
+from lightning_icl.models.kv import LaidOver
 from lightning_icl.probing.contrast import MAIN, Comparison, Contrast, ContrastMetrics, by_name, unmoved_layers
 from lightning_icl.probing.finetuning import Finetuned, KVFinetuning
 from lightning_icl.probing.observation import View
@@ -134,9 +135,20 @@ class ICLProbe(LightningModule):
         self.seconds["kendall"] = 0.0
         self.metrics = nn.ModuleList(map(self._metrics_of, self.studied))
         with self.capture, self.trainer.precision_plugin.forward_context():
-            self._views = {name: View.prepare(self.capture, item) for name, item in self.conditions.items()}
+            overlays = self._overlays()
+            self._views = {
+                name: View.prepare(self.capture, item, overlays.get(id(item.overlay)))
+                for name, item in self.conditions.items()
+            }
         self.seconds["prefix"] = time.perf_counter() - started
         self._started = time.perf_counter()
+
+    def _overlays(self) -> dict[int, LaidOver]:
+        """Every overlay of the conditions made ready once, by identity."""
+        overlays = [item.overlay for item in self.conditions.values() if item.overlay is not None]
+        return {
+            id(overlay): LaidOver(self.model, overlay) for overlay in {id(item): item for item in overlays}.values()
+        }
 
     def _metrics_of(self, contrast: Contrast) -> ContrastMetrics:
         config = self.model.config

@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from lightning_icl.report.controls import control_notes, controls_table
 from lightning_icl.report.render import to_csv, to_markdown, to_rich
 from lightning_icl.report.tables import summarise
 from lightning_icl.results import TaskRun, read_run, write_text
@@ -40,7 +41,8 @@ def print_summary(folder: Path, tables: Sequence[str] | None = None, tasks: Sequ
         tables: which tables; None for all.
         tasks: which tasks; None for all that the folder holds.
     """
-    summary = summarise([run for run in read_run(folder) if tasks is None or run.task in tasks], tables)
+    runs = [run for run in read_run(folder) if tasks is None or run.task in tasks]
+    summary = summarise(runs, tables)
     console = Console()
     if not console.is_terminal and console.width < _WIDE:
         console = Console(width=_WIDE)
@@ -49,6 +51,11 @@ def print_summary(folder: Path, tables: Sequence[str] | None = None, tasks: Sequ
     console.print(to_rich(summary))
     for note in summary.notes:
         console.print(f"– {note}", style="dim", highlight=False)
+    for run in runs:
+        if (table := controls_table(run)) is not None:
+            console.print(table)
+        for note in control_notes(run):
+            console.print(f"– {note}", style="dim", highlight=False, markup=False)
 
 
 def export_files(folder: Path, runs: Sequence[TaskRun], tables: Sequence[str] | None = None) -> list[Path]:
