@@ -146,6 +146,8 @@ class Condition:
     """How many positions further on than right behind the prefix the query stands."""
     answer_ids: tuple[int, ...] | None = None
     """One token for each answer, scored in place of the task's own, which must have one token each too."""
+    content_free: QueryBatch | None = None
+    """Queries that say nothing, by whose answer probabilities those of every query are divided."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,9 +38,10 @@ def measured(name: str, contrasts: Sequence[Contrast], probe: ICLProbe) -> dict[
 
 def _entry(title: str, contrast: Contrast, probe: ICLProbe) -> dict[str, Any]:
     names = dict(zip(VIEWS, (condition.name for condition in contrast.conditions), strict=True))
+    accuracies = {view: accuracy(probe.predictions, condition) for view, condition in names.items()}
     return {
         "title": title,
-        "accuracy": {view: accuracy(probe.predictions, condition) for view, condition in names.items()},
+        "accuracy": {**accuracies, "ft": None} if contrast.next_query else accuracies,
         **plain_comparison(probe.comparisons[contrast.name]),
         **({"note": contrast.note} if contrast.note else {}),
     }

@@ -14,6 +14,7 @@ from lightning_icl.errors import UserError
 from lightning_icl.models.kv import LaidOver, Trained
 from lightning_icl.probing.contrast import Contrast
 from lightning_icl.probing.finetuning import Finetuned, KVFinetuning
+from lightning_icl.probing.layer_causal import Reading
 from lightning_icl.probing.probe import ICLProbe
 from lightning_icl.records import Demonstrations, KVOverlay
 
@@ -64,9 +65,10 @@ def _fit(settings: CompareSettings, planned: PlannedTask, main: ICLProbe) -> Fit
         trained: Trained = "kv",
         base: KVOverlay | None = None,
         rate: float | None = None,
+        layer_causal: Reading | None = None,
     ) -> Finetuned:
         probe = ICLProbe(main.model, demonstrations)
-        trainer = make_trainer(settings, [KVFinetuning(rate or planned.learning_rate, trained)])
+        trainer = make_trainer(settings, [KVFinetuning(rate or planned.learning_rate, trained, layer_causal)])
         weights = nullcontext() if base is None else LaidOver(main.model, base).active()
         with weights, interruptible(trainer):
             trainer.fit(probe, datamodule=planned.data.teaching(demonstrations))

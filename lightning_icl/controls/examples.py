@@ -11,6 +11,7 @@ from lightning_icl.probing.contrast import Contrast
 from lightning_icl.records import Demonstrations
 
 PERMUTATIONS = 3
+CONTENT_FREE = ("N/A", "", "[MASK]")
 LETTERS = tuple(string.ascii_uppercase)
 
 
@@ -62,6 +63,29 @@ def labels_abstract(ground: Ground) -> list[Contrast]:
             ft=replace(contrast.ft, answer_ids=answer_ids),
         )
     ]
+
+
+def calibration(ground: Ground) -> list[Contrast]:
+    """Contextual calibration (Zhao et al., arXiv 2102.09690): answer probabilities divided by those without content.
+
+    The latter are means over the inputs "N/A", "" and "[MASK]" under the same condition.
+
+    Raises:
+        Unavailable: the answers differ by row.
+    """
+    if not ground.data.task.answers:
+        raise Unavailable("only answers that all rows share can be calibrated.")
+    batch = ground.data.content_free(CONTENT_FREE)
+    main = ground.tuned("calibration", ground.finetuned)
+    zsl, icl, ft = (replace(condition, content_free=batch) for condition in main.conditions)
+    zsl, icl = replace(zsl, name="zsl@calibration"), replace(icl, name="icl@calibration")
+    return [replace(main, zsl=zsl, icl=icl, ft=ft)]
+
+
+def shuffled_query(ground: Ground) -> list[Contrast]:
+    """What demonstrations do to one query against what they do to another of its batch."""
+    main = ground.tuned("shuffled-query", ground.finetuned)
+    return [replace(main, ft=ground.icl, next_query=True, note="only SimAOU is defined between queries")]
 
 
 def order(ground: Ground) -> list[Contrast]:

@@ -10,6 +10,7 @@ from lightning_icl.errors import UserError
 from lightning_icl.models.kv import Trained
 from lightning_icl.probing.contrast import Contrast
 from lightning_icl.probing.finetuning import Finetuned
+from lightning_icl.probing.layer_causal import Reading
 from lightning_icl.records import Condition, Demonstrations, KVOverlay
 
 
@@ -23,6 +24,7 @@ class Fit(Protocol):
         trained: Trained = "kv",
         base: KVOverlay | None = None,
         rate: float | None = None,
+        layer_causal: Reading | None = None,
     ) -> Finetuned:
         """Fine-tune once more.
 
@@ -31,6 +33,7 @@ class Fit(Protocol):
             trained: what learns.
             base: weights to start from; None for the model's own.
             rate: learning rate; None for the main one.
+            layer_causal: outputs that make each layer's own loss; None for the model's loss.
 
         Raises:
             NumericalError: the loss diverged.

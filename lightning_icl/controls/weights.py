@@ -42,6 +42,24 @@ def _ft_all(ground: Ground, rate: float) -> Contrast:
     return contrast if rate == main else replace(contrast, note=f"at rate {rate:g}: the main rate {main:g} diverges")
 
 
+def layer_causal(ground: Ground) -> list[Contrast]:
+    """Every layer learns from the loss of the residual stream after its own attention (Deutch et al., as in the text).
+
+    Raises:
+        ModelError: not offered for the architecture.
+    """
+    return [ground.tuned("layer-causal", ground.fit(ground.demonstrations, layer_causal="attention"))]
+
+
+def layer_causal_block(ground: Ground) -> list[Contrast]:
+    """Every layer learns from the loss of its own block's output (Deutch et al., as in their program).
+
+    Raises:
+        ModelError: not offered for the architecture.
+    """
+    return [ground.tuned("layer-causal-block", ground.fit(ground.demonstrations, layer_causal="block"))]
+
+
 def ft_gaussian(ground: Ground) -> list[Contrast]:
     """The update of every key/value parameter is replaced by a Gaussian one of the same norm, hence layer by layer too.
 

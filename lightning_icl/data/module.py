@@ -142,6 +142,18 @@ class ICLDataModule(LightningDataModule):
             raise TaskError(f"With these answers prompts have {reach} tokens; the context has {self._context_length}.")
         return changed
 
+    def content_free(self, texts: Sequence[str]) -> QueryBatch:
+        """Queries whose every field is one of some texts.
+
+        Args:
+            texts: that say nothing, such as "N/A".
+        """
+        row, queries = self.query_rows[0], []
+        for number, text in enumerate(texts):
+            fields = dict.fromkeys(row.fields, text)
+            queries.append(self._query(replace(row, index=number, fields=fields)))
+        return collate(queries)
+
     def teaching(self, demonstrations: Demonstrations) -> "ICLDataModule":
         """The same task with other demonstrations to learn from."""
         other = copy.copy(self)

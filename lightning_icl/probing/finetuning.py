@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from lightning_icl.errors import NumericalError, ProtocolError
 from lightning_icl.models.kv import GradientGate, Masters, Trained
+from lightning_icl.probing.layer_causal import Reading
 from lightning_icl.records import Demonstrations, KVOverlay
 
 
@@ -51,16 +52,18 @@ class KVFinetuning(Callback):
     Args:
         learning_rate: rate of the plain SGD steps.
         trained: what learns; a control may train the query projections or everything instead.
+        layer_causal: which outputs make each layer's own loss (`probing.layer_causal`); None for the model's loss.
 
     Raises:
         ProtocolError: the Trainer or the data would break the protocol.
     """
 
-    def __init__(self, learning_rate: float, trained: Trained = "kv") -> None:
+    def __init__(self, learning_rate: float, trained: Trained = "kv", layer_causal: Reading | None = None) -> None:
         if not (math.isfinite(learning_rate) and learning_rate > 0):
             raise ProtocolError(f"--lr {learning_rate}: the learning rate must be a positive number.")
         self.learning_rate = learning_rate
         self.trained: Trained = trained
+        self.layer_causal: Reading | None = layer_causal
         self._masters: Masters | None = None
         self._gate: GradientGate | None = None
         self._queries: list[list[Tensor]] = []

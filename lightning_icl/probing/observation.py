@@ -1,7 +1,7 @@
 """From what a capture recorded to an `Observation`: one condition's view of a batch of queries."""
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ class View:
     condition: Condition
     prefix: Prefix | None
     overlay: LaidOver | None
+    content_free: Tensor | None = None
+    """Log-probability of each answer after content-free inputs (answer), float32; None where scores are taken as is."""
 
     @classmethod
     def prepare(cls, capture: Capture, condition: Condition, overlay: LaidOver | None) -> "View":
@@ -31,7 +33,11 @@ class View:
         """
         with overlay.active() if overlay else nullcontext():
             prefix = capture.prefix(condition.prefix_token_ids)
-        return cls(condition=condition, prefix=prefix, overlay=overlay)
+        view = cls(condition=condition, prefix=prefix, overlay=overlay)
+        if condition.content_free is None:
+            return view
+        scores = view.observe(capture, condition.content_free.to(capture.model.device)).answer_scores
+        return replace(view, content_free=scores.softmax(-1).mean(0).log())
 
     def observe(self, capture: Capture, batch: QueryBatch) -> Observation:
         """Look at a batch of queries under this condition.
@@ -43,6 +49,8 @@ class View:
             logits, recording = capture.observe(batch, self.prefix, self.condition.position_offset)
         answers = self.condition.answer_ids
         scores = answer_scores(logits, batch if answers is None else batch.scoring(answers))
+        if self.content_free is not None:
+            scores = scores - self.content_free
         outputs = torch.stack(recording.outputs, dim=1).float()
         absent = ~_present(batch)
         if not (torch.isfinite(scores).logical_or(absent).all() and torch.isfinite(outputs).all()):

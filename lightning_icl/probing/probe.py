@@ -6,6 +6,7 @@ conditions and streams the three observations into metrics. Nothing of size (que
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -22,6 +23,7 @@ from lightning_icl.models.capture import Capture
 from lightning_icl.models.kv import LaidOver
 from lightning_icl.probing.contrast import MAIN, Comparison, Contrast, ContrastMetrics, by_name, unmoved_layers
 from lightning_icl.probing.finetuning import Finetuned, KVFinetuning
+from lightning_icl.probing.layer_causal import layer_causal_loss, layer_outputs
 from lightning_icl.probing.observation import View
 from lightning_icl.records import Condition, Demonstrations, Observation, QueryBatch
 
@@ -111,10 +113,17 @@ class ICLProbe(LightningModule):
         self._started = time.perf_counter()
 
     def training_step(self, batch: Tensor, batch_idx: int) -> dict[str, Any]:
-        """Causal language-modelling loss over all predicted tokens of `BOS ex_i`, in nats per token."""
-        with self.capture:
+        """Causal language-modelling loss over all predicted tokens of `BOS ex_i`, in nats per token.
+
+        A control sums such a loss of every layer instead (`probing.layer_causal`).
+        """
+        reading = self.finetuning.layer_causal if self.finetuning is not None else None
+        with self.capture, layer_outputs(self.model, reading) if reading else nullcontext([]) as outputs:
             logits, queries = self.capture.train_forward(batch)
-        loss = cross_entropy(logits[0, :-1].float(), batch[0, 1:])
+            if reading:
+                loss = layer_causal_loss(self.model, outputs, batch)
+            else:
+                loss = cross_entropy(logits[0, :-1].float(), batch[0, 1:])
         self.log("finetune/loss", loss.detach(), prog_bar=True)
         return {"loss": loss, "queries": queries}
 
