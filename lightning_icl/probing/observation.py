@@ -23,14 +23,16 @@ class View:
     """Log-probability of each answer after content-free inputs (answer), float32; None where scores are taken as is."""
 
     @classmethod
-    def prepare(cls, capture: Capture, condition: Condition, overlay: LaidOver | None) -> "View":
+    def prepare(cls, capture: Capture, condition: Condition, overlay: LaidOver | None = None) -> "View":
         """Run the condition's prefix once, under its own weights.
 
         Args:
             capture: an open visit to the model.
             condition: what to prepare.
-            overlay: the condition's overlay made ready, which conditions may share; None where it has none.
+            overlay: the condition's overlay made ready, which conditions may share; without it, it is made here.
         """
+        if overlay is None and condition.overlay is not None:
+            overlay = LaidOver(capture.model, condition.overlay)
         with overlay.active() if overlay else nullcontext():
             prefix = capture.prefix(condition.prefix_token_ids)
         view = cls(condition=condition, prefix=prefix, overlay=overlay)

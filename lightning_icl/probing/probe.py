@@ -6,7 +6,7 @@ conditions and streams the three observations into metrics. Nothing of size (que
 
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -118,7 +118,8 @@ class ICLProbe(LightningModule):
         A control sums such a loss of every layer instead (`probing.layer_causal`).
         """
         reading = self.finetuning.layer_causal if self.finetuning is not None else None
-        with self.capture, layer_outputs(self.model, reading) if reading else nullcontext([]) as outputs:
+        own: AbstractContextManager[list[Tensor]] = layer_outputs(self.model, reading) if reading else nullcontext([])
+        with self.capture, own as outputs:
             logits, queries = self.capture.train_forward(batch)
             if reading:
                 loss = layer_causal_loss(self.model, outputs, batch)
