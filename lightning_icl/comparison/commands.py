@@ -14,6 +14,7 @@ from lightning_icl.comparison.plan import Plan, PlannedTask, make_plan, resolved
 from lightning_icl.comparison.settings import CompareSettings, ValidateSettings
 from lightning_icl.comparison.trainer import DTYPES, interruptible, make_trainer, quiet
 from lightning_icl.data.preview import show_prompt
+from lightning_icl.errors import UserError
 from lightning_icl.models.loading import load_model
 from lightning_icl.probing.finetuning import KVFinetuning
 from lightning_icl.probing.probe import ICLProbe, accuracy
@@ -64,6 +65,7 @@ def fit(settings: CompareSettings) -> Path | None:
     Raises:
         UserError: anything the user gave that cannot be used.
     """
+    _refuse_controls(settings)
     plan = _begin(settings, FINETUNE)
     if plan is None:
         return None
@@ -87,6 +89,7 @@ def validate(settings: ValidateSettings) -> Path | None:
     Raises:
         UserError: anything the user gave that cannot be used, such as an overlay of other demonstrations.
     """
+    _refuse_controls(settings)
     plan = _begin(settings, RESULTS)
     if plan is None:
         return None
@@ -106,6 +109,11 @@ def validate(settings: ValidateSettings) -> Path | None:
         _save(plan, planned, probe)
     _finish(plan)
     return plan.out
+
+
+def _refuse_controls(settings: CompareSettings) -> None:
+    if settings.controls:
+        raise UserError(f"--controls {settings.controls}: controls fine-tune and probe; use them with `compare`.")
 
 
 def _begin(settings: CompareSettings, marker: str) -> Plan | None:

@@ -1,7 +1,7 @@
 """What controls showed, as `results.json` holds it: the figures of the main comparison, for each control."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean, pstdev
 from typing import Any
 
@@ -27,6 +27,7 @@ def measured(name: str, contrasts: Sequence[Contrast], probe: ICLProbe) -> dict[
         return entries
     overall: dict[str, Any] = {"title": f"{title}: mean of {len(contrasts)}"}
     overall |= {key: _mean([entry[key] for entry in entries.values()]) for key in ("accuracy", *LEVELS)}
+    overall["difference"] = _difference(overall, probe)
     overall["spread"] = {view: pstdev(entry["accuracy"][view] for entry in entries.values()) for view in VIEWS}
     overall["sensitivity"] = {
         view: sensitivity(probe.predictions, [contrast.conditions[place].name for contrast in contrasts])
@@ -39,12 +40,20 @@ def measured(name: str, contrasts: Sequence[Contrast], probe: ICLProbe) -> dict[
 def _entry(title: str, contrast: Contrast, probe: ICLProbe) -> dict[str, Any]:
     names = dict(zip(VIEWS, (condition.name for condition in contrast.conditions), strict=True))
     accuracies = {view: accuracy(probe.predictions, condition) for view, condition in names.items()}
-    return {
+    entry = {
         "title": title,
         "accuracy": {**accuracies, "ft": None} if contrast.next_query else accuracies,
         **plain_comparison(probe.comparisons[contrast.name]),
         **({"note": contrast.note} if contrast.note else {}),
     }
+    return {**entry, "difference": _difference(entry, probe)}
+
+
+def _difference(entry: Mapping[str, Any], probe: ICLProbe) -> dict[str, float]:
+    """By level, how much greater the control's figure is than that of the main comparison over the same queries."""
+    main = probe.comparison
+    assert main is not None
+    return {level: float(entry[level]["value"]) - float(getattr(main, level).value) for level in LEVELS}
 
 
 def left_out(name: str, reason: str) -> dict[str, Any]:
