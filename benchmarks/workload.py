@@ -7,7 +7,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, GPT2Config, PretrainedConfig, PreTrainedModel, XGLMConfig
 
 from lightning_icl.data.queries import Query, collate
-from lightning_icl.models.kv import KVMasters
+from lightning_icl.models.kv import Masters
 from lightning_icl.probing.finetuning import Finetuned
 from lightning_icl.probing.observation import View
 from lightning_icl.probing.probe import ICLProbe
@@ -100,7 +100,7 @@ def ready_probe(model: PreTrainedModel, workload: Workload) -> ICLProbe:
 
 def made_up_finetuning(model: PreTrainedModel, demonstrations: Demonstrations) -> Finetuned:
     """Key/value parameters moved at random, and random query vectors of the demonstration tokens."""
-    masters = KVMasters(model)
+    masters = Masters(model)
     with torch.no_grad():
         for parameter in masters.parameters:
             parameter += 1e-3 * torch.randn_like(parameter)

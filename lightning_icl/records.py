@@ -97,6 +97,10 @@ class QueryBatch:
     answer_counts: Int[Tensor, "batch"]
     """How many answers each query has; `scored_answers` of a row are below it."""
 
+    def scoring(self, answer_ids: tuple[int, ...]) -> "QueryBatch":
+        """The same batch with other answers scored, one token each in place of one token each."""
+        return replace(self, scored_ids=self.scored_ids.new_tensor(answer_ids)[self.scored_answers])
+
     def to(self, device: torch.device | str) -> "QueryBatch":
         """The same batch on a device."""
         moved: dict[str, Any] = {
@@ -130,7 +134,8 @@ class KVOverlay:
     """Fine-tuned key/value parameters, to be laid over a model (never a second full model).
 
     `tensors` holds only what training changed, float32, under `<parameter name>` for whole parameters and under
-    `<parameter name>::kv` for the key/value rows of a fused query-key-value parameter.
+    `<parameter name>::kv` for the key/value rows of a fused query-key-value parameter. Controls lay over the query
+    projections alone (`::query`), or all parameters.
     """
 
     tensors: Mapping[str, Tensor]
@@ -157,6 +162,10 @@ class Condition:
     overlay: KVOverlay | None = None
     position_offset: int = 0
     """How many positions further on than right behind the prefix the query stands."""
+    answer_ids: tuple[int, ...] | None = None
+    """One token for each answer, scored in place of the task's own, which must have one token each too."""
+    content_free: QueryBatch | None = None
+    """Queries that say nothing, by whose answer probabilities those of every query are divided."""
 
 
 @dataclass(frozen=True, kw_only=True)

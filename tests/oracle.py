@@ -227,10 +227,12 @@ class Tuned:
     """Per layer (demonstration token, width)"""
 
 
-def fine_tune(model: PreTrainedModel, demonstrations: Demonstrations, rate: float) -> Tuned:
-    """A plain loop: one hand-written SGD step for each demonstration, on a copy of the model."""
+def fine_tune(
+    model: PreTrainedModel, demonstrations: Demonstrations, rate: float, masks: dict[str, Tensor] | None = None
+) -> Tuned:
+    """A plain loop: one hand-written SGD step for each demonstration, on a copy of the model; keys and values learn."""
     tuned = copy.deepcopy(model)
-    masks = kv_masks(tuned)
+    masks = kv_masks(tuned) if masks is None else masks
     before = {name: parameter.detach().clone() for name, parameter in tuned.named_parameters()}
     losses, queries = [], []
     for example in demonstrations.examples:
@@ -310,9 +312,10 @@ def measure(
     queries: Sequence[Query],
     rate: float,
     windows: Sequence[int | None],
+    tuned: Tuned | None = None,
 ) -> dict[str, np.ndarray]:
     """Every reported number, by name; per layer first."""
-    tuned = fine_tune(model, demonstrations, rate)
+    tuned = tuned or fine_tune(model, demonstrations, rate)
     views = {
         "zsl": (model, demonstrations.bos),
         "icl": (model, demonstrations.prefix_token_ids),

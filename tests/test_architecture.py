@@ -16,12 +16,13 @@ RANKS = {
     "tasks": 1, "attention": 1, "results": 1,
     "data": 2, "models": 2, "metrics": 2,
     "probing": 3, "pretraining": 3,
-    "comparison": 4, "report": 4, "catalogues": 4,
+    "controls": 4, "comparison": 4, "report": 4, "catalogues": 4,
     "dualform": 5, "sweeping": 5,
     "cli": 6,
 }  # fmt: skip
-# The command line's settings live with what they set; the comparison prints its summary with the report's table.
-ALLOWED = {("comparison", "report")}
+# The command line's settings live with what they set; the comparison prints its summary with the report's table
+# and carries the controls out.
+ALLOWED = {("comparison", "report"), ("comparison", "controls")}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 

@@ -15,6 +15,7 @@ from lightning_icl.probing.contrast import Comparison
 from lightning_icl.probing.probe import ICLProbe, Prediction, accuracy, best_answer
 from lightning_icl.results import SCHEMA
 
+VIEWS = ("zsl", "icl", "ft")
 _PACKAGES = ("torch", "lightning", "transformers", "datasets", "torchmetrics")
 
 
@@ -51,17 +52,19 @@ def assemble(plan: Plan, planned: PlannedTask, probe: ICLProbe) -> dict[str, Any
 
 
 def prediction_rows(predictions: list[Prediction], prompts: Mapping[int, str]) -> list[dict[str, Any]]:
-    """Lines of `predictions.jsonl`, in data order; `prompts` has each query's text by row number."""
-    return [
-        {
-            "index": prediction.index,
-            "gold": prediction.gold,
-            **{name: best_answer(scores) for name, scores in prediction.scores.items()},
-            "scores": prediction.scores,
-            "prompt": prompts[prediction.index],
-        }
-        for prediction in predictions
-    ]
+    """Lines of `predictions.jsonl`, in data order: the main comparison's conditions only.
+
+    Args:
+        predictions: of all conditions.
+        prompts: each query's text by row number.
+    """
+    rows = []
+    for prediction in predictions:
+        scores = {name: prediction.scores[name] for name in VIEWS if name in prediction.scores}
+        best = {name: best_answer(own) for name, own in scores.items()}
+        known = {"index": prediction.index, "gold": prediction.gold}
+        rows.append({**known, **best, "scores": scores, "prompt": prompts[prediction.index]})
+    return rows
 
 
 def versions() -> dict[str, str]:

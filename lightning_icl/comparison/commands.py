@@ -7,12 +7,14 @@ from pathlib import Path
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 
-from lightning_icl.comparison.assemble import assemble, prediction_rows
+from lightning_icl.comparison.assemble import VIEWS, assemble, prediction_rows
+from lightning_icl.comparison.controls import Controlled, controls_section, make_controls
 from lightning_icl.comparison.overlays import FINETUNE, read_finetuned, write_finetuned
 from lightning_icl.comparison.plan import Plan, PlannedTask, make_plan, resolved
 from lightning_icl.comparison.settings import CompareSettings, ValidateSettings
 from lightning_icl.comparison.trainer import DTYPES, interruptible, make_trainer, quiet
 from lightning_icl.data.preview import show_prompt
+from lightning_icl.errors import UserError
 from lightning_icl.models.loading import load_model
 from lightning_icl.probing.finetuning import KVFinetuning
 from lightning_icl.probing.probe import ICLProbe, accuracy
@@ -47,8 +49,9 @@ def compare(settings: CompareSettings) -> Path | None:
         trainer = make_trainer(settings, [KVFinetuning(planned.learning_rate)])
         with interruptible(trainer):
             trainer.fit(probe, datamodule=planned.data)
+            controlled = make_controls(settings, planned, probe, plan.controls)
             trainer.validate(probe, datamodule=planned.data, verbose=False)
-        _save(plan, planned, probe)
+        _save(plan, planned, probe, controlled)
     _finish(plan)
     return plan.out
 
@@ -62,6 +65,7 @@ def fit(settings: CompareSettings) -> Path | None:
     Raises:
         UserError: anything the user gave that cannot be used.
     """
+    _refuse_controls(settings)
     plan = _begin(settings, FINETUNE)
     if plan is None:
         return None
@@ -85,6 +89,7 @@ def validate(settings: ValidateSettings) -> Path | None:
     Raises:
         UserError: anything the user gave that cannot be used, such as an overlay of other demonstrations.
     """
+    _refuse_controls(settings)
     plan = _begin(settings, RESULTS)
     if plan is None:
         return None
@@ -104,6 +109,11 @@ def validate(settings: ValidateSettings) -> Path | None:
         _save(plan, planned, probe)
     _finish(plan)
     return plan.out
+
+
+def _refuse_controls(settings: CompareSettings) -> None:
+    if settings.controls:
+        raise UserError(f"--controls {settings.controls}: controls fine-tune and probe; use them with `compare`.")
 
 
 def _begin(settings: CompareSettings, marker: str) -> Plan | None:
@@ -130,17 +140,22 @@ def _prepare_output(plan: Plan, marker: str) -> None:
 
 
 @rank_zero_only
-def _save(plan: Plan, planned: PlannedTask, probe: ICLProbe) -> None:
+def _save(plan: Plan, planned: PlannedTask, probe: ICLProbe, controlled: Controlled | None = None) -> None:
     """Write one task's folder, whole or not at all."""
+    content = assemble(plan, planned, probe)
+    if plan.controls and controlled is not None:
+        content["controls"] = controls_section(controlled, probe)
     with finished_folder(plan.out / planned.task.name) as part:
-        (part / RESULTS).write_text(to_json(assemble(plan, planned, probe)), encoding="utf-8")
+        (part / RESULTS).write_text(to_json(content), encoding="utf-8")
         rows = prediction_rows(probe.predictions, planned.data.query_texts)
         (part / PREDICTIONS).write_text(to_json_lines(rows), encoding="utf-8")
         (part / CONFIG).write_text(_yaml(resolved(plan, planned)), encoding="utf-8")
         if probe.finetuned is not None:
             write_finetuned(part, probe, plan.source.name, queries=False)
     figures = ", ".join(
-        f"{name.upper()} {100 * accuracy(probe.predictions, name):.1f}" for name in probe.predictions[0].scores
+        f"{name.upper()} {100 * accuracy(probe.predictions, name):.1f}"
+        for name in VIEWS
+        if name in probe.predictions[0].scores
     )
     seconds = sum(probe.seconds[name] for name in ("prefix", "finetune", "validate"))
     _say(f"{planned.task.name}: {len(probe.predictions)} queries, accuracy {figures} ({seconds:.1f} s)")

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning_icl.comparison.settings import CompareSettings
+from lightning_icl.controls.catalogue import Control, choose
 from lightning_icl.data.module import ICLDataModule
-from lightning_icl.errors import TaskError
+from lightning_icl.errors import TaskError, UserError
 from lightning_icl.models.architecture import Architecture, architecture_of
 from lightning_icl.models.loading import ModelSource, context_length, find_model, load_config, load_tokenizer
 from lightning_icl.published import published_size
-from lightning_icl.tasks.catalogue import resolve_tasks
+from lightning_icl.records import Demonstrations
+from lightning_icl.tasks.catalogue import neighbour, resolve_tasks
 from lightning_icl.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ class PlannedTask:
     task: Task
     data: ICLDataModule
     learning_rate: float
+    neighbour: Demonstrations | None = None
+    """Demonstrations of the next task of its group, where a control asks for them and its rows can be read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +44,7 @@ class Plan:
     tokenizer: "PreTrainedTokenizerBase"
     tasks: tuple[PlannedTask, ...]
     out: Path
+    controls: tuple[Control, ...] = ()
 
 
 def make_plan(settings: CompareSettings) -> Plan:
@@ -48,6 +53,7 @@ def make_plan(settings: CompareSettings) -> Plan:
     Raises:
         UserError: anything the user gave that cannot be used.
     """
+    controls = choose(settings.controls)
     tasks = resolve_tasks(settings.task)
     for task in tasks.values():
         task.template(settings.template)
@@ -65,6 +71,7 @@ def make_plan(settings: CompareSettings) -> Plan:
         tokenizer=tokenizer,
         tasks=tuple(_plan_task(settings, name, task, config, tokenizer) for name, task in tasks.items()),
         out=output_folder(settings),
+        controls=controls,
     )
 
 
@@ -84,7 +91,36 @@ def _plan_task(
         probe_token=settings.probe_token,
         batch_tokens=settings.batch_tokens,
     )
-    return PlannedTask(name=name, task=task, data=data, learning_rate=learning_rate_for(settings, task))
+    asked = any(control.name == "other-task" for control in choose(settings.controls))
+    return PlannedTask(
+        name=name,
+        task=task,
+        data=data,
+        learning_rate=learning_rate_for(settings, task),
+        neighbour=_neighbour(settings, task, data, config) if asked else None,
+    )
+
+
+def _neighbour(
+    settings: CompareSettings, task: Task, data: ICLDataModule, config: "PretrainedConfig"
+) -> Demonstrations | None:
+    """As many demonstrations of the neighbouring task, where there is one whose rows can be read."""
+    other = neighbour(task.name)
+    if other is None:
+        return None
+    try:
+        return ICLDataModule(
+            other,
+            data.tokenizer,
+            context_length=context_length(config),
+            data=None if settings.data is None else Path(settings.data),
+            shots=len(data.demonstrations),
+            seed=data.demonstrations.seed,
+            limit=1,
+            separator=settings.separator,
+        ).demonstrations
+    except UserError:
+        return None
 
 
 def learning_rate_for(settings: CompareSettings, task: Task) -> float:

@@ -58,6 +58,8 @@ class CompareSettings:
     """Replace a run that the output folder already holds."""
     tables: list[Table] = field(default_factory=lambda: ["accuracy", "rec2ftp", "simaou", "simam", "kendall"])
     """Which of the paper's tables the printed summary shows."""
+    controls: str | None = None
+    """Controls to measure beside the comparison, names with commas between them, or `all` (compare only)."""
     show_prompt: bool = False
     """Print the first zero-shot and in-context inputs token by token, and stop."""
     allow_pickle: bool = False

@@ -4,7 +4,9 @@ Queries are divided among processes without padding or repetition; demonstration
 every process takes the same fine-tuning steps.
 """
 
+import copy
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,7 +96,7 @@ class ICLDataModule(LightningDataModule):
         self.template = task.template(template)
         self.probe_token: ProbeToken = probe_token
         self.batch_tokens = batch_tokens
-        self._tokenizer, self._variant = tokenizer, template
+        self.tokenizer, self._variant = tokenizer, template
         self.answers = encode_answers(tokenizer, task.answers)
         rows: TaskRows = load_rows(task, data, template)
         self.origin, self._rows, self._context_length = rows.origin, rows, context_length
@@ -112,6 +114,49 @@ class ICLDataModule(LightningDataModule):
             longest_query=max(query.reach for query in self.queries),
             context_length=context_length,
         )
+
+    @property
+    def demonstration_options(self) -> tuple[int, ...]:
+        """How many answers each demonstration has to choose from."""
+        return tuple(len(row.options) for row in self.train_rows[: len(self.demonstrations)])
+
+    def relabelled(self, labels: Sequence[int], words: Sequence[str] | None = None) -> Demonstrations:
+        """The same demonstrations in the same order with other answers.
+
+        Args:
+            labels: number of each demonstration's answer.
+            words: what the answers are; None for each row's own options.
+
+        Raises:
+            TaskError: the answers are so long that the longest query no longer fits behind them.
+        """
+        examples = tuple(
+            self._prompt(row) + encode_answer(self.tokenizer, (words or row.options)[label])
+            for row, label in zip(self.train_rows[: len(self.demonstrations)], labels, strict=True)
+        )
+        changed = replace(self.demonstrations, labels=tuple(labels), examples=examples)
+        reach = len(changed.prefix_token_ids) + max(query.reach for query in self.queries)
+        if self._context_length is not None and reach > self._context_length:
+            raise TaskError(f"With these answers prompts have {reach} tokens; the context has {self._context_length}.")
+        return changed
+
+    def content_free(self, texts: Sequence[str]) -> QueryBatch:
+        """Queries whose every field is one of some texts.
+
+        Args:
+            texts: that say nothing, such as "N/A".
+        """
+        row, queries = self.query_rows[0], []
+        for number, text in enumerate(texts):
+            fields = dict.fromkeys(row.fields, text)
+            queries.append(self._query(replace(row, index=number, fields=fields)))
+        return collate(queries)
+
+    def teaching(self, demonstrations: Demonstrations) -> "ICLDataModule":
+        """The same task with other demonstrations to learn from."""
+        other = copy.copy(self)
+        other.demonstrations = demonstrations
+        return other
 
     @property
     def query_texts(self) -> dict[int, str]:
@@ -148,13 +193,13 @@ class ICLDataModule(LightningDataModule):
         return found
 
     def _prompt(self, row: Row) -> tuple[int, ...]:
-        prompt = encode(self._tokenizer, self.task.prompt(row.fields, self._variant))
+        prompt = encode(self.tokenizer, self.task.prompt(row.fields, self._variant))
         if not prompt:
             raise TaskError(f"Row {row.index} of task {self.task.name!r} tokenises to nothing.")
         return prompt
 
     def _example(self, row: Row) -> Example:
-        answer = encode_answer(self._tokenizer, row.options[row.label])
+        answer = encode_answer(self.tokenizer, row.options[row.label])
         return Example(index=row.index, label=row.label, token_ids=self._prompt(row) + answer)
 
     def _query(self, row: Row) -> Query:
@@ -171,7 +216,7 @@ class ICLDataModule(LightningDataModule):
         if row.options == self.task.answers:
             return self.answers
         try:
-            return encode_answers(self._tokenizer, row.options, unknown=True)
+            return encode_answers(self.tokenizer, row.options, unknown=True)
         except TaskError as error:
             raise TaskError(f"Row {row.index} of task {self.task.name!r}: {error}") from error
 

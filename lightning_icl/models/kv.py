@@ -1,12 +1,14 @@
-"""The key and value projections of a model: which parameters they are, their float32 masters, and overlays on them.
+"""The parameters that fine-tuning updates: which they are, their float32 masters, and overlays on them.
 
-Restricted fine-tuning (Dai et al., section 4.1) updates these and nothing else. Where query, key and value share one
-fused parameter, only its key/value rows take part, and the query rows stay bit-identical.
+Restricted fine-tuning (Dai et al., section 4.1) updates key and value projections and nothing else. Where query, key
+and value share one fused parameter, only its key/value rows take part, and the query rows stay bit-identical. Controls
+update the query projections, or everything.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,29 +19,32 @@ from lightning_icl.errors import ModelError
 from lightning_icl.models.architecture import architecture_of, fused_layout, fused_rows
 from lightning_icl.records import KVOverlay
 
+Trained = Literal["kv", "query", "all"]
+"""What fine-tuning updates: key and value projections, query projections, or every parameter."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class KVSlice:
-    """One parameter that belongs to keys and values, or the part of it that does."""
+class Slice:
+    """One parameter that is trained, or the part of it that is."""
 
     name: str
-    """Name of the parameter in the model, with `::kv` appended where only some of its rows take part."""
-    layer: int
-    """Number of the attention layer."""
+    """Name of the parameter in the model, with `::kv` or `::query` appended where only some of its rows take part."""
+    layer: int | None
+    """Number of the block it belongs to; None outside all blocks."""
     parameter: nn.Parameter
     """The model's parameter."""
     rows: Tensor | None
-    """Output rows that make key and value; None where all do."""
+    """Output rows that take part; None where all do."""
     axis: int
     """Axis of the output rows: 0, or 1 for the transposed weights of GPT-2."""
 
     def read(self) -> Tensor:
-        """A copy of the key/value part."""
+        """A copy of the part."""
         data = self.parameter.detach()
         return data.clone() if self.rows is None else data.index_select(self.axis, self.rows)
 
     def gradient(self) -> Tensor:
-        """The key/value part of the gradient.
+        """The part's gradient.
 
         Raises:
             RuntimeError: no gradient has reached the parameter.
@@ -50,7 +55,7 @@ class KVSlice:
 
     @torch.no_grad()
     def write(self, values: Tensor) -> None:
-        """Set the key/value part, rounding to the parameter's type."""
+        """Set the part, rounding to the parameter's type."""
         values = values.to(self.parameter)
         if self.rows is None:
             self.parameter.copy_(values)
@@ -58,46 +63,64 @@ class KVSlice:
             self.parameter.index_copy_(self.axis, self.rows, values)
 
     def whole(self, values: Tensor) -> Tensor:
-        """The whole parameter as it would be after `write(values)`, the model left alone."""
+        """The whole parameter as it would be after `write(values)`, the model left alone; a copy only if need be."""
         values = values.to(self.parameter)
         if self.rows is None:
-            return values.clone()
+            return values
         return self.parameter.detach().index_copy(self.axis, self.rows, values)
 
 
-def kv_slices(model: PreTrainedModel) -> list[KVSlice]:
-    """Every key/value parameter of the model, layer by layer: weights before biases, keys before values."""
+def slices(model: PreTrainedModel, trained: Trained = "kv") -> list[Slice]:
+    """What is trained: of projections layer by layer, weights before biases, keys before values."""
+    if trained == "all":
+        return _all_parameters(model)
     architecture = architecture_of(model.config)
     rows = None
     if fused_layout(model.config) is not None:
-        rows = torch.tensor(fused_rows(model.config)[1], device=model.device)
-    projections = architecture.projections[1:] if rows is None else architecture.projections[1:2]
-    slices = []
+        rows = torch.tensor(fused_rows(model.config)[int(trained == "kv")], device=model.device)
+    first = trained == "query" or rows is not None
+    projections = architecture.projections[:1] if first else architecture.projections[1:]
+    found = []
     for layer, _ in enumerate(model.get_submodule(architecture.layers).children()):
         for projection in projections:
             path = f"{architecture.layers}.{layer}.{architecture.attention}.{projection}"
             module = model.get_submodule(path)
             for name, parameter in module.named_parameters(recurse=False):
-                slices.append(
-                    KVSlice(
-                        name=f"{path}.{name}" + ("" if rows is None else "::kv"),
+                found.append(
+                    Slice(
+                        name=f"{path}.{name}" + ("" if rows is None else f"::{trained}"),
                         layer=layer,
                         parameter=parameter,
                         rows=rows,
                         axis=int(isinstance(module, Conv1D) and name == "weight"),
                     )
                 )
-    return slices
+    return found
+
+
+def _all_parameters(model: PreTrainedModel) -> list[Slice]:
+    """Every parameter whole; tied ones count once."""
+    blocks = f"{architecture_of(model.config).layers}."
+    return [
+        Slice(
+            name=name,
+            layer=int(name.removeprefix(blocks).split(".")[0]) if name.startswith(blocks) else None,
+            parameter=parameter,
+            rows=None,
+            axis=0,
+        )
+        for name, parameter in model.named_parameters()
+    ]
 
 
 class GradientGate:
-    """Lets gradients reach the key/value parameters and no other, until it is opened again."""
+    """Lets gradients reach what is trained and nothing else, until it is opened again."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, trained: Trained = "kv") -> None:
         self._flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
         for parameter, _ in self._flags:
             parameter.requires_grad_(False)
-        for part in kv_slices(model):
+        for part in slices(model, trained):
             part.parameter.requires_grad_(True)
 
     def open(self) -> None:
@@ -106,15 +129,15 @@ class GradientGate:
             parameter.requires_grad_(flag)
 
 
-class KVMasters:
-    """Float32 masters of the key/value parameters: optimised in place of the model's own, then written into it.
+class Masters:
+    """Float32 masters of what is trained: optimised in place of the model's own, then written into it.
 
     A learning rate of 1e-4 vanishes in bfloat16 weights, so the steps are taken on these whatever the model's type.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, trained: Trained = "kv") -> None:
         self._model = model
-        self._slices = kv_slices(model)
+        self._slices = slices(model, trained)
         self._before = [part.read() for part in self._slices]
         self.parameters = [nn.Parameter(_master(before)) for before in self._before]
 
@@ -144,10 +167,11 @@ class KVMasters:
         )
 
     def update_norms(self) -> list[float]:
-        """Per layer the Frobenius norm of the change of its key/value parameters."""
-        squares = [0.0] * (self._slices[-1].layer + 1)
+        """Per layer the Frobenius norm of the change of what is trained in it."""
+        squares = [0.0] * int(self._model.config.num_hidden_layers)
         for part, master, before in zip(self._slices, self.parameters, self._before, strict=True):
-            squares[part.layer] += float((master.detach() - before.float()).double().square().sum())
+            if part.layer is not None:
+                squares[part.layer] += float((master.detach() - before.float()).double().square().sum())
         return [square**0.5 for square in squares]
 
 
@@ -164,16 +188,10 @@ class LaidOver:
     """
 
     def __init__(self, model: PreTrainedModel, overlay: KVOverlay) -> None:
-        slices = {part.name: part for part in kv_slices(model)}
-        if slices.keys() != overlay.tensors.keys():
-            odd = sorted(slices.keys() ^ overlay.tensors.keys())[0]
-            raise ModelError(
-                f"The overlay does not fit this model: {odd!r} is in only one of the two. Use the overlay with the "
-                "model it was trained on."
-            )
+        known = _fitting(model, overlay)
         with torch.inference_mode(False), torch.no_grad():
             self._pairs = []
-            for name, part in slices.items():
+            for name, part in known.items():
                 values = overlay.tensors[name]
                 expected = part.read().shape
                 if values.shape != expected:
@@ -194,3 +212,20 @@ class LaidOver:
         finally:
             for (parameter, _), data in zip(self._pairs, own, strict=True):
                 parameter.data = data
+
+
+def _fitting(model: PreTrainedModel, overlay: KVOverlay) -> dict[str, Slice]:
+    """The parts of the model that an overlay holds, by name.
+
+    Raises:
+        ModelError: its names are not those of any kind of fine-tuning of this model.
+    """
+    kinds = [{part.name: part for part in slices(model, trained)} for trained in get_args(Trained)]
+    for kind in kinds:
+        if kind.keys() == overlay.tensors.keys():
+            return kind
+    odd = sorted(kinds[0].keys() ^ overlay.tensors.keys())[0]
+    raise ModelError(
+        f"The overlay does not fit this model: {odd!r} is in only one of the two. Use the overlay with the model it "
+        "was trained on."
+    )

@@ -4,7 +4,8 @@ The paper's own comparison is one contrast. Every control or further learning ra
 the same pass: conditions that contrasts share are observed once.
 """
 
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -44,6 +45,13 @@ class Contrast:
     """Those of `icl`, whose tokens Kendall ranks."""
     training_queries: Tensor | None = None
     """Query vectors of the same tokens in training (layer, prefix, query_width); Kendall is undefined without."""
+    next_query: bool = False
+    """Whether `icl` is held not against `ft` but against itself: another query's update, added to the zero-shot view.
+
+    The other query is the next of the batch, the first for the last; batches are cut by length, so it is about as long,
+    and another batch size pairs a few queries otherwise. Only representations can be compared."""
+    note: str = ""
+    """What is to be said of its figures."""
 
     @property
     def conditions(self) -> tuple[Condition, Condition, Condition]:
@@ -116,13 +124,19 @@ class ContrastMetrics(nn.Module):
 
     def update(self, batch: QueryBatch, zsl: Observation, icl: Observation, ft: Observation) -> None:
         """Add a batch of queries at the levels of predictions, representations and attention to the query."""
+        if self.contrast.next_query:
+            if len(batch.query_ids) > 1:
+                update = (icl.attention_output - zsl.attention_output).roll(-1, 0)
+                other = zsl.attention_output + update
+                self.sim_aou.update(zsl.attention_output, icl.attention_output, other, batch.query_ids)
+            return
         self.rec2ftp.update(zsl.answer_scores, icl.answer_scores, ft.answer_scores, batch.gold, batch.query_ids)
         self.sim_aou.update(zsl.attention_output, icl.attention_output, ft.attention_output, batch.query_ids)
         self.sim_am.update(zsl.own_scores, icl.own_scores, ft.own_scores, icl.own_lengths, batch.query_ids)
 
     def update_kendall(self, batch: QueryBatch, icl: Observation, ft: Observation) -> None:
         """Add a batch of queries at the level of attention to the demonstrations."""
-        if self.contrast.training_queries is not None:
+        if self.contrast.training_queries is not None and not self.contrast.next_query:
             training_queries = self.contrast.training_queries.to(ft.query)
             by_query = torch.einsum("ble,lpe->blp", ft.query, training_queries)
             self.kendall.update(icl.prefix_scores, by_query, batch.query_ids, icl.prefix_visible)
@@ -139,7 +153,12 @@ class ContrastMetrics(nn.Module):
 
     def compute(self) -> Comparison:
         """All results over all queries of all processes."""
-        return Comparison(self.rec2ftp.compute(), self.sim_aou.compute(), self.sim_am.compute(), self.kendall.compute())
+        with warnings.catch_warnings():
+            if self.contrast.training_queries is None or self.contrast.next_query:  # NaN is what is meant
+                warnings.filterwarnings("ignore", message=".*was called before the ``update`` method.*")
+            return Comparison(
+                self.rec2ftp.compute(), self.sim_aou.compute(), self.sim_am.compute(), self.kendall.compute()
+            )
 
 
 def unmoved_layers(architecture: Architecture) -> tuple[int, ...]:
@@ -157,7 +176,7 @@ def by_name(contrasts: "list[Contrast]") -> dict[str, Condition]:
     for contrast in contrasts:
         for condition in contrast.conditions:
             known = found.setdefault(condition.name, condition)
-            same = known.prefix_token_ids == condition.prefix_token_ids and known.overlay is condition.overlay
-            if not same or known.position_offset != condition.position_offset:
+            same = replace(known, overlay=None) == replace(condition, overlay=None)
+            if not same or known.overlay is not condition.overlay:
                 raise ValueError(f"Two different conditions are called {condition.name!r}.")
     return found

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lightning_icl.errors import NumericalError, ProtocolError
-from lightning_icl.models.kv import GradientGate, KVMasters
+from lightning_icl.models.kv import GradientGate, Masters, Trained
+from lightning_icl.probing.layer_causal import Reading
 from lightning_icl.records import Demonstrations, KVOverlay
 
 
@@ -30,7 +31,7 @@ class Finetuned:
     losses: tuple[float, ...]
     """Loss of each step, in nats per token."""
     update_norms: tuple[float, ...]
-    """Per layer the Frobenius norm of the change of the key/value parameters."""
+    """Per layer the Frobenius norm of the change of what was trained."""
     training_queries: Tensor | None
     """Query vectors (layer, prefix, query_width) of the training tokens at their steps; 0 at BOS and SEP."""
 
@@ -50,31 +51,35 @@ class KVFinetuning(Callback):
 
     Args:
         learning_rate: rate of the plain SGD steps.
+        trained: what learns; a control may train the query projections or everything instead.
+        layer_causal: which outputs make each layer's own loss (`probing.layer_causal`); None for the model's loss.
 
     Raises:
         ProtocolError: the Trainer or the data would break the protocol.
     """
 
-    def __init__(self, learning_rate: float) -> None:
+    def __init__(self, learning_rate: float, trained: Trained = "kv", layer_causal: Reading | None = None) -> None:
         if not (math.isfinite(learning_rate) and learning_rate > 0):
             raise ProtocolError(f"--lr {learning_rate}: the learning rate must be a positive number.")
         self.learning_rate = learning_rate
-        self._masters: KVMasters | None = None
+        self.trained: Trained = trained
+        self.layer_causal: Reading | None = layer_causal
+        self._masters: Masters | None = None
         self._gate: GradientGate | None = None
         self._queries: list[list[Tensor]] = []
         self._losses: list[float] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check the Trainer's side of the protocol; from here on gradients reach keys and values only."""
+        """Check the Trainer's side of the protocol; from here on gradients reach what is trained only."""
         if stage == "fit":
             check_trainer(trainer)
             probe = self._probe(pl_module)
             probe.finetuning = self
-            self._gate = GradientGate(probe.model)
+            self._gate = GradientGate(probe.model, self.trained)
 
     def begin(self, model: PreTrainedModel) -> list[nn.Parameter]:
         """The parameters to optimise."""
-        self._masters, self._queries, self._losses = KVMasters(model), [], []
+        self._masters, self._queries, self._losses = Masters(model, self.trained), [], []
         return self._masters.parameters
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

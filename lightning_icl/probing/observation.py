@@ -1,7 +1,7 @@
 """From what a capture recorded to an `Observation`: one condition's view of a batch of queries."""
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,14 +19,27 @@ class View:
     condition: Condition
     prefix: Prefix | None
     overlay: LaidOver | None
+    content_free: Tensor | None = None
+    """Log-probability of each answer after content-free inputs (answer), float32; None where scores are taken as is."""
 
     @classmethod
-    def prepare(cls, capture: Capture, condition: Condition) -> "View":
-        """Run the condition's prefix once, under its own weights."""
-        overlay = LaidOver(capture.model, condition.overlay) if condition.overlay is not None else None
+    def prepare(cls, capture: Capture, condition: Condition, overlay: LaidOver | None = None) -> "View":
+        """Run the condition's prefix once, under its own weights.
+
+        Args:
+            capture: an open visit to the model.
+            condition: what to prepare.
+            overlay: the condition's overlay made ready, which conditions may share; without it, it is made here.
+        """
+        if overlay is None and condition.overlay is not None:
+            overlay = LaidOver(capture.model, condition.overlay)
         with overlay.active() if overlay else nullcontext():
             prefix = capture.prefix(condition.prefix_token_ids)
-        return cls(condition=condition, prefix=prefix, overlay=overlay)
+        view = cls(condition=condition, prefix=prefix, overlay=overlay)
+        if condition.content_free is None:
+            return view
+        scores = view.observe(capture, condition.content_free.to(capture.model.device)).answer_scores
+        return replace(view, content_free=scores.softmax(-1).mean(0).log())
 
     def observe(self, capture: Capture, batch: QueryBatch) -> Observation:
         """Look at a batch of queries under this condition.
@@ -36,7 +49,10 @@ class View:
         """
         with self.overlay.active() if self.overlay else nullcontext():
             logits, recording = capture.observe(batch, self.prefix, self.condition.position_offset)
-        scores = answer_scores(logits, batch)
+        answers = self.condition.answer_ids
+        scores = answer_scores(logits, batch if answers is None else batch.scoring(answers))
+        if self.content_free is not None:
+            scores = scores - self.content_free
         outputs = torch.stack(recording.outputs, dim=1).float()
         absent = ~_present(batch)
         if not (torch.isfinite(scores).logical_or(absent).all() and torch.isfinite(outputs).all()):

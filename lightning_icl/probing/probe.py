@@ -6,6 +6,7 @@ conditions and streams the three observations into metrics. Nothing of size (que
 
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -20,9 +21,11 @@ from lightning_icl.errors import NumericalError, ProtocolError
 from lightning_icl.metrics.bootstrap import REPLICATES, Bootstrapped
 from lightning_icl.models.architecture import architecture_of, head_counts
 from lightning_icl.models.capture import Capture
+from lightning_icl.models.kv import LaidOver
 from lightning_icl.probing.backoff import Backoff
 from lightning_icl.probing.contrast import MAIN, Comparison, Contrast, ContrastMetrics, by_name, unmoved_layers
 from lightning_icl.probing.finetuning import Finetuned, KVFinetuning
+from lightning_icl.probing.layer_causal import layer_causal_loss, layer_outputs
 from lightning_icl.probing.observation import View
 from lightning_icl.records import Condition, Demonstrations, Observation, QueryBatch
 
@@ -122,10 +125,18 @@ class ICLProbe(LightningModule):
         self._started = time.perf_counter()
 
     def training_step(self, batch: Tensor, batch_idx: int) -> dict[str, Any]:
-        """Causal language-modelling loss over all predicted tokens of `BOS ex_i`, in nats per token."""
-        with self.capture:
+        """Causal language-modelling loss over all predicted tokens of `BOS ex_i`, in nats per token.
+
+        A control sums such a loss of every layer instead (`probing.layer_causal`).
+        """
+        reading = self.finetuning.layer_causal if self.finetuning is not None else None
+        own: AbstractContextManager[list[Tensor]] = layer_outputs(self.model, reading) if reading else nullcontext([])
+        with self.capture, own as outputs:
             logits, queries = self.capture.train_forward(batch)
-        loss = cross_entropy(logits[0, :-1].float(), batch[0, 1:])
+            if reading:
+                loss = layer_causal_loss(self.model, outputs, batch)
+            else:
+                loss = cross_entropy(logits[0, :-1].float(), batch[0, 1:])
         self.log("finetune/loss", loss.detach(), prog_bar=True)
         return {"loss": loss, "queries": queries}
 
@@ -146,9 +157,20 @@ class ICLProbe(LightningModule):
         self.seconds["kendall"] = 0.0
         self.metrics = nn.ModuleList(map(self._metrics_of, self.studied))
         with self.capture, self.trainer.precision_plugin.forward_context():
-            self._views = {name: View.prepare(self.capture, item) for name, item in self.conditions.items()}
+            overlays = self._overlays()
+            self._views = {
+                name: View.prepare(self.capture, item, overlays.get(id(item.overlay)))
+                for name, item in self.conditions.items()
+            }
         self.seconds["prefix"] = time.perf_counter() - started
         self._started = time.perf_counter()
+
+    def _overlays(self) -> dict[int, LaidOver]:
+        """Every overlay of the conditions made ready once, by identity."""
+        overlays = [item.overlay for item in self.conditions.values() if item.overlay is not None]
+        return {
+            id(overlay): LaidOver(self.model, overlay) for overlay in {id(item): item for item in overlays}.values()
+        }
 
     def _metrics_of(self, contrast: Contrast) -> ContrastMetrics:
         config = self.model.config

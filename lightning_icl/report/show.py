@@ -62,9 +62,7 @@ def show_report(
     if check:
         grids.append(check_grid([run for tasks in runs for run in tasks]))
     for grid in grids:
-        _console().print(grid_to_rich(grid))
-        for note in grid.notes:
-            _console().print(Text(f"– {note}", style="dim"))
+        _print_grid(grid)
     for path in written:
         Console().print(f"wrote {path}", highlight=False, soft_wrap=True, markup=False)
     return not check or all(cell.within for tasks in runs for cell in check_cells(tasks))
@@ -75,6 +73,12 @@ def _console() -> Console:
     return console if console.is_terminal or console.width >= _WIDE else Console(width=_WIDE)
 
 
+def _print_grid(grid: Grid) -> None:
+    _console().print(grid_to_rich(grid))
+    for note in grid.notes:
+        _console().print(Text(f"– {note}", style="dim"))
+
+
 def print_summary(folder: Path, tables: Sequence[str] | None = None, tasks: Sequence[str] | None = None) -> None:
     """Print one run's tables, and why what is missing is missing.
 
@@ -83,13 +87,16 @@ def print_summary(folder: Path, tables: Sequence[str] | None = None, tasks: Sequ
         tables: which tables; None for all.
         tasks: which tasks; None for all that the folder holds.
     """
-    summary = summarise([run for run in read_run(folder) if tasks is None or run.task in tasks], tables)
+    runs = [run for run in read_run(folder) if tasks is None or run.task in tasks]
+    summary = summarise(runs, tables)
     console = _console()
     heading = f"[bold]{escape(summary.model)}[/]: zero-shot (ZSL), fine-tuned (FT) and in-context (ICL)"
     console.print(heading, highlight=False, soft_wrap=True)
     console.print(to_rich(summary))
     for note in summary.notes:
         console.print(f"– {note}", style="dim", highlight=False)
+    if (controls := controls_grid(runs)) is not None:
+        _print_grid(controls)
 
 
 def export_files(folder: Path, runs: Sequence[TaskRun], tables: Sequence[str] | None = None) -> list[Path]:

@@ -11,7 +11,7 @@ from lightning_icl.data.module import ICLDataModule
 from lightning_icl.data.queries import budget_batches, collate
 from lightning_icl.models.architecture import head_counts
 from lightning_icl.models.capture import Capture
-from lightning_icl.models.kv import kv_slices
+from lightning_icl.models.kv import slices
 from lightning_icl.probing.observation import View
 from lightning_icl.records import Condition, Demonstrations
 from lightning_icl.sweeping.plan import TaskSweep, Unit
@@ -95,7 +95,7 @@ def run_bytes(model: PreTrainedModel, demonstrations: Demonstrations) -> int:
     heads, _, width = head_counts(model.config)
     vectors = int(model.config.num_hidden_layers) * len(demonstrations.prefix_token_ids) * heads * width
     element, weights = torch.finfo(model.dtype).bits // 8, 0
-    for part in kv_slices(model):
+    for part in slices(model):
         learnt = part.parameter.numel()
         if part.rows is not None:
             learnt = learnt // part.parameter.shape[part.axis] * len(part.rows)

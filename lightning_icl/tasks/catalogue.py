@@ -171,6 +171,19 @@ def resolve_tasks(wanted: str) -> dict[str, Task]:
     return tasks
 
 
+def neighbour(name: str) -> Task | None:
+    """The next task of the first group that a task belongs to, the first after the last; None where it has none.
+
+    >>> neighbour("tiny-sst2").name, neighbour("cb").name, neighbour("mine")
+    ('tiny-sst5', 'sst2', None)
+    """
+    for group in (PAPER, MORE, GENERATED):
+        if name in group:
+            names = list(group)
+            return group[names[(names.index(name) + 1) % len(names)]]
+    return None
+
+
 def _find(name: str) -> Task:
     if name in TASKS:
         return TASKS[name]

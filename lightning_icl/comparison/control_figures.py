@@ -1,0 +1,101 @@
+"""What controls showed, as `results.json` holds it: the figures of the main comparison, for each control."""
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean, pstdev
+from typing import Any
+
+from lightning_icl.comparison.assemble import VIEWS, plain_comparison
+from lightning_icl.controls.catalogue import CONTROLS
+from lightning_icl.probing.contrast import Contrast
+from lightning_icl.probing.probe import ICLProbe, Prediction, accuracy
+
+LEVELS = ("rec2ftp", "sim_aou", "sim_am", "kendall")
+
+
+def measured(name: str, contrasts: Sequence[Contrast], probe: ICLProbe) -> dict[str, Any]:
+    """Entries of one control: one for each contrast; of several, also their mean, spread and sensitivity.
+
+    Args:
+        name: of the control.
+        contrasts: its contrasts, all compared.
+        probe: has validated.
+    """
+    title = CONTROLS[name].title
+    entries = {contrast.name: _entry(title, contrast, probe) for contrast in contrasts}
+    if len(contrasts) == 1:
+        return entries
+    overall: dict[str, Any] = {"title": f"{title}: mean of {len(contrasts)}"}
+    overall |= {key: _mean([entry[key] for entry in entries.values()]) for key in ("accuracy", *LEVELS)}
+    overall["difference"] = _difference(overall, probe)
+    overall["spread"] = {view: pstdev(entry["accuracy"][view] for entry in entries.values()) for view in VIEWS}
+    overall["sensitivity"] = {
+        view: sensitivity(probe.predictions, [contrast.conditions[place].name for contrast in contrasts])
+        for place, view in enumerate(VIEWS)
+    }
+    overall["note"] = "sensitivity " + ", ".join(f"{view} {overall['sensitivity'][view]:.3f}" for view in ("icl", "ft"))
+    return {name: overall, **entries}
+
+
+def _entry(title: str, contrast: Contrast, probe: ICLProbe) -> dict[str, Any]:
+    names = dict(zip(VIEWS, (condition.name for condition in contrast.conditions), strict=True))
+    accuracies = {view: accuracy(probe.predictions, condition) for view, condition in names.items()}
+    entry = {
+        "title": title,
+        "accuracy": {**accuracies, "ft": None} if contrast.next_query else accuracies,
+        **plain_comparison(probe.comparisons[contrast.name]),
+        **({"note": contrast.note} if contrast.note else {}),
+    }
+    return {**entry, "difference": _difference(entry, probe)}
+
+
+def _difference(entry: Mapping[str, Any], probe: ICLProbe) -> dict[str, float]:
+    """By level, how much greater the control's figure is than that of the main comparison over the same queries."""
+    main = probe.comparison
+    assert main is not None
+    return {level: float(entry[level]["value"]) - float(getattr(main, level).value) for level in LEVELS}
+
+
+def left_out(name: str, reason: str) -> dict[str, Any]:
+    """The entry of a control that could not be made."""
+    return {
+        "title": CONTROLS[name].title,
+        "accuracy": dict.fromkeys(VIEWS),
+        **dict.fromkeys(LEVELS),
+        "note": f"left out: {reason}",
+    }
+
+
+def _mean(values: Sequence[Any]) -> Any:
+    """Mean of figures of the same form, entry by entry, over those that are defined; NaN where none is."""
+    first = values[0]
+    if isinstance(first, dict):
+        return {key: _mean([value[key] for value in values]) for key in first}
+    if isinstance(first, list):
+        return [_mean(list(entries)) for entries in zip(*values, strict=True)]
+    defined = [float(value) for value in values if value is not None and not math.isnan(value)]
+    return fmean(defined) if defined else math.nan
+
+
+def sensitivity(predictions: Sequence[Prediction], conditions: Sequence[str]) -> float:
+    """How much answers depend on the order of the demonstrations, after Shen et al. (arXiv 2310.08540).
+
+    The standard deviation (population) over the orders of an answer's probability among the query's answers, averaged
+    over answers and then over queries: 0 where the order changes nothing, at most 0.5.
+
+    Args:
+        predictions: of all queries.
+        conditions: names of the condition in each order.
+    """
+    spreads = []
+    for prediction in predictions:
+        orders = [probabilities(prediction.scores[name]) for name in conditions]
+        spreads.append(fmean(pstdev(answer) for answer in zip(*orders, strict=True)))
+    return fmean(spreads) if spreads else math.nan
+
+
+def probabilities(scores: Sequence[float]) -> list[float]:
+    """Softmax over the answers of a query."""
+    most = max(scores)
+    weights = [math.exp(score - most) for score in scores]
+    return [weight / sum(weights) for weight in weights]

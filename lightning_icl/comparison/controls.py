@@ -1,0 +1,90 @@
+"""Controls inside a comparison: made after the main fine-tuning, observed in its pass, saved beside its figures."""
+
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+from lightning_icl.comparison.control_figures import left_out, measured
+from lightning_icl.comparison.plan import PlannedTask
+from lightning_icl.comparison.settings import CompareSettings
+from lightning_icl.comparison.trainer import interruptible, make_trainer
+from lightning_icl.controls.catalogue import CONTROLS, Control
+from lightning_icl.controls.ground import Fit, Ground
+from lightning_icl.errors import UserError
+from lightning_icl.models.kv import LaidOver, Trained
+from lightning_icl.probing.contrast import Contrast
+from lightning_icl.probing.finetuning import Finetuned, KVFinetuning
+from lightning_icl.probing.layer_causal import Reading
+from lightning_icl.probing.probe import ICLProbe
+from lightning_icl.records import Demonstrations, KVOverlay
+
+
+@dataclass(kw_only=True)
+class Controlled:
+    """The controls of one task."""
+
+    contrasts: dict[str, list[Contrast]] = field(default_factory=dict)
+    """By control, the contrasts it makes."""
+    impossible: dict[str, str] = field(default_factory=dict)
+    """By control, why it cannot be made here."""
+
+
+def make_controls(
+    settings: CompareSettings, planned: PlannedTask, probe: ICLProbe, controls: tuple[Control, ...]
+) -> Controlled:
+    """Fine-tune what the controls need, and give the probe their contrasts.
+
+    A control that this task or model does not allow, or whose fine-tuning diverges, is left out with its reason.
+    """
+    made = Controlled()
+    if probe.finetuned is None:
+        return made
+    ground = Ground(
+        model=probe.model,
+        data=planned.data,
+        finetuned=probe.finetuned,
+        fit=_fit(settings, planned, probe),
+        neighbour=planned.neighbour,
+        seed=planned.data.demonstrations.seed,
+    )
+    for control in controls:
+        try:
+            made.contrasts[control.name] = control.contrasts(ground)
+        except UserError as error:
+            made.impossible[control.name] = str(error)
+    probe.contrasts = [contrast for contrasts in made.contrasts.values() for contrast in contrasts]
+    return made
+
+
+def _fit(settings: CompareSettings, planned: PlannedTask, main: ICLProbe) -> Fit:
+    """Fine-tuning as the main one goes, by `Trainer.fit`; its seconds are added to those of the controls."""
+
+    def fit(
+        demonstrations: Demonstrations,
+        *,
+        trained: Trained = "kv",
+        base: KVOverlay | None = None,
+        rate: float | None = None,
+        layer_causal: Reading | None = None,
+    ) -> Finetuned:
+        probe = ICLProbe(main.model, demonstrations)
+        trainer = make_trainer(settings, [KVFinetuning(rate or planned.learning_rate, trained, layer_causal)])
+        weights = nullcontext() if base is None else LaidOver(main.model, base).active()
+        with weights, interruptible(trainer):
+            trainer.fit(probe, datamodule=planned.data.teaching(demonstrations))
+        main.seconds["controls"] = main.seconds.get("controls", 0.0) + probe.seconds["finetune"]
+        assert probe.finetuned is not None
+        return probe.finetuned
+
+    return fit
+
+
+def controls_section(made: Controlled, probe: ICLProbe) -> dict[str, Any]:
+    """The content of `controls` in `results.json`: by control the figures that the main comparison has."""
+    section: dict[str, Any] = {}
+    for name in CONTROLS:
+        if name in made.contrasts:
+            section |= measured(name, made.contrasts[name], probe)
+        elif name in made.impossible:
+            section[name] = left_out(name, made.impossible[name])
+    return section

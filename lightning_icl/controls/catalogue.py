@@ -1,0 +1,64 @@
+"""The controls that are known by name: what each asks, and how it makes its contrasts."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from lightning_icl.controls import examples, weights
+from lightning_icl.controls.ground import Ground
+from lightning_icl.errors import UserError, did_you_mean
+from lightning_icl.probing.contrast import Contrast
+
+
+@dataclass(frozen=True, kw_only=True)
+class Control:
+    """A comparison beside the paper's own."""
+
+    name: str
+    """Name on the command line and in results."""
+    title: str
+    """What it is, in one sentence."""
+    contrasts: Callable[[Ground], list[Contrast]]
+    """Makes its contrasts, fine-tuning where it must."""
+
+
+CONTROLS: Mapping[str, Control] = {
+    name: Control(name=name, title=title, contrasts=contrasts)
+    for name, title, contrasts in (
+        (
+            "query-position",
+            "Zero-shot and fine-tuned queries at the positions of in-context ones",
+            examples.query_position,
+        ),
+        ("labels-random", "Demonstrations with random labels, in the prompt and learnt", examples.labels_random),
+        ("labels-flipped", "Demonstrations with the next label, in the prompt and learnt", examples.labels_flipped),
+        ("labels-abstract", "Answers A, B, C, … in demonstrations and scores", examples.labels_abstract),
+        ("calibration", "Answer probabilities divided by those of inputs without content", examples.calibration),
+        ("shuffled-query", "The update of the prompt against that of another query", examples.shuffled_query),
+        ("order", "Demonstrations in other orders, in the prompt and learnt", examples.order),
+        ("other-task", "Fine-tuning on another task's demonstrations", examples.other_task),
+        ("ft-gaussian", "A Gaussian update of the fine-tuning's norm, parameter by parameter", weights.ft_gaussian),
+        ("ft-query", "Fine-tuning of the query projections only", weights.ft_query),
+        ("ft-all", "Fine-tuning of all parameters", weights.ft_all),
+        ("layer-causal", "Fine-tuning of each layer from its own attention's loss", weights.layer_causal),
+        ("layer-causal-block", "Fine-tuning of each layer from its own block's loss", weights.layer_causal_block),
+        ("untrained", "A model with fresh weights", weights.untrained),
+        ("untrained-embeddings", "Fresh weights but for embeddings and norms", weights.untrained_embeddings),
+        ("untrained-norms", "Fresh weights but for norms", weights.untrained_norms),
+    )
+}
+
+
+def choose(wanted: str | None) -> tuple[Control, ...]:
+    """Controls by names with commas between them, in the order of the catalogue; `all` is every one.
+
+    Raises:
+        UserError: an unknown name.
+
+    >>> [control.name for control in choose("order,ft-query")]
+    ['order', 'ft-query']
+    """
+    names = [name.strip() for name in (wanted or "").split(",") if name.strip()]
+    for name in names:
+        if name not in CONTROLS and name != "all":
+            raise UserError(f"--controls: control {name!r} is not known. {did_you_mean(name, [*CONTROLS, 'all'])}")
+    return tuple(control for name, control in CONTROLS.items() if name in names or "all" in names)

@@ -1,0 +1,128 @@
+"""Controls that change the examples or where the query stands: labels, order, another task, positions."""
+
+import string
+from collections.abc import Sequence
+from dataclasses import replace
+from random import Random
+
+from lightning_icl.controls.ground import Ground, Unavailable
+from lightning_icl.data.encoding import encode_answer
+from lightning_icl.probing.contrast import Contrast
+from lightning_icl.records import Demonstrations
+
+PERMUTATIONS = 3
+CONTENT_FREE = ("N/A", "", "[MASK]")
+LETTERS = tuple(string.ascii_uppercase)
+
+
+def query_position(ground: Ground) -> list[Contrast]:
+    """Zero-shot and fine-tuned queries stand at the positions that they have behind the demonstrations."""
+    offset = len(ground.icl.prefix_token_ids) - len(ground.zsl.prefix_token_ids)
+    zsl = replace(ground.zsl, name="zsl@query-position", position_offset=offset)
+    ft = replace(ground.ft("query-position", ground.finetuned.overlay), position_offset=offset)
+    return [replace(ground.tuned("query-position", ground.finetuned), zsl=zsl, ft=ft)]
+
+
+def labels_random(ground: Ground) -> list[Contrast]:
+    """Every demonstration's answer is drawn from its options, all alike likely (Min et al., arXiv 2202.12837)."""
+    rng = Random(f"labels-random/{ground.seed}")
+    labels = [rng.randrange(count) for count in ground.data.demonstration_options]
+    return [ground.taught("labels-random", ground.data.relabelled(labels))]
+
+
+def labels_flipped(ground: Ground) -> list[Contrast]:
+    """Every demonstration has the option after the right one, the first after the last; of two, the wrong one."""
+    options = ground.data.demonstration_options
+    labels = [(label + 1) % count for label, count in zip(ground.demonstrations.labels, options, strict=True)]
+    return [ground.taught("labels-flipped", ground.data.relabelled(labels))]
+
+
+def labels_abstract(ground: Ground) -> list[Contrast]:
+    """Answers are letters in demonstrations and in the scores of all three conditions (Pan et al., arXiv 2305.09731).
+
+    Raises:
+        Unavailable: the task's answers differ by row or have several tokens, an answer is probed, or a letter is not
+            one token.
+    """
+    data = ground.data
+    letters = LETTERS[: len(data.answers)]
+    ids = [encode_answer(data.tokenizer, letter) for letter in letters]
+    if not data.task.answers or data.probe_token != "prompt" or len(data.task.answers) > len(letters):
+        raise Unavailable(
+            "letters can stand in only for answers that all rows share, probed at the prompt's last token."
+        )
+    if any(len(answer) != 1 for answer in (*ids, *data.answers)) or len(set(ids)) != len(ids):
+        raise Unavailable("letters can stand in only where they and the task's answers have one token each.")
+    answer_ids = tuple(answer[0] for answer in ids)
+    contrast = ground.taught("labels-abstract", data.relabelled(ground.demonstrations.labels, letters))
+    return [
+        replace(
+            contrast,
+            zsl=replace(contrast.zsl, name="zsl@labels-abstract", answer_ids=answer_ids),
+            icl=replace(contrast.icl, answer_ids=answer_ids),
+            ft=replace(contrast.ft, answer_ids=answer_ids),
+        )
+    ]
+
+
+def calibration(ground: Ground) -> list[Contrast]:
+    """Contextual calibration (Zhao et al., arXiv 2102.09690): answer probabilities divided by those without content.
+
+    The latter are means over the inputs "N/A", "" and "[MASK]" under the same condition.
+
+    Raises:
+        Unavailable: the answers differ by row.
+    """
+    if not ground.data.task.answers:
+        raise Unavailable("only answers that all rows share can be calibrated.")
+    batch = ground.data.content_free(CONTENT_FREE)
+    main = ground.tuned("calibration", ground.finetuned)
+    zsl, icl, ft = (replace(condition, content_free=batch) for condition in main.conditions)
+    zsl, icl = replace(zsl, name="zsl@calibration"), replace(icl, name="icl@calibration")
+    return [replace(main, zsl=zsl, icl=icl, ft=ft)]
+
+
+def shuffled_query(ground: Ground) -> list[Contrast]:
+    """What demonstrations do to one query against what they do to another of its batch."""
+    main = ground.tuned("shuffled-query", ground.finetuned)
+    return [replace(main, ft=ground.icl, next_query=True, note="only SimAOU is defined between queries")]
+
+
+def order(ground: Ground) -> list[Contrast]:
+    """The same demonstrations in other orders, in the prompt and in fine-tuning."""
+    rng = Random(f"order/{ground.seed}")
+    contrasts = []
+    for number in range(1, PERMUTATIONS + 1):
+        places = list(range(len(ground.demonstrations)))
+        rng.shuffle(places)
+        contrasts.append(ground.taught(f"order-{number}", permuted(ground.demonstrations, places)))
+    return contrasts
+
+
+def permuted(demonstrations: Demonstrations, places: Sequence[int]) -> Demonstrations:
+    """The same demonstrations in another order.
+
+    Args:
+        demonstrations: in their own order.
+        places: for each place of the new order, the number of the demonstration that stands there.
+    """
+    return replace(
+        demonstrations,
+        indices=tuple(demonstrations.indices[place] for place in places),
+        labels=tuple(demonstrations.labels[place] for place in places),
+        examples=tuple(demonstrations.examples[place] for place in places),
+    )
+
+
+def other_task(ground: Ground) -> list[Contrast]:
+    """Fine-tuning on demonstrations of the next task of the same group, against the main in-context learning.
+
+    Kendall is undefined: the two have other tokens.
+
+    Raises:
+        Unavailable: there is no such task, or its rows cannot be read.
+    """
+    if ground.neighbour is None:
+        raise Unavailable("the task has no neighbour in the catalogue whose rows can be read.")
+    finetuned = ground.fit(ground.neighbour)
+    return [ground.tuned("other-task", replace(finetuned, training_queries=None))]

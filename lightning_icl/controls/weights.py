@@ -1,0 +1,167 @@
+"""Controls that change weights: other parameters trained, a random update of the same size, models never trained."""
+
+import copy
+import zlib
+from collections.abc import Callable, Collection
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from lightning_icl.controls.ground import Ground
+from lightning_icl.errors import NumericalError
+from lightning_icl.models.kv import LaidOver, slices
+from lightning_icl.probing.contrast import Contrast
+from lightning_icl.records import KVOverlay
+
+
+def ft_query(ground: Ground) -> list[Contrast]:
+    """Fine-tuning updates the query projections and nothing else."""
+    return [ground.tuned("ft-query", ground.fit(ground.demonstrations, trained="query"))]
+
+
+def ft_all(ground: Ground) -> list[Contrast]:
+    """Fine-tuning updates every parameter; where the main rate diverges, at a tenth or a hundredth of it.
+
+    Raises:
+        NumericalError: that diverges too.
+    """
+    main = ground.finetuned.learning_rate
+    for rate in (main, main / 10):
+        try:
+            return [_ft_all(ground, rate)]
+        except NumericalError:
+            continue
+    return [_ft_all(ground, main / 100)]
+
+
+def _ft_all(ground: Ground, rate: float) -> Contrast:
+    contrast = ground.tuned("ft-all", ground.fit(ground.demonstrations, trained="all", rate=rate))
+    main = ground.finetuned.learning_rate
+    return contrast if rate == main else replace(contrast, note=f"at rate {rate:g}: the main rate {main:g} diverges")
+
+
+def layer_causal(ground: Ground) -> list[Contrast]:
+    """Every layer learns from the loss of the residual stream after its own attention (Deutch et al., as in the text).
+
+    Raises:
+        ModelError: not offered for the architecture.
+    """
+    return [ground.tuned("layer-causal", ground.fit(ground.demonstrations, layer_causal="attention"))]
+
+
+def layer_causal_block(ground: Ground) -> list[Contrast]:
+    """Every layer learns from the loss of its own block's output (Deutch et al., as in their program).
+
+    Raises:
+        ModelError: not offered for the architecture.
+    """
+    return [ground.tuned("layer-causal-block", ground.fit(ground.demonstrations, layer_causal="block"))]
+
+
+def ft_gaussian(ground: Ground) -> list[Contrast]:
+    """The update of every key/value parameter is replaced by a Gaussian one of the same norm, hence layer by layer too.
+
+    Kendall ranks with the query vectors of the main fine-tuning.
+    """
+    overlay = gaussian_overlay(ground.model, ground.finetuned.overlay, ground.seed)
+    return [ground.tuned("ft-gaussian", replace(ground.finetuned, overlay=overlay))]
+
+
+def gaussian_overlay(model: PreTrainedModel, overlay: KVOverlay, seed: int) -> KVOverlay:
+    """An overlay as far from the model's weights as a given one, parameter by parameter, in random directions.
+
+    Args:
+        model: with its own weights.
+        overlay: of key/value parameters.
+        seed: of the directions.
+    """
+    tensors = {}
+    for part in slices(model):
+        before, after = part.read().float(), overlay.tensors[part.name].float()
+        generator = torch.Generator().manual_seed(zlib.crc32(f"{part.name}/{seed}".encode()))
+        noise = torch.randn(before.shape, generator=generator).to(before)
+        norm = torch.linalg.vector_norm(after.to(before) - before)
+        tensors[part.name] = before + noise * (norm / torch.linalg.vector_norm(noise))
+    return KVOverlay(tensors=tensors)
+
+
+def untrained(ground: Ground) -> list[Contrast]:
+    """Fresh weights throughout."""
+    return [_untrained(ground, "untrained", set())]
+
+
+def untrained_embeddings(ground: Ground) -> list[Contrast]:
+    """Fresh weights but for embeddings, unembedding and norms, which are the trained model's."""
+    return [_untrained(ground, "untrained-embeddings", embeddings(ground.model) | norms(ground.model))]
+
+
+def untrained_norms(ground: Ground) -> list[Contrast]:
+    """Fresh weights but for norms, which are the trained model's."""
+    return [_untrained(ground, "untrained-norms", norms(ground.model))]
+
+
+def _untrained(ground: Ground, name: str, kept: Collection[str]) -> Contrast:
+    """All three conditions under other weights: fine-tuning starts from them too."""
+    fresh = fresh_overlay(ground.model, kept, ground.seed)
+    finetuned = ground.fit(ground.demonstrations, base=fresh)
+    learnt = laid_over(ground.model, fresh, finetuned.overlay)
+    return Contrast(
+        name=name,
+        zsl=replace(ground.zsl, name=f"zsl@{name}", overlay=fresh),
+        icl=replace(ground.icl, name=f"icl@{name}", overlay=fresh),
+        ft=ground.ft(name, learnt),
+        demonstrations=ground.demonstrations,
+        training_queries=finetuned.training_queries,
+    )
+
+
+def fresh_overlay(model: PreTrainedModel, kept: Collection[str], seed: int) -> KVOverlay:
+    """All parameters as the model's class initialises them, but for some that stay the model's own.
+
+    Args:
+        model: gives class, configuration and what is kept. Tied parameters count once.
+        kept: names of parameters.
+        seed: of the fresh weights.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        fresh = type(model)(copy.deepcopy(model.config))
+    own = dict(model.named_parameters())
+    tensors = {
+        name: (own[name] if name in kept else parameter).detach().to(own[name])
+        for name, parameter in fresh.named_parameters()
+    }
+    return KVOverlay(tensors=tensors)
+
+
+def laid_over(model: PreTrainedModel, under: KVOverlay, over: KVOverlay) -> KVOverlay:
+    """All parameters of one overlay, with a key/value overlay laid over them; what it leaves alone is shared.
+
+    Args:
+        model: both belong to it.
+        under: holds all parameters.
+        over: holds key/value parameters.
+    """
+    with LaidOver(model, under).active():
+        changed: dict[str, Tensor] = {}
+        for part in slices(model):
+            changed[part.name.removesuffix("::kv")] = part.whole(over.tensors[part.name])
+    return KVOverlay(tensors={**under.tensors, **changed})
+
+
+def embeddings(model: PreTrainedModel) -> set[str]:
+    """Names of the parameters of token and position embeddings and of the unembedding."""
+    head = model.get_output_embeddings()
+    return _parameters(model, lambda module: isinstance(module, nn.Embedding) or module is head)
+
+
+def norms(model: PreTrainedModel) -> set[str]:
+    """Names of the parameters of all normalisations."""
+    return _parameters(model, lambda module: type(module).__name__.endswith("Norm"))
+
+
+def _parameters(model: PreTrainedModel, wanted: Callable[[nn.Module], bool]) -> set[str]:
+    found = {id(parameter) for module in model.modules() if wanted(module) for parameter in module.parameters()}
+    return {name for name, parameter in model.named_parameters() if id(parameter) in found}

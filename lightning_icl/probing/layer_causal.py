@@ -1,0 +1,87 @@
+"""The layer-causal loss of fine-tuning (Deutch et al., arXiv 2311.07772, "causal GD"): each layer learns from its own.
+
+Every layer's output goes through the final norm and the unembedding; the losses of all layers are summed, and no
+gradient passes a layer's input, so that no layer is updated for what happens above it.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel
+
+from lightning_icl.errors import ModelError
+from lightning_icl.models.architecture import architecture_of
+
+Reading = Literal["attention", "block"]
+"""A layer's output: the residual stream after its attention (the paper's text), or after its block (its program)."""
+
+_FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "layer_norm")
+
+
+@contextmanager
+def layer_outputs(model: PreTrainedModel, reading: Reading) -> Iterator[list[Tensor]]:
+    """Collect every layer's output (batch, token, width) in a forward pass, gradients stopped at block inputs.
+
+    Args:
+        model: the model; other hooks of it stay.
+        reading: what a layer's output is.
+    """
+    architecture = architecture_of(model.config)
+    outputs: list[Tensor] = []
+    inputs: list[Tensor] = []
+
+    def stop(_: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        if arguments:
+            arguments = (arguments[0].detach(), *arguments[1:])
+            inputs.append(arguments[0])
+        else:
+            keywords = {**keywords, "hidden_states": keywords["hidden_states"].detach()}
+            inputs.append(keywords["hidden_states"])
+        return arguments, keywords
+
+    def keep(_: nn.Module, __: Any, output: Any) -> None:
+        state = output[0] if isinstance(output, tuple) else output
+        outputs.append(state if reading == "block" else inputs[-1] + state.reshape(inputs[-1].shape))
+
+    with ExitStack() as stack:
+        for block in model.get_submodule(architecture.layers).children():
+            stack.callback(block.register_forward_pre_hook(stop, with_kwargs=True).remove)
+            watched = block if reading == "block" else block.get_submodule(architecture.attention)
+            stack.callback(watched.register_forward_hook(keep).remove)
+        yield outputs
+
+
+def layer_causal_loss(model: PreTrainedModel, outputs: list[Tensor], token_ids: Tensor) -> Tensor:
+    """Sum over layers of the causal language-modelling loss of each, in nats per token.
+
+    Args:
+        model: gives final norm and unembedding.
+        outputs: of every layer (1, token, width).
+        token_ids: (1, token).
+
+    Raises:
+        ModelError: the model's final norm is not known.
+    """
+    norm, head = final_norm(model), model.get_output_embeddings()
+    losses = [cross_entropy(head(norm(output))[0, :-1].float(), token_ids[0, 1:]) for output in outputs]
+    return torch.stack(losses).sum()
+
+
+def final_norm(model: PreTrainedModel) -> nn.Module:
+    """The normalisation between the last block and the unembedding.
+
+    Raises:
+        ModelError: it is not known, or the logits are not plainly those of the unembedding.
+    """
+    body = model.get_submodule(architecture_of(model.config).layers.rpartition(".")[0])
+    found = next((getattr(body, name) for name in _FINAL_NORMS if getattr(body, name, None) is not None), None)
+    scaled = any(
+        getattr(model.config, name, None) for name in ("logits_scaling", "logit_scale", "final_logit_softcapping")
+    )
+    if found is None or scaled:
+        raise ModelError(f"The layer-causal loss is not offered for {model.config.model_type!r} models.")
+    return found

@@ -1,0 +1,81 @@
+"""Controls carried out on tiny models, and their figures beside those of the slow computation."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import oracle
+import torch
+from exactness import RATE, make_trainer, mean_over_queries
+from tiny_models import tiny_model
+from tiny_task import tiny_data
+
+from lightning_icl.comparison.controls import make_controls
+from lightning_icl.comparison.plan import PlannedTask
+from lightning_icl.comparison.settings import CompareSettings
+from lightning_icl.controls.catalogue import choose
+from lightning_icl.data.module import ICLDataModule
+from lightning_icl.data.queries import Query
+from lightning_icl.probing.contrast import Contrast
+from lightning_icl.probing.finetuning import KVFinetuning
+from lightning_icl.probing.probe import ICLProbe
+
+
+def carry_out(
+    variant: str, names: str, folder: Path, answers: str = "single"
+) -> tuple[ICLProbe, ICLDataModule, dict[str, Contrast]]:
+    """The probe after validation, the data, and the contrasts by name."""
+    data = tiny_data(folder, answers)
+    probe = ICLProbe(tiny_model(variant), data.demonstrations)
+    make_trainer(KVFinetuning(RATE)).fit(probe, datamodule=data)
+    (folder / "other").mkdir()
+    neighbour = tiny_data(folder / "other", "multi", seed=5).demonstrations
+    planned = PlannedTask(name="tiny", task=data.task, data=data, learning_rate=RATE, neighbour=neighbour)
+    made = make_controls(CompareSettings(accelerator="cpu"), planned, probe, choose(names))
+    assert not made.impossible
+    make_trainer().validate(probe, datamodule=data, verbose=False)
+    return probe, data, {contrast.name: contrast for contrast in probe.contrasts}
+
+
+def ordered(data: ICLDataModule) -> list[Query]:
+    """Queries in data order, as predictions are."""
+    return sorted(data.queries, key=lambda query: query.index)
+
+
+def deviations(
+    probe: ICLProbe, contrast: Contrast, expected: dict[str, np.ndarray], skip: Sequence[str] = ()
+) -> dict[str, float]:
+    """Largest absolute deviation of one contrast from the slow computation, by quantity."""
+    _, aou, am, kendall = probe.comparisons[contrast.name]
+    names = [condition.name for condition in contrast.conditions]
+    expected["am_difference"][:, list(probe.unmoved_layers)] = np.nan
+    found = {
+        "answer_scores": np.array([[prediction.scores[name] for name in names] for prediction in probe.predictions]),
+        "aou": aou.per_layer,
+        "aou_raw": aou.raw_per_layer,
+        "am": am.per_head,
+        "am_zsl": am.zsl_per_head,
+        "am_difference": am.difference_per_head,
+        "kendall": kendall.per_layer,
+    }
+    largest = {}
+    for name in found.keys() - set(skip):
+        value = found[name]
+        reference = expected[name] if name == "answer_scores" else mean_over_queries(expected[name])
+        value = value.numpy() if torch.is_tensor(value) else value
+        assert (np.isnan(value) == np.isnan(reference)).all(), f"{name}: {value} {reference}"
+        largest[name] = float(np.nanmax(np.abs(value - reference)))
+    return largest
+
+
+def lettered(queries: Sequence[Query], ids: Sequence[int]) -> list[Query]:
+    """Queries that choose among other one-token answers."""
+    return [replace(query, answers=tuple((token,) for token in ids)) for query in queries]
+
+
+def slow(probe: ICLProbe, contrast: Contrast, queries: Sequence[Query], **changes: object) -> dict[str, np.ndarray]:
+    """The slow computation of a contrast: its demonstrations, in the prompt and learnt."""
+    model = changes.pop("model", probe.model)
+    windows = [None] * model.config.num_hidden_layers
+    return oracle.measure(model, contrast.demonstrations, queries, RATE, windows, **changes)
