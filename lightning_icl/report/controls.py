@@ -49,8 +49,10 @@ def controls_grid(runs: Sequence[TaskRun]) -> Grid | None:
     if not titles:
         return None
     rows = [("this run", *figure_cells([run.results for run in runs]))]
+    shared = list(titles.values())
     for name, title in titles.items():
         there = [control for run in runs if (control := (run.results.get("controls") or {}).get(name))]
+        title = f"{title} ({name})" if shared.count(title) > 1 else title
         label = title if len(there) == len(runs) else f"{title} ({len(there)} of {len(runs)} tasks)"
         rows.append((label, *figure_cells(there)))
     mean_of = "" if len(runs) == 1 else f", means of {len(runs)} tasks"
