@@ -45,9 +45,9 @@ class KendallResult(NamedTuple):
     top_examples_per_layer: Tensor
     visible_per_layer: Tensor
     example_icl: Tensor
-    """Share of each demonstration in a softmax over all their tokens' scores (layer, example), in context."""
+    """Mean score of each demonstration's tokens in context (layer, example)."""
     example_ft: Tensor
-    """The same of fine-tuning's inner products."""
+    """Mean inner product of each demonstration's tokens with the query's in fine-tuning (layer, example)."""
 
 
 def example_scores(
@@ -151,14 +151,19 @@ class Kendall(QueryMeans):
         if seen is not None:
             icl, ft = icl.masked_fill(~seen, -torch.inf), ft.masked_fill(~seen, -torch.inf)
         self._add("top_tokens", self._recall(icl, ft, self.first["tokens"], seen), weights)
+        self._add_example_means(icl, ft)
         self._add_examples(icl, ft, query_ids, weights)
+
+    def _add_example_means(self, icl: Tensor, ft: Tensor) -> None:
+        """Means over each demonstration's tokens; a demonstration with a token out of reach is left out."""
+        for name, scores in (("example_icl", icl), ("example_ft", ft)):
+            parts = [scores[..., self.numbers == number].mean(-1) for number in range(self.examples)]
+            self._add(name, torch.stack(parts, dim=-1) if parts else scores[..., :0])
 
     def _add_examples(self, icl: Tensor, ft: Tensor, query_ids: Tensor, weights: Tensor | None) -> None:
         icl, ft = (example_scores(scores, self.numbers, self.examples) for scores in (icl, ft))
         seen = torch.isfinite(icl)
         drawn = random_vectors(query_ids, icl.shape[1:], kind="gaussian", salt=3)
-        self._add("example_icl", icl.softmax(-1))
-        self._add("example_ft", ft.softmax(-1))
         self._add("example", self._tau(icl, ft, seen), weights)
         self._add("example_random", self._tau(icl, drawn, seen), weights)
         self._add("top_examples", self._recall(icl, ft, self.first["examples"], seen), weights)

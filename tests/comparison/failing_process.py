@@ -7,11 +7,12 @@ from lightning_icl.cli import main
 from lightning_icl.errors import NumericalError
 from lightning_icl.probing.observation import View
 
-if os.environ.get("LOCAL_RANK", "0") == os.environ["FAILING_RANK"]:
 
-    def fail(*_: object) -> None:
-        raise NumericalError("NaN in query 7, on purpose.")
+def fail(*_: object) -> None:
+    raise NumericalError("NaN in query 7, on purpose.")
 
-    View.observe = fail
 
-main(sys.argv[1:])
+if __name__ == "__main__":
+    if os.environ.get("LOCAL_RANK", "0") == os.environ["FAILING_RANK"]:
+        View.observe = fail
+    main(sys.argv[1:])
