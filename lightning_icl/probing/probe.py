@@ -189,11 +189,12 @@ class ICLProbe(LightningModule):
             return
         scores: dict[str, Tensor] = {}
         seen: dict[str, Observation] = {}
-        last = {item.name: contrast.name for contrast in self.studied for item in contrast.conditions}
+        contrasts = self.studied
+        last = {item.name: contrast.name for contrast in contrasts for item in contrast.conditions}
         with self.capture:
             for name in ("zsl", "icl"):
                 seen[name] = self._observe(name, batch, scores)
-            for contrast, metrics in zip(self.studied, self.metrics, strict=True):
+            for contrast, metrics in zip(contrasts, self.metrics, strict=True):
                 for item in contrast.conditions:
                     if item.name not in seen and item.name not in self.dropped:
                         self._look(item, batch, scores, seen)
