@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-MEASURED = {"tiny": (20, 200), "gpt2": (200, 2000), "xglm-1.3b": (64,)}
+MEASURED: dict[str, tuple[int, ...]] = {"tiny": (20, 200), "gpt2": (200, 2000), "xglm-1.3b": (64,)}
 DTYPES = {"tiny": "float32", "gpt2": "float32", "xglm-1.3b": "bfloat16"}
 MB = 1e6
 
@@ -27,7 +27,7 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MB
 
 
-def one(size: str, queries: int) -> dict[str, object]:
+def one(size: str, queries: int, dtype: str) -> dict[str, object]:
     """Compare in this process, and say what it took, in MB and seconds."""
     import torch
 
@@ -36,7 +36,7 @@ def one(size: str, queries: int) -> dict[str, object]:
 
     workload = WORKLOADS[size].but(queries=queries)
     before = peak()
-    model = workload.model(getattr(torch, DTYPES[size]))
+    model = workload.model(getattr(torch, dtype))
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()) / MB
     probe = ready_probe(model, workload)
     prefix = sum(
@@ -50,7 +50,7 @@ def one(size: str, queries: int) -> dict[str, object]:
         for number, batch in enumerate(budget_batches(workload.query_list(), 2048)):
             probe.validation_step(collate(batch), number)
     return {
-        "size": size, "dtype": DTYPES[size], "queries": queries, "libraries": before, "weights": weights,
+        "size": size, "dtype": dtype, "queries": queries, "libraries": before, "weights": weights,
         "prefix": prefix / MB, "ready": ready, "peak": peak(), "seconds": time.perf_counter() - started,
     }  # fmt: skip
 
@@ -59,14 +59,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=MEASURED, default="gpt2")
     parser.add_argument("--queries", type=int, help="measure this number of queries, in this process")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="of the weights; without it the size's own")
     parser.add_argument("--json", type=Path)
     settings = parser.parse_args()
+    dtype = settings.dtype or DTYPES[settings.size]
     if settings.queries:
-        print(json.dumps(one(settings.size, settings.queries)))
+        print(json.dumps(one(settings.size, settings.queries, dtype)))
         return
     rows = []
     for queries in MEASURED[settings.size]:
-        command = [sys.executable, "-m", "benchmarks.memory", "--size", settings.size, "--queries", str(queries)]
+        command = [sys.executable, "-m", "benchmarks.memory", "--size", settings.size, "--queries", str(queries),
+                   "--dtype", dtype]  # fmt: skip
         printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         rows.append(json.loads(printed.splitlines()[-1]))
         print("  ".join(f"{key} {value:.0f}" if isinstance(value, float) else value for key, value in rows[-1].items()
