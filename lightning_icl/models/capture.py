@@ -19,6 +19,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from lightning_icl.attention.branches import branched_ema
 from lightning_icl.attention.prefix import join_attention, own_attention, prefix_attention, repeat_heads
 from lightning_icl.errors import ModelError
+from lightning_icl.models.activation import fused_activations
 from lightning_icl.models.adapters import adapted
 from lightning_icl.models.architecture import architecture_of, fused_layout, fused_rows, head_counts
 from lightning_icl.models.momentum import has_momentum, layer_eta
@@ -89,6 +90,7 @@ class Capture:
         with ExitStack() as stack:
             stack.enter_context(_routed(self.model))
             stack.enter_context(adapted(self.model, attend))
+            stack.enter_context(fused_activations(self.model))
             for layer, module in enumerate(self.attentions):
                 _OPEN[module] = (self, layer)
                 stack.callback(_OPEN.pop, module, None)
