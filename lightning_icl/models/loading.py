@@ -1,4 +1,4 @@
-"""Finding and loading the model under study: a hub name, a folder, `builtin`, or `random:` for fresh weights.
+"""Finding and loading the model under study: a hub name, a folder, a built-in one, or `random:` for fresh weights.
 
 Configuration and tokenizer load first and are cheap; every check that needs no weights runs on them.
 """
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-BUILTIN = {"builtin": "icl-tiny"}
+BUILTIN = {"builtin": "icl-tiny", "builtin-momentum": "icl-tiny-momentum"}
 
 
 @dataclass(frozen=True, kw_only=True)
