@@ -28,7 +28,7 @@ class Heads:
     """(head, token, head width), groups repeated"""
     scaling: list[float]
     output: list[np.ndarray]
-    """(head, head width) of the last token, what the output projection is given"""
+    """(head, head width) of the last token, what the output projection is given, without momentum's moving average"""
     mlp: list[tuple[nn.Module, np.ndarray]]
     """The MLP's first matrices, found as the first called outside attention, and their input at the last token"""
 
@@ -78,7 +78,24 @@ def look_at_heads(model: PreTrainedModel, token_ids: Sequence[int], shift: int =
         seen.query.append(query[:, -1].double().numpy())
         seen.key.append(key.double().numpy())
         seen.scaling.append(scaling)
+    if getattr(config, "momentum_attention", None):
+        for layer, module in enumerate(attention_modules(model)):
+            seen.output[layer] -= _moving_average(module, layer, seen.value[layer])
     return seen
+
+
+def _moving_average(module: nn.Module, layer: int, value: np.ndarray) -> np.ndarray:
+    """(head, head width) Σ η^(t − i) v_i over all tokens i before the last, t, one by one."""
+    if hasattr(module, "momentum_logit"):
+        learnt = module.momentum_logit.detach().double().numpy()
+        eta = 1 / (1 + np.exp(-learnt.repeat(len(value) // len(learnt))))
+    else:
+        given = module.config.momentum_attention["eta"]
+        eta = np.full(len(value), given[layer] if isinstance(given, list) else given)
+    total = np.zeros((len(value), value.shape[-1]))
+    for token in range(value.shape[1] - 1):
+        total = eta[:, None] * (total + value[:, token])
+    return total
 
 
 def _watch_mlps(model: PreTrainedModel, seen: Heads, tokens: int, stack: ExitStack) -> None:

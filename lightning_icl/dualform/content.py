@@ -59,7 +59,7 @@ def left_out(probe: DualProbe) -> list[str]:
     if config.model_type == "bloom" or getattr(config, "alibi", False):
         parts.append("the position bias on scores (ALiBi)")
     if getattr(config, "momentum_attention", None):
-        parts.append("the moving average of values (momentum attention)")
+        parts.append("the moving average of values (momentum attention), taken off the head's output too,")
     return parts
 
 

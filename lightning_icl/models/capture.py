@@ -209,13 +209,18 @@ class Capture:
                 bias=None if bias is None else bias[:, :length],
             )
             own = join_attention(own, own_lse, *shared)
-        if self._momentum:
-            own = own + repeat_heads(self._ema(layer, value, recording), query.shape[1])
+        own = self._with_momentum(layer, own, value, recording)
         if self._batch is not None:
             with torch.autocast(query.device.type, enabled=False):
                 self._record_scores(recording, self._batch, layer, query, key, scaling)
             recording.windows.append(window)
         return own.transpose(1, 2)
+
+    def _with_momentum(self, layer: int, attention: Tensor, value: Tensor, recording: Recording) -> Tensor:
+        """(B, H, T, D) attention as it is, or plus the moving average of values where the model has momentum."""
+        if not self._momentum:
+            return attention
+        return attention + repeat_heads(self._ema(layer, value, recording), attention.shape[1])
 
     def _ema(self, layer: int, value: Tensor, recording: Recording) -> Tensor:
         """(B, K, T, D) moving average of the values of prefix and own tokens before each own token."""

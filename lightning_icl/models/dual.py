@@ -43,7 +43,8 @@ class LayerView:
     value: Tensor
     """(B, K, T, D)."""
     output: Tensor
-    """(B, H, D): softmax attention as the model computes it, before the output projection."""
+    """(B, H, D): softmax attention as the model computes it, before the output projection, and before momentum
+    attention adds its moving average, which no query has a part in."""
     scaling: float
     """Factor on the scores."""
     window: int | None
@@ -131,11 +132,16 @@ class DualCapture(Capture):
                 "query": query[rows, :, probe],
                 "key": key,
                 "value": value,
-                "output": output[rows, probe],
                 "scaling": settings["scaling"],
                 "window": None if window is None or window >= tokens else window,
             }
         return output
+
+    def _with_momentum(self, layer: int, attention: Tensor, value: Tensor, recording: Recording) -> Tensor:
+        if self._batch is not None and layer in self._seen:
+            rows = torch.arange(len(attention), device=attention.device)
+            self._seen[layer]["output"] = attention[rows, :, self._batch.probe_index]
+        return super()._with_momentum(layer, attention, value, recording)
 
     def _record_mlp_input(self, layer: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def record(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:

@@ -91,7 +91,9 @@ def test_half_precision_weights_are_measured_in_single_precision(tmp_path: Path)
         torch.testing.assert_close(half.figures[name], whole.figures[name], rtol=0, atol=0.1)
 
 
-@pytest.mark.parametrize("variant", ["gpt2", "llama", "mistral-window", "xglm", "falcon-grouped", "qwen3"])
+@pytest.mark.parametrize(
+    "variant", ["gpt2", "llama", "mistral-window", "xglm", "falcon-grouped", "qwen3", "llama-momentum"]
+)
 def test_every_figure_equals_a_loop(variant: str, tmp_path: Path) -> None:
     model, data = model_of(variant, torch.float64), tiny_data(tmp_path)
     probe = fitted(model, data)
