@@ -257,6 +257,14 @@ def test_example_scores_order_like_summed_softmax() -> None:
     assert torch.equal(example_scores(scores, numbers, 4).argsort(-1), shares.argsort(-1))
 
 
+def test_example_scores_keep_what_a_shared_token_outweighs() -> None:
+    scores = torch.tensor([19.0, 8.5, 19.0, 7.9, 19.0, 8.1])
+    numbers = torch.tensor([0, 0, 1, 1, 2, 2])
+    found = example_scores(scores, numbers, 3) - 19
+    expected = np.log1p(np.exp(scores[1::2].double().numpy() - 19))  # 3e-5 and less
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-8)
+
+
 def test_top_recall_by_hand() -> None:
     one, other = torch.tensor([5.0, 4.0, 3.0, 2.0, 1.0]), torch.tensor([1.0, 5.0, 4.0, 2.0, 3.0])
     assert top_recall(one, other, 3) == pytest.approx(2 / 3)

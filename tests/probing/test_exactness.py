@@ -18,7 +18,7 @@ def test_every_number_equals_the_oracle(variant: str, probe_token: str, answers:
 
 
 @pytest.mark.parametrize("probe_token", ["prompt", "answer"])
-@pytest.mark.parametrize("variant", ["gpt2", "llama", "gemma2", "bloom"])
+@pytest.mark.parametrize("variant", ["gpt2", "llama", "gemma2", "gptj", "bloom"])
 def test_every_number_equals_the_oracle_in_multiple_choice(variant: str, probe_token: str, tmp_path: Path) -> None:
     found = deviations(variant, probe_token, "choice", tmp_path)
     assert max(found.values()) < 1e-4, {name: value for name, value in found.items() if value >= 1e-4}
