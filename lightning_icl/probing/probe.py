@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from lightning_icl.errors import NumericalError, ProtocolError
-from lightning_icl.metrics.bootstrap import REPLICATES, Bootstrapped
+from lightning_icl.metrics.bootstrap import REPLICATES, Bootstrapped, poisson_weights
 from lightning_icl.models.architecture import architecture_of, head_counts
 from lightning_icl.models.capture import Capture
 from lightning_icl.models.kv import LaidOver
@@ -190,6 +190,7 @@ class ICLProbe(LightningModule):
         scores: dict[str, Tensor] = {}
         seen: dict[str, Observation] = {}
         contrasts = self.studied
+        weights = poisson_weights(batch.query_ids, self.replicates) if self.replicates and contrasts else None
         last = {item.name: contrast.name for contrast in contrasts for item in contrast.conditions}
         with self.capture:
             for name in ("zsl", "icl"):
@@ -199,7 +200,8 @@ class ICLProbe(LightningModule):
                     if item.name not in seen and item.name not in self.dropped:
                         self._look(item, batch, scores, seen)
                 if not self._is_dropped(contrast):
-                    self._compare(metrics, batch, *(seen[item.name] for item in contrast.conditions))
+                    zsl, icl, ft = (seen[item.name] for item in contrast.conditions)
+                    self._compare(metrics, batch, zsl, icl, ft, weights)
                 for item in contrast.conditions:
                     if last[item.name] == contrast.name:
                         seen.pop(item.name, None)
@@ -225,13 +227,21 @@ class ICLProbe(LightningModule):
         scores[name] = observation.answer_scores
         return observation
 
-    def _compare(self, metrics: nn.Module, batch: QueryBatch, *seen: Observation) -> None:
+    def _compare(
+        self,
+        metrics: nn.Module,
+        batch: QueryBatch,
+        zsl: Observation,
+        icl: Observation,
+        ft: Observation,
+        weights: Tensor | None,
+    ) -> None:
         """The paper's levels, in the precision of the observations whatever the model runs in."""
         assert isinstance(metrics, ContrastMetrics)
         with torch.autocast(self.device.type, enabled=False):
-            metrics.update(batch, *seen)
+            metrics.update(batch, zsl, icl, ft, weights)
             started = time.perf_counter()
-            metrics.update_kendall(batch, *seen[1:])
+            metrics.update_kendall(batch, icl, ft, weights)
             self.seconds["kendall"] += time.perf_counter() - started
 
     def _keep_predictions(self, batch: QueryBatch, seen: dict[str, Tensor]) -> None:
