@@ -10,7 +10,7 @@ from lightning_icl.report.grid import grid_to_html
 from lightning_icl.report.layers import TITLES, Curve, layer_curves
 from lightning_icl.report.outcomes import OUTCOMES, right_count
 from lightning_icl.report.svg import curve_classes, extent, heat_map, line_chart
-from lightning_icl.report.tables import Quantity, Row, Summary, shown
+from lightning_icl.report.tables import Row, Summary, interval_shown, shown
 from lightning_icl.results import CONFIG, TaskRun
 
 _READ = {
@@ -53,16 +53,12 @@ def _figure_row(row: Row) -> str:
     cells = ""
     for number, value in enumerate(row.values):
         interval = row.intervals[number] if row.intervals else None
-        small = f"<small>{_interval(row.quantity, interval)}</small>" if interval else ""
+        small = f"<small>{interval_shown(row.quantity, interval)}</small>" if interval else ""
         cells += f"<td>{shown(row.quantity, value)}{small}</td>"
     kind = ' class="baseline"' if row.quantity.baseline else ""
     return (
         f"<tr{kind}><th scope=row>{escape(row.quantity.label)}</th>{cells}<td>{shown(row.quantity, row.mean)}</td></tr>"
     )
-
-
-def _interval(quantity: Quantity, interval: tuple[float, float]) -> str:
-    return f"{shown(quantity, interval[0])} to {shown(quantity, interval[1])}"
 
 
 def _published_row(row: Row, runs: Sequence[TaskRun]) -> str:

@@ -134,6 +134,18 @@ def interval_of(quantity: Quantity, results: Mapping[str, Any]) -> tuple[float, 
     return low, high
 
 
+def interval_shown(quantity: Quantity, interval: tuple[float, float]) -> str:
+    """An interval as text, Rec2FTP in whole percents: its few queries say no more.
+
+    >>> interval_shown(QUANTITIES[3], (51.01, 100.0))
+    '51–100'
+    """
+    if quantity.table == "rec2ftp":
+        return f"{interval[0]:.0f}–{interval[1]:.0f}"
+    low, high = (shown(quantity, end) for end in interval)
+    return f"{low}–{high}" if quantity.percent else f"{low} to {high}"
+
+
 def _notes(runs: Sequence[TaskRun], wanted: Sequence[Quantity]) -> tuple[str, ...]:
     keys = [".".join(quantity.key) for quantity in wanted] + [quantity.key[0] for quantity in wanted]
     notes: dict[str, list[str]] = {}
