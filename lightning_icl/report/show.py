@@ -13,6 +13,7 @@ from lightning_icl.report.controls import controls_grid
 from lightning_icl.report.grid import Grid, grid_to_csv, grid_to_latex, grid_to_markdown, grid_to_rich
 from lightning_icl.report.html import write_page
 from lightning_icl.report.outcomes import right_grid
+from lightning_icl.report.paired import paired_grid
 from lightning_icl.report.render import summary_notes, to_csv, to_latex, to_markdown, to_rich
 from lightning_icl.report.side_by_side import side_grid
 from lightning_icl.report.tables import summarise
@@ -108,8 +109,9 @@ def print_summary(
     console.print(to_rich(summary, intervals))
     for note in summary_notes(summary, intervals):
         console.print(f"– {note}", style="dim", highlight=False)
-    if (controls := controls_grid(runs)) is not None:
-        _print_grid(controls)
+    for grid in (controls_grid(runs), paired_grid(runs)):
+        if grid is not None:
+            _print_grid(grid)
 
 
 def export_files(
@@ -123,7 +125,7 @@ def export_files(
     texts = to_markdown(summary, intervals), to_csv(summary), to_latex(summary, intervals)
     for path, text in zip(paths, texts, strict=True):
         write_text(path, text)
-    grids = [controls_grid(runs), *(right_grid(run.results) for run in runs)]
+    grids = [controls_grid(runs), paired_grid(runs), *(right_grid(run.results) for run in runs)]
     if any(not not_repeated(run) for run in runs):
         grids.append(check_grid(runs))
     for grid in grids:
