@@ -122,7 +122,8 @@ def _report(namespace: Any) -> None:
 
     html = None if namespace.html is None else Path(namespace.html).expanduser()
     folders = [Path(run) for run in namespace.runs]
-    if not show_report(folders, tables=namespace.tables, export=namespace.export, html=html, check=namespace.check):
+    wanted = {name: getattr(namespace, name) for name in ("tables", "intervals", "export", "check")}
+    if not show_report(folders, **wanted, html=html):
         sys.exit(1)
 
 
@@ -175,6 +176,9 @@ def _command_parser(command: str) -> Parser:
     elif command == "report":
         parser.add_argument("runs", nargs="+", metavar="RUN", help="Folders of runs.")
         parser.add_argument("--tables", type=list[str] | None, help="Tables to show; without it those of the run.")
+        parser.add_argument(
+            "--intervals", action="store_true", help="Show the 95% interval of every figure, not of Rec2FTP alone."
+        )
         parser.add_argument(
             "--export", action="store_true", help="Also write tables (Markdown, CSV, LaTeX) and pictures into the run."
         )

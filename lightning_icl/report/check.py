@@ -7,7 +7,7 @@ from math import isclose
 from lightning_icl.errors import OutputError
 from lightning_icl.published import published_layers, published_size, tables
 from lightning_icl.report.grid import Grid
-from lightning_icl.report.tables import QUANTITIES, Quantity, shown, value_of
+from lightning_icl.report.tables import QUANTITIES, Quantity, shown, signed, value_of
 from lightning_icl.results import TaskRun
 
 ACCURACY_POINTS = 2.0
@@ -150,14 +150,6 @@ def check_grid(runs: Sequence[TaskRun]) -> Grid:
         rows=tuple(rows),
         notes=(TOLERANCE, *reasons, *layers, *(note for run in repeated for note in deviations(run))),
     )
-
-
-def signed(quantity: Quantity, difference: float | None) -> str:
-    """A difference with its sign, in the digits of its quantity."""
-    if difference is None:
-        return "–"
-    text = shown(quantity, abs(difference))
-    return text if not text.strip("0.") else f"{'+' if difference > 0 else '−'}{text}"
 
 
 def _name(quantity: Quantity) -> str:

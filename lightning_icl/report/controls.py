@@ -34,32 +34,36 @@ def figure_cells(results: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     return tuple(shown(quantity, value) for (_, quantity), value in zip(COLUMNS, figures(results), strict=True))
 
 
+def control_titles(runs: Sequence[TaskRun]) -> dict[str, str]:
+    """What each control is called, by name; where several share a title, the name stands behind it."""
+    titles = {
+        name: str(control.get("title") or name)
+        for run in runs
+        for name, control in (run.results.get("controls") or {}).items()
+    }
+    shared = list(titles.values())
+    return {name: f"{title} ({name})" if shared.count(title) > 1 else title for name, title in titles.items()}
+
+
 def controls_grid(runs: Sequence[TaskRun]) -> Grid | None:
     """The run and its controls, means over the tasks that have each; None where no task has a control.
 
     A control counts only where the run has it, so a row whose tasks are fewer says how many they are.
     """
-    titles: dict[str, str] = {}
-    notes: dict[str, str] = {}
-    for run in runs:
-        for name, control in (run.results.get("controls") or {}).items():
-            titles[name] = str(control.get("title") or name)
-            if control.get("note"):
-                notes[name] = f"{titles[name]}: {control['note']}"
+    titles = control_titles(runs)
     if not titles:
         return None
-    rows = [("this run", *figure_cells([run.results for run in runs]))]
-    shared = list(titles.values())
+    rows, notes = [("this run", *figure_cells([run.results for run in runs]))], []
     for name, title in titles.items():
         there = [control for run in runs if (control := (run.results.get("controls") or {}).get(name))]
-        title = f"{title} ({name})" if shared.count(title) > 1 else title
         label = title if len(there) == len(runs) else f"{title} ({len(there)} of {len(runs)} tasks)"
         rows.append((label, *figure_cells(there)))
+        notes += [f"{title}: {control['note']}".rstrip(".") for control in there if control.get("note")]
     mean_of = "" if len(runs) == 1 else f", means of {len(runs)} tasks"
     return Grid(
         name="controls",
         title=f"The same figures under each control{mean_of}",
         header=("", *(header for header, _ in COLUMNS)),
         rows=tuple(rows),
-        notes=tuple(note.rstrip(".") for note in notes.values()),
+        notes=tuple(dict.fromkeys(notes)),
     )

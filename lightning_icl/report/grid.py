@@ -19,7 +19,7 @@ _LATEX = {
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """A table as text: the first column names its row."""
+    """A table as text: the first column names its row; a cell's second line is small print."""
 
     name: str
     """What its files are called."""
@@ -27,6 +27,8 @@ class Grid:
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
+    numbers: tuple[tuple[str, ...], ...] = ()
+    """Lines for CSV, its header first, where cells hold more than one number."""
 
 
 def grid_to_markdown(grid: Grid) -> str:
@@ -43,8 +45,8 @@ def grid_to_csv(grid: Grid) -> str:
     """CSV with a header line; minus signs are those that programs read."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(grid.header)
-    writer.writerows([["" if cell == "–" else cell.replace("−", "-") for cell in row] for row in grid.rows])
+    lines = grid.numbers or (grid.header, *grid.rows)
+    writer.writerows([["" if cell == "–" else cell.replace("−", "-") for cell in line] for line in lines])
     return text.getvalue()
 
 
@@ -88,19 +90,26 @@ def grid_to_rich(grid: Grid) -> Table:
     for number, name in enumerate(grid.header):
         table.add_column(name, justify="left" if number == 0 else "right")
     for row in grid.rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*map(_lines, row))
     return table
+
+
+def _lines(cell: str) -> Text:
+    first, *small = cell.split("\n")
+    return Text.assemble(first, *((f"\n{line}", "dim") for line in small))
 
 
 def grid_to_html(grid: Grid) -> str:
     """A table for a page, in a box that scrolls sideways where it is too wide."""
     head = "".join(f"<th scope=col>{escape(cell)}</th>" for cell in grid.header)
-    body = "".join(
-        f"<tr><th scope=row>{escape(row[0])}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in row[1:])}</tr>"
-        for row in grid.rows
-    )
+    body = "".join(f"<tr><th scope=row>{escape(row[0])}</th>{''.join(map(_cell, row[1:]))}</tr>" for row in grid.rows)
     notes = "".join(f"<li>{escape(note)}.</li>" for note in grid.notes)
     return (
         f'<p class="caption">{escape(grid.title)}.</p><div class="scroll"><table class="figures"><thead><tr>{head}</tr>'
         f"</thead><tbody>{body}</tbody></table></div>" + (f'<ul class="notes">{notes}</ul>' if notes else "")
     )
+
+
+def _cell(cell: str) -> str:
+    first, *small = map(escape, cell.split("\n"))
+    return f"<td>{first}{''.join(f'<small>{line}</small>' for line in small)}</td>"

@@ -15,6 +15,7 @@ from lightning_icl.errors import OutputError
 from lightning_icl.report.check import TOLERANCE, check_grid, not_repeated
 from lightning_icl.report.controls import controls_grid
 from lightning_icl.report.grid import grid_to_html
+from lightning_icl.report.paired import paired_grid
 from lightning_icl.report.queries import json_block, query_data
 from lightning_icl.report.sections import curves_section, run_section, summary_table, task_section
 from lightning_icl.report.side_by_side import side_grid, size_charts
@@ -55,10 +56,10 @@ def run_page(runs: Sequence[TaskRun]) -> str:
     layers = f"{model['layers']} layers, {model.get('heads')} heads, " if model.get("layers") else ""
     queries = sum((run.results.get("queries") or {}).get("count") or 0 for run in runs)
     facts = f"{size}{layers}{len(runs)} {'task' if len(runs) == 1 else 'tasks'}, {queries:,} queries"
-    controls = controls_grid(runs)
+    controls = [grid_to_html(grid) for grid in (controls_grid(runs), paired_grid(runs)) if grid]
     sections = [
         ("figures", "Figures", summary_table(summarise(runs), runs) + _check(runs)),
-        ("controls", "Controls", grid_to_html(controls) if controls else ""),
+        ("controls", "Controls", "".join(controls)),
         ("layers", "Layer by layer", curves_section(runs)),
         ("tasks", "Task by task", "".join(task_section(run, number == 0) for number, run in enumerate(runs))),
         ("queries", "Queries", _QUERIES),

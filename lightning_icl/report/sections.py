@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from lightning_icl.report.check import not_repeated, signed, tolerance
+from lightning_icl.report.check import not_repeated, tolerance
 from lightning_icl.report.controls import controls_grid
 from lightning_icl.report.grid import grid_to_html
 from lightning_icl.report.layers import TITLES, Curve, layer_curves
 from lightning_icl.report.outcomes import OUTCOMES, right_count
+from lightning_icl.report.paired import paired_grid
 from lightning_icl.report.svg import curve_classes, extent, heat_map, line_chart
-from lightning_icl.report.tables import Quantity, Row, Summary, shown
+from lightning_icl.report.tables import Row, Summary, interval_shown, shown, signed
 from lightning_icl.results import CONFIG, TaskRun
 
 _READ = {
@@ -53,16 +54,12 @@ def _figure_row(row: Row) -> str:
     cells = ""
     for number, value in enumerate(row.values):
         interval = row.intervals[number] if row.intervals else None
-        small = f"<small>{_interval(row.quantity, interval)}</small>" if interval else ""
+        small = f"<small>{interval_shown(row.quantity, interval)}</small>" if interval else ""
         cells += f"<td>{shown(row.quantity, value)}{small}</td>"
     kind = ' class="baseline"' if row.quantity.baseline else ""
     return (
         f"<tr{kind}><th scope=row>{escape(row.quantity.label)}</th>{cells}<td>{shown(row.quantity, row.mean)}</td></tr>"
     )
-
-
-def _interval(quantity: Quantity, interval: tuple[float, float]) -> str:
-    return f"{shown(quantity, interval[0])} to {shown(quantity, interval[1])}"
 
 
 def _published_row(row: Row, runs: Sequence[TaskRun]) -> str:
@@ -116,13 +113,13 @@ def legend(curves: Sequence[Curve]) -> str:
 
 def task_section(run: TaskRun, opened: bool = False) -> str:
     """One task: who was right, fine-tuning, heads, demonstrations."""
-    controls = controls_grid([run])
+    tables = [grid_to_html(grid) for grid in (controls_grid([run]), paired_grid([run])) if grid]
     parts = [
         _right_table(run.results),
         _finetuning(run.results.get("finetune") or {}),
         _heads(run.results.get("sim_am") or {}),
         _demonstrations(run.results),
-        f"<h4>Controls</h4>{grid_to_html(controls)}" if controls else "",
+        f"<h4>Controls</h4>{''.join(tables)}" if tables else "",
     ]
     template = escape(str(run.results["task"].get("template", "")))
     return (

@@ -13,7 +13,8 @@ from lightning_icl.report.controls import controls_grid
 from lightning_icl.report.grid import Grid, grid_to_csv, grid_to_latex, grid_to_markdown, grid_to_rich
 from lightning_icl.report.html import write_page
 from lightning_icl.report.outcomes import right_grid
-from lightning_icl.report.render import to_csv, to_latex, to_markdown, to_rich
+from lightning_icl.report.paired import paired_grid
+from lightning_icl.report.render import summary_notes, to_csv, to_latex, to_markdown, to_rich
 from lightning_icl.report.side_by_side import side_grid
 from lightning_icl.report.tables import summarise
 from lightning_icl.results import TaskRun, read_run, write_text
@@ -26,6 +27,7 @@ def show_report(
     folders: Sequence[Path],
     tables: Sequence[str] | None = None,
     *,
+    intervals: bool = False,
     export: bool = False,
     html: Path | None = None,
     check: bool = False,
@@ -35,6 +37,7 @@ def show_report(
     Args:
         folders: run folders, or folders of single tasks.
         tables: which tables; None for all.
+        intervals: show the interval of every figure, not of Rec2FTP alone.
         export: also write tables and pictures into each folder; the table of several runs goes into the first.
         html: also write one page here.
         check: also compare each figure with the published run that is repeated.
@@ -47,10 +50,14 @@ def show_report(
     """
     runs = [read_run(folder) for folder in folders]
     for folder in folders:
-        print_summary(folder, tables)
+        print_summary(folder, tables, intervals=intervals)
     grids = [side_grid(runs)] if len(runs) > 1 else []
     written = (
-        [path for folder, tasks in zip(folders, runs, strict=True) for path in export_files(folder, tasks, tables)]
+        [
+            path
+            for folder, tasks in zip(folders, runs, strict=True)
+            for path in export_files(folder, tasks, tables, intervals)
+        ]
         if export
         else []
     )
@@ -79,35 +86,46 @@ def _print_grid(grid: Grid) -> None:
         _console().print(Text(f"– {note}", style="dim"))
 
 
-def print_summary(folder: Path, tables: Sequence[str] | None = None, tasks: Sequence[str] | None = None) -> None:
+def print_summary(
+    folder: Path,
+    tables: Sequence[str] | None = None,
+    tasks: Sequence[str] | None = None,
+    *,
+    intervals: bool = False,
+) -> None:
     """Print one run's tables, and why what is missing is missing.
 
     Args:
         folder: the run.
         tables: which tables; None for all.
         tasks: which tasks; None for all that the folder holds.
+        intervals: show the interval of every figure, not of Rec2FTP alone.
     """
     runs = [run for run in read_run(folder) if tasks is None or run.task in tasks]
     summary = summarise(runs, tables)
     console = _console()
     heading = f"[bold]{escape(summary.model)}[/]: zero-shot (ZSL), fine-tuned (FT) and in-context (ICL)"
     console.print(heading, highlight=False, soft_wrap=True)
-    console.print(to_rich(summary))
-    for note in summary.notes:
+    console.print(to_rich(summary, intervals))
+    for note in summary_notes(summary, intervals):
         console.print(f"– {note}", style="dim", highlight=False)
-    if (controls := controls_grid(runs)) is not None:
-        _print_grid(controls)
+    for grid in (controls_grid(runs), paired_grid(runs)):
+        if grid is not None:
+            _print_grid(grid)
 
 
-def export_files(folder: Path, runs: Sequence[TaskRun], tables: Sequence[str] | None = None) -> list[Path]:
+def export_files(
+    folder: Path, runs: Sequence[TaskRun], tables: Sequence[str] | None = None, intervals: bool = False
+) -> list[Path]:
     """Write every table as Markdown, CSV and LaTeX, and every picture as PNG and SVG, into the run's folder."""
     from lightning_icl.report.curves import save_pictures
 
     summary = summarise(runs, tables)
     paths = [folder / f"summary.{kind}" for kind in ("md", "csv", "tex")]
-    for path, text in zip(paths, (to_markdown(summary), to_csv(summary), to_latex(summary)), strict=True):
+    texts = to_markdown(summary, intervals), to_csv(summary), to_latex(summary, intervals)
+    for path, text in zip(paths, texts, strict=True):
         write_text(path, text)
-    grids = [controls_grid(runs), *(right_grid(run.results) for run in runs)]
+    grids = [controls_grid(runs), paired_grid(runs), *(right_grid(run.results) for run in runs)]
     if any(not not_repeated(run) for run in runs):
         grids.append(check_grid(runs))
     for grid in grids:

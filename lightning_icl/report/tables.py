@@ -134,6 +134,24 @@ def interval_of(quantity: Quantity, results: Mapping[str, Any]) -> tuple[float, 
     return low, high
 
 
+def signed(quantity: Quantity, difference: float | None) -> str:
+    """A difference with its sign, in the digits of its quantity."""
+    if difference is None:
+        return "–"
+    text = shown(quantity, abs(difference))
+    return text if not text.strip("0.") else f"{'+' if difference > 0 else '−'}{text}"
+
+
+def interval_shown(quantity: Quantity, interval: tuple[float, float]) -> str:
+    """An interval as text, Rec2FTP in whole percents: its few queries say no more.
+
+    >>> interval_shown(QUANTITIES[3], (51.01, 100.0))
+    '51–100'
+    """
+    low, high = (f"{end:.0f}" if quantity.table == "rec2ftp" else shown(quantity, end) for end in interval)
+    return f"{low}–{high}" if quantity.percent and interval[0] >= 0 else f"{low} to {high}"
+
+
 def _notes(runs: Sequence[TaskRun], wanted: Sequence[Quantity]) -> tuple[str, ...]:
     keys = [".".join(quantity.key) for quantity in wanted] + [quantity.key[0] for quantity in wanted]
     notes: dict[str, list[str]] = {}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lightning_icl.errors import OutputError
-from lightning_icl.report.render import to_csv, to_markdown
+from lightning_icl.report.render import summary_lines, to_csv, to_markdown
 from lightning_icl.report.show import print_summary
 from lightning_icl.report.tables import summarise
 from lightning_icl.results import read_run
@@ -88,3 +88,53 @@ def test_tables_can_be_chosen(run: Path, capsys: pytest.CaptureFixture[str]) -> 
 def test_a_part_of_the_tasks_can_be_shown(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     print_summary(run, tasks=["cb"])
     assert "sst2" not in capsys.readouterr().out
+
+
+def test_rec2ftp_of_few_queries_looks_as_uncertain_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wilson's interval of 4 of 4 is 51 to 100; six tasks with it must fit a terminal of 100 columns."""
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr("lightning_icl.report.show._WIDE", 100)
+    for number in range(6):
+        save_with_intervals(tmp_path, f"tiny-{number}cde", number)
+    print_summary(tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.count("51–100") for line in lines if line.startswith("│   interval")] == [6]
+    assert "0.110" not in "".join(lines)
+    assert max(map(len, lines)) <= 100
+    print_summary(tmp_path, intervals=True)
+    printed = capsys.readouterr().out
+    assert "37.5–100.0" in printed
+    assert "-0.120 to" in printed
+
+
+def save_with_intervals(folder: Path, task: str, number: int) -> None:
+    save(folder, task, number, "gpt2", 1.0)
+    path = folder / task / "results.json"
+    content = json.loads(path.read_text())
+    content["intervals"] = {
+        "rec2ftp.value": [0.5101, 1.0],
+        "accuracy.icl": [0.375, 1.0],
+        "sim_aou.value": [-0.12, 0.11],
+        "kendall.value": None,
+    }
+    path.write_text(json.dumps(content))
+
+
+def test_a_figure_without_an_interval_has_no_line_for_it(tmp_path: Path) -> None:
+    save_with_intervals(tmp_path, "sst2", 0)
+    save(tmp_path, "cb", 1, "gpt2", None)
+    lines = list(summary_lines(summarise(read_run(tmp_path)), intervals=True))
+    assert [line.cells for line in lines if line.kind == "interval"] == [
+        ("  interval", "37.5–100.0", "", ""),
+        ("  interval", "51–100", "", ""),
+        ("  interval", "-0.120 to 0.110", "", ""),
+    ]
+
+
+def test_csv_holds_both_ends_of_an_interval(tmp_path: Path) -> None:
+    save_with_intervals(tmp_path, "sst2", 0)
+    rows = {row["quantity"]: row for row in csv.DictReader(io.StringIO(to_csv(summarise(read_run(tmp_path)))))}
+    assert (float(rows["accuracy.icl"]["low"]), float(rows["accuracy.icl"]["high"])) == (37.5, 100.0)
+    assert (rows["kendall.value"]["low"], rows["kendall.value"]["high"]) == ("", "")
