@@ -167,6 +167,16 @@ class Condition:
     content_free: QueryBatch | None = None
     """Queries that say nothing, by whose answer probabilities those of every query are divided."""
 
+    @classmethod
+    def zero_shot(cls, demonstrations: Demonstrations) -> "Condition":
+        """The query after BOS alone."""
+        return cls(name="zsl", prefix_token_ids=demonstrations.bos)
+
+    @classmethod
+    def in_context(cls, demonstrations: Demonstrations, name: str = "icl") -> "Condition":
+        """The query after the demonstrations; another name for each other set of them."""
+        return cls(name=name, prefix_token_ids=demonstrations.prefix_token_ids)
+
     @property
     def inputs(self) -> tuple[Any, ...]:
         """What the model is asked: conditions that are equal here are observed by one pass, and read apart."""

@@ -16,6 +16,7 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from lightning_icl.comparison.settings import CompareSettings
 from lightning_icl.errors import UserError
+from lightning_icl.models.processor import warn_of_slow_bfloat16
 
 if TYPE_CHECKING:
     from torch.distributed import GradBucket
@@ -39,7 +40,7 @@ def make_trainer(settings: CompareSettings, callbacks: list[L.Callback], *, prog
     quiet()
     devices, nodes = launched(settings)
     terminal = progress and sys.stdout.isatty()
-    return L.Trainer(
+    trainer = L.Trainer(
         max_epochs=1,
         accelerator=settings.accelerator,
         devices=devices,
@@ -53,6 +54,8 @@ def make_trainer(settings: CompareSettings, callbacks: list[L.Callback], *, prog
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
+    warn_of_slow_bfloat16(trainer)
+    return trainer
 
 
 @contextmanager

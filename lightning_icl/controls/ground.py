@@ -69,12 +69,12 @@ class Ground:
     @property
     def zsl(self) -> Condition:
         """The main zero-shot condition."""
-        return Condition(name="zsl", prefix_token_ids=self.demonstrations.bos)
+        return Condition.zero_shot(self.demonstrations)
 
     @property
     def icl(self) -> Condition:
         """The main in-context condition."""
-        return Condition(name="icl", prefix_token_ids=self.demonstrations.prefix_token_ids)
+        return Condition.in_context(self.demonstrations)
 
     def ft(self, name: str, overlay: KVOverlay) -> Condition:
         """A control's fine-tuned condition."""
@@ -97,7 +97,7 @@ class Ground:
         return Contrast(
             name=name,
             zsl=self.zsl,
-            icl=replace(self.icl, name=f"icl@{name}", prefix_token_ids=demonstrations.prefix_token_ids),
+            icl=Condition.in_context(demonstrations, f"icl@{name}"),
             ft=self.ft(name, finetuned.overlay),
             demonstrations=demonstrations,
             training_queries=finetuned.training_queries,

@@ -1,6 +1,12 @@
 """What the processor can do, where it decides what is worth asking of it."""
 
+from functools import cache
+from typing import TYPE_CHECKING
+
 import torch
+
+if TYPE_CHECKING:
+    import lightning as L
 
 
 def multiplies_bfloat16() -> bool:
@@ -11,4 +17,21 @@ def multiplies_bfloat16() -> bool:
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     if capabilities.get("architecture") != "x86_64":
         return True
-    return any(capabilities.get(flag) for flag in ("avx512_bf16", "amx_bf16"))
+    return any(capabilities.get(flag, False) for flag in ("avx512_bf16", "amx_bf16"))
+
+
+def warn_of_slow_bfloat16(trainer: "L.Trainer") -> None:
+    """Warn, once a process, where a Trainer would compute in bfloat16 on a processor without instructions for it."""
+    on_cpu = trainer.strategy.root_device.type == "cpu"
+    if str(trainer.precision).startswith("bf16") and on_cpu and not multiplies_bfloat16():
+        _warn_once(str(trainer.precision))
+
+
+@cache
+def _warn_once(precision: str) -> None:
+    from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+
+    rank_zero_warn(
+        f"Precision {precision} was asked for, but this processor has no bfloat16 instructions: matrix products take "
+        "many times as long as in float32 here. Use 32-true."
+    )

@@ -147,11 +147,12 @@ def _trainer(settings: PretrainSettings, *, validating: bool) -> "L.Trainer":
     import lightning as L
     from lightning.pytorch.callbacks import ModelCheckpoint
 
+    from lightning_icl.models.processor import warn_of_slow_bfloat16
     from lightning_icl.pretraining.progress import speed_display
 
     work = work_folder(settings)
     every = min(settings.validate_every, settings.steps) * settings.accumulate
-    return L.Trainer(
+    trainer = L.Trainer(
         max_epochs=1,  # the order of blocks goes on to the last step
         max_steps=settings.steps,
         gradient_clip_val=settings.clip,
@@ -174,6 +175,8 @@ def _trainer(settings: PretrainSettings, *, validating: bool) -> "L.Trainer":
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # PretrainingData divides every step itself
     )
+    warn_of_slow_bfloat16(trainer)
+    return trainer
 
 
 def _loggers(settings: PretrainSettings, work: Path) -> list[Any]:

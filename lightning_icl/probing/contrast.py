@@ -77,12 +77,12 @@ class Contrast:
             icl: name of the in-context condition; another one for each other set of demonstrations.
             ft: name of the fine-tuned condition.
         """
-        bos = demonstrations.bos
+        zsl = Condition.zero_shot(demonstrations)
         return cls(
             name=name,
-            zsl=Condition(name="zsl", prefix_token_ids=bos),
-            icl=Condition(name=icl, prefix_token_ids=demonstrations.prefix_token_ids),
-            ft=Condition(name=ft, prefix_token_ids=bos, overlay=finetuned.overlay),
+            zsl=zsl,
+            icl=Condition.in_context(demonstrations, icl),
+            ft=replace(zsl, name=ft, overlay=finetuned.overlay),
             demonstrations=demonstrations,
             training_queries=finetuned.training_queries,
         )

@@ -95,12 +95,8 @@ class ICLProbe(LightningModule):
     @property
     def conditions(self) -> dict[str, Condition]:
         """Zero-shot and in-context, and whatever the contrasts need, by name."""
-        bos, prefix = self.demonstrations.bos, self.demonstrations.prefix_token_ids
-        plain = {
-            "zsl": Condition(name="zsl", prefix_token_ids=bos),
-            "icl": Condition(name="icl", prefix_token_ids=prefix),
-        }
-        return plain | by_name(self.studied)
+        plain = (Condition.zero_shot(self.demonstrations), Condition.in_context(self.demonstrations))
+        return {item.name: item for item in plain} | by_name(self.studied)
 
     @property
     def unmoved_layers(self) -> tuple[int, ...]:

@@ -109,7 +109,7 @@ def forward_rate(model: PreTrainedModel, data: ICLDataModule, repeats: int = 3) 
     tokens = sum(map(len, budget_batches(data.queries, data.batch_tokens)[0]))
     seconds = []
     with Capture(model) as capture, torch.inference_mode():
-        view = View.prepare(capture, Condition(name="zsl", prefix_token_ids=data.demonstrations.bos))
+        view = View.prepare(capture, Condition.zero_shot(data.demonstrations))
         for _ in range(repeats + 1):
             started = time.perf_counter()
             view.observe(capture, batch)
