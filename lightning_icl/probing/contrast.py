@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lightning_icl.data.queries import partners
 from lightning_icl.metrics import (
     Kendall,
     KendallResult,
@@ -48,8 +49,8 @@ class Contrast:
     next_query: bool = False
     """Whether `icl` is held not against `ft` but against itself: another query's update, added to the zero-shot view.
 
-    The other query is the next of the batch, the first for the last; batches are cut by length, so it is about as long,
-    and another batch size pairs a few queries otherwise. Only representations can be compared."""
+    The other query is the next of its group (`data.queries.partners`): neighbours in the order of length, whatever
+    the batch size and the number of processes. Only representations can be compared."""
     note: str = ""
     """What is to be said of its figures."""
 
@@ -126,8 +127,8 @@ class ContrastMetrics(nn.Module):
         """Add a batch of queries at the levels of predictions, representations and attention to the query."""
         if self.contrast.next_query:
             if len(batch.query_ids) > 1:
-                update = (icl.attention_output - zsl.attention_output).roll(-1, 0)
-                other = zsl.attention_output + update
+                update = icl.attention_output - zsl.attention_output
+                other = zsl.attention_output + update[partners(len(update))]
                 self.sim_aou.update(zsl.attention_output, icl.attention_output, other, batch.query_ids)
             return
         self.rec2ftp.update(zsl.answer_scores, icl.answer_scores, ft.answer_scores, batch.gold, batch.query_ids)

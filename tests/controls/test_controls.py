@@ -149,25 +149,32 @@ def test_calibration_needs_no_pass_of_its_own_over_the_queries(tmp_path: Path) -
     assert len(passes) == 3 * batches + 3  # three conditions, and the inputs without content under each
 
 
-def test_a_shuffled_query_brings_the_update_of_its_neighbour_in_the_batch(tmp_path: Path) -> None:
+def test_a_shuffled_query_brings_the_update_of_a_neighbour_in_length(tmp_path: Path) -> None:
     probe, data, contrasts = carry_out("llama", "shuffled-query", tmp_path)
-    seen = {}
-    for query in data.queries:
+    queries = sorted(data.queries, key=lambda query: (-len(query), query.index))
+    seen = []
+    for query in queries:
         views = [
             oracle.look(probe.model, (*before, *query.prompt_ids))
             for before in (data.demonstrations.bos, data.demonstrations.prefix_token_ids)
         ]
-        seen[query.index] = [np.array([layer[-1].double().numpy() for layer in view.outputs]) for view in views]
-    cosines = []
-    for batch in budget_batches(data.queries, data.batch_tokens):
-        for query, other in zip(batch, [*batch[1:], batch[0]], strict=True):
-            (zero, own), (other_zero, other_own) = seen[query.index], seen[other.index]
-            if query is not other:
-                cosines.append([oracle.cos(a, b) for a, b in zip(own - zero, other_own - other_zero, strict=True)])
+        seen.append([np.array([layer[-1].double().numpy() for layer in view.outputs]) for view in views])
+    raw, normalised = [], []
+    for (zero, own), other in zip(seen, [seen[place] for place in (1, 2, 0, 4, 5, 6, 3)], strict=True):
+        moved = other[1] - other[0]
+        raw.append([oracle.cos(a, b) for a, b in zip(own - zero, moved, strict=True)])
+        units = [[oracle.unit(layer) for layer in view] for view in (zero, own, zero + moved)]
+        normalised.append([oracle.cos(i - z, f - z) for z, i, f in zip(*units, strict=True)])
     result = probe.comparisons["shuffled-query"]
-    assert torch.allclose(result.sim_aou.raw_per_layer, torch.tensor(cosines).double().mean(0), atol=NEAR)
+    assert torch.allclose(result.sim_aou.raw_per_layer, torch.tensor(raw).double().mean(0), atol=NEAR)
+    assert torch.allclose(result.sim_aou.per_layer, torch.tensor(normalised).double().mean(0), atol=NEAR)
     assert math.isnan(result.sim_am.value)
     assert contrasts["shuffled-query"].ft.name == "icl"
+    for budget in (1, 10_000):
+        data.batch_tokens = budget
+        make_trainer().validate(probe, datamodule=data, verbose=False)
+        other = probe.comparisons["shuffled-query"].sim_aou
+        assert torch.allclose(other.raw_per_layer, result.sim_aou.raw_per_layer, atol=1e-5)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
