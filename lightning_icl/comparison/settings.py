@@ -61,6 +61,8 @@ class CompareSettings:
     """Which of the paper's tables the printed summary shows."""
     controls: str | None = None
     """Controls to measure beside the comparison, names with commas between them, or `all` (compare only)."""
+    control_lr: str | None = None
+    """Learning rates of controls that are not to use that of fine-tuning: NAME=RATE with commas between them."""
     show_prompt: bool = False
     """Print the first zero-shot and in-context inputs token by token, and stop."""
     allow_pickle: bool = False

@@ -51,6 +51,8 @@ class Contrast:
 
     The other query is the next of its group (`data.queries.partners`): neighbours in the order of length, whatever
     the batch size and the number of processes. Only representations can be compared."""
+    learning_rate: float | None = None
+    """Rate at which `ft` was learnt, where it was."""
     note: str = ""
     """What is to be said of its figures."""
 
@@ -58,6 +60,11 @@ class Contrast:
     def conditions(self) -> tuple[Condition, Condition, Condition]:
         """The three, in the order in which the metrics take them."""
         return self.zsl, self.icl, self.ft
+
+    @property
+    def same_positions(self) -> bool:
+        """Whether queries stand where they stand in context, so that the first layer's own scores cannot differ."""
+        return len(self.zsl.prefix_token_ids) + self.zsl.position_offset == len(self.icl.prefix_token_ids)
 
     @classmethod
     def of(
@@ -86,6 +93,7 @@ class Contrast:
             ft=Condition(name=ft, prefix_token_ids=bos, overlay=finetuned.overlay),
             demonstrations=demonstrations,
             training_queries=finetuned.training_queries,
+            learning_rate=finetuned.learning_rate,
         )
 
 
@@ -120,7 +128,8 @@ class ContrastMetrics(nn.Module):
         self.contrast = contrast
         self.rec2ftp = Rec2FTP(replicates=replicates)
         self.sim_aou = SimAOU(layers, replicates=replicates)
-        self.sim_am = SimAM(layers, heads, unmoved_layers=unmoved_layers(architecture), replicates=replicates)
+        unmoved = (0,) if contrast.same_positions else unmoved_layers(architecture)
+        self.sim_am = SimAM(layers, heads, unmoved_layers=unmoved, replicates=replicates)
         self.kendall = Kendall(contrast.demonstrations.token_example, layers, replicates=replicates)
 
     def update(self, batch: QueryBatch, zsl: Observation, icl: Observation, ft: Observation) -> None:
