@@ -14,7 +14,7 @@ from tiny_task import tiny_data
 from lightning_icl.comparison.controls import make_controls
 from lightning_icl.comparison.plan import PlannedTask
 from lightning_icl.comparison.settings import CompareSettings
-from lightning_icl.controls.catalogue import choose
+from lightning_icl.controls.catalogue import choose, own_rates
 from lightning_icl.data.module import ICLDataModule
 from lightning_icl.data.queries import Query
 from lightning_icl.probing.contrast import Contrast
@@ -23,7 +23,7 @@ from lightning_icl.probing.probe import ICLProbe
 
 
 def carry_out(
-    variant: str, names: str, folder: Path, answers: str = "single"
+    variant: str, names: str, folder: Path, answers: str = "single", rates: str = ""
 ) -> tuple[ICLProbe, ICLDataModule, dict[str, Contrast]]:
     """The probe after validation, the data, and the contrasts by name."""
     data = tiny_data(folder, answers)
@@ -32,7 +32,8 @@ def carry_out(
     (folder / "other").mkdir()
     neighbour = tiny_data(folder / "other", "multi", seed=5).demonstrations
     planned = PlannedTask(name="tiny", task=data.task, data=data, learning_rate=RATE, neighbour=neighbour)
-    made = make_controls(CompareSettings(accelerator="cpu"), planned, probe, choose(names))
+    controls = choose(names)
+    made = make_controls(CompareSettings(accelerator="cpu"), planned, probe, controls, own_rates(rates, controls))
     assert not made.impossible
     make_trainer().validate(probe, datamodule=data, verbose=False)
     return probe, data, {contrast.name: contrast for contrast in probe.contrasts}
@@ -47,7 +48,7 @@ def deviations(
     probe: ICLProbe, contrast: Contrast, expected: dict[str, np.ndarray], skip: Sequence[str] = ()
 ) -> dict[str, float]:
     """Largest absolute deviation of one contrast from the slow computation, by quantity."""
-    _, aou, am, kendall = probe.comparisons[contrast.name]
+    recall, aou, am, kendall = probe.comparisons[contrast.name]
     names = [condition.name for condition in contrast.conditions]
     expected["am_difference"][:, list(probe.unmoved_layers)] = np.nan
     found = {
@@ -59,7 +60,7 @@ def deviations(
         "am_difference": am.difference_per_head,
         "kendall": kendall.per_layer,
     }
-    largest = {}
+    largest = {"right_table": float((recall.right_table - right_table(probe, expected["answer_scores"])).abs().max())}
     for name in found.keys() - set(skip):
         value = found[name]
         reference = expected[name] if name == "answer_scores" else mean_over_queries(expected[name])
@@ -67,6 +68,14 @@ def deviations(
         assert (np.isnan(value) == np.isnan(reference)).all(), f"{name}: {value} {reference}"
         largest[name] = float(np.nanmax(np.abs(value - reference)))
     return largest
+
+
+def right_table(probe: ICLProbe, scores: np.ndarray) -> torch.Tensor:
+    """How many queries each combination of the three conditions gets right, from scores (query, condition, answer)."""
+    table = torch.zeros(2, 2, 2, dtype=torch.int64)
+    for prediction, views in zip(probe.predictions, scores, strict=True):
+        table[tuple(int(view.argmax() == prediction.gold) for view in views)] += 1
+    return table
 
 
 def lettered(queries: Sequence[Query], ids: Sequence[int]) -> list[Query]:

@@ -7,7 +7,7 @@ its own see queries and keys, loops in float64 make the metrics. Slow on purpose
 import copy
 import importlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -170,11 +170,16 @@ def _watched_after_rotary(model_type: str, config: object, modules: list[nn.Modu
         yield
 
 
-def look(model: PreTrainedModel, token_ids: Sequence[int], grad: bool = False) -> Seen:
-    """One forward pass of one whole sequence."""
+def look(
+    model: PreTrainedModel, token_ids: Sequence[int], grad: bool = False, positions: Sequence[int] | None = None
+) -> Seen:
+    """One forward pass of one whole sequence, at plain positions or given ones."""
     model_type, config = model.config.model_type, model.config
+    ids, placed = torch.tensor([list(token_ids)]), {}
+    if positions is not None:
+        placed = {"position_ids": torch.tensor([list(positions)]), "attention_mask": torch.ones_like(ids)}
     with watched(model) as seen, torch.set_grad_enabled(grad):
-        logits = model(input_ids=torch.tensor([list(token_ids)]), use_cache=False).logits[0]
+        logits = model(input_ids=ids, use_cache=False, **placed).logits[0]
     queries = []
     for module, raw in zip(attention_modules(model), seen["queries"], strict=True):
         if model_type == "gemma3_text":
@@ -228,9 +233,16 @@ class Tuned:
 
 
 def fine_tune(
-    model: PreTrainedModel, demonstrations: Demonstrations, rate: float, masks: dict[str, Tensor] | None = None
+    model: PreTrainedModel,
+    demonstrations: Demonstrations,
+    rate: float,
+    masks: dict[str, Tensor] | None = None,
+    gradients: Callable[[PreTrainedModel, list[int]], dict[str, Tensor]] | None = None,
 ) -> Tuned:
-    """A plain loop: one hand-written SGD step for each demonstration, on a copy of the model; keys and values learn."""
+    """A plain loop: one hand-written SGD step for each demonstration, on a copy of the model; keys and values learn.
+
+    Gradients are those of the model's loss unless another way to find them is given.
+    """
     tuned = copy.deepcopy(model)
     masks = kv_masks(tuned) if masks is None else masks
     before = {name: parameter.detach().clone() for name, parameter in tuned.named_parameters()}
@@ -242,10 +254,11 @@ def fine_tune(
         logs = seen.logits.log_softmax(-1)
         loss = -sum(logs[place, token] for place, token in enumerate(ids[1:])) / (len(ids) - 1)
         loss.backward()
+        other = {} if gradients is None else gradients(tuned, ids)
         with torch.no_grad():
             for name, parameter in tuned.named_parameters():
                 if name in masks:
-                    parameter -= rate * parameter.grad * masks[name]
+                    parameter -= rate * other.get(name, parameter.grad) * masks[name]
         losses.append(float(loss.detach()))
         queries.append([layer[len(demonstrations.bos) :] for layer in seen.queries])
     norms = [0.0] * model.config.num_hidden_layers
@@ -262,14 +275,54 @@ def fine_tune(
     )
 
 
-def answer_scores(model: PreTrainedModel, prefix: Sequence[int], query: Query) -> list[float]:
+def layer_causal_gradients(model: PreTrainedModel, token_ids: list[int], reading: str) -> dict[str, Tensor]:
+    """Each attention layer's gradient of its own loss, with nothing stopped: no layer below depends on its weights.
+
+    Its own loss is that of the final norm and the unembedding on the residual stream after its attention, or after its
+    block; for `gpt2` and `llama` models.
+    """
+    gpt2 = model.config.model_type == "gpt2"
+    body = model.transformer if gpt2 else model.model
+    norm, blocks = (body.ln_f, body.h) if gpt2 else (body.norm, body.layers)
+    before, attended, after = [], [], []
+    with ExitStack() as stack:
+        for block, attention in zip(blocks, attention_modules(model), strict=True):
+            hooks = (
+                block.register_forward_pre_hook(lambda _, inputs: before.append(inputs[0])),
+                attention.register_forward_hook(lambda _, __, output: attended.append(before[-1] + output[0])),
+                block.register_forward_hook(
+                    lambda _, __, output: after.append(output[0] if isinstance(output, tuple) else output)
+                ),
+            )
+            for hook in hooks:
+                stack.callback(hook.remove)
+        model(input_ids=torch.tensor([token_ids]), use_cache=False)
+    found = {}
+    states = attended if reading == "attention" else after
+    for state, attention in zip(states, attention_modules(model), strict=True):
+        logs = model.lm_head(norm(state))[0].log_softmax(-1)
+        loss = -sum(logs[place, token] for place, token in enumerate(token_ids[1:])) / (len(token_ids) - 1)
+        own = [
+            parameter for name, parameter in attention.named_parameters() if not name.startswith(("c_proj", "o_proj"))
+        ]
+        for parameter, gradient in zip(own, torch.autograd.grad(loss, own, retain_graph=True), strict=True):
+            found[_name_of(model, parameter)] = gradient
+    return found
+
+
+def answer_scores(model: PreTrainedModel, prefix: Sequence[int], query: Query, gap: int = 0) -> list[float]:
     scores = []
     for answer in query.answers:
         ids = [*prefix, *query.prompt_ids, *answer]
-        logs = look(model, ids).logits.log_softmax(-1)
+        logs = look(model, ids, positions=behind(len(prefix), len(ids), gap)).logits.log_softmax(-1)
         start = len(ids) - len(answer)
         scores.append(float(sum(logs[start + number - 1, token] for number, token in enumerate(answer))) / len(answer))
     return scores
+
+
+def behind(prefix: int, tokens: int, gap: int) -> list[int] | None:
+    """Positions of a sequence whose query stands some positions behind its prefix; None where it follows at once."""
+    return [*range(prefix), *range(prefix + gap, tokens + gap)] if gap else None
 
 
 def probe_sequence(prefix: Sequence[int], query: Query) -> list[int]:
@@ -313,8 +366,9 @@ def measure(
     rate: float,
     windows: Sequence[int | None],
     tuned: Tuned | None = None,
+    gap: int = 0,
 ) -> dict[str, np.ndarray]:
-    """Every reported number, by name; per layer first."""
+    """Every reported number, by name; per layer first. Without demonstrations queries stand `gap` positions further."""
     tuned = tuned or fine_tune(model, demonstrations, rate)
     views = {
         "zsl": (model, demonstrations.bos),
@@ -326,8 +380,9 @@ def measure(
     for query in queries:
         seen, rows = {}, {}
         for name, (viewed, prefix) in views.items():
-            rows.setdefault("scores", {})[name] = answer_scores(viewed, prefix, query)
-            seen[name] = look(viewed, probe_sequence(prefix, query))
+            ids, away = probe_sequence(prefix, query), 0 if name == "icl" else gap
+            rows.setdefault("scores", {})[name] = answer_scores(viewed, prefix, query, away)
+            seen[name] = look(viewed, ids, positions=behind(len(prefix), len(ids), away))
         own = len(probe_sequence((), query))
         values = _one_query(seen, own, tuned, places, demonstrations, windows, query.index)
         most = max(len(query.answers) for query in queries)

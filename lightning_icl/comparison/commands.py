@@ -49,7 +49,7 @@ def compare(settings: CompareSettings) -> Path | None:
         trainer = make_trainer(settings, [KVFinetuning(planned.learning_rate)])
         with interruptible(trainer):
             trainer.fit(probe, datamodule=planned.data)
-            controlled = make_controls(settings, planned, probe, plan.controls)
+            controlled = make_controls(settings, planned, probe, plan.controls, plan.control_rates)
             trainer.validate(probe, datamodule=planned.data, verbose=False)
         _save(plan, planned, probe, controlled)
     _finish(plan)
@@ -112,8 +112,9 @@ def validate(settings: ValidateSettings) -> Path | None:
 
 
 def _refuse_controls(settings: CompareSettings) -> None:
-    if settings.controls:
-        raise UserError(f"--controls {settings.controls}: controls fine-tune and probe; use them with `compare`.")
+    for flag, given in (("--controls", settings.controls), ("--control-lr", settings.control_lr)):
+        if given:
+            raise UserError(f"{flag} {given}: controls fine-tune and probe; use them with `compare`.")
 
 
 def _begin(settings: CompareSettings, marker: str) -> Plan | None:

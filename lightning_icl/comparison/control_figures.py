@@ -25,7 +25,7 @@ def measured(name: str, contrasts: Sequence[Contrast], probe: ICLProbe) -> dict[
     entries = {contrast.name: _entry(title, contrast, probe) for contrast in contrasts}
     if len(contrasts) == 1:
         return entries
-    overall: dict[str, Any] = {"title": f"{title}: mean of {len(contrasts)}"}
+    overall: dict[str, Any] = {"title": f"{title}: mean of {len(contrasts)}", "lr": contrasts[0].learning_rate}
     overall |= {key: _mean([entry[key] for entry in entries.values()]) for key in ("accuracy", *LEVELS)}
     overall["difference"] = _difference(overall, probe)
     overall["spread"] = {view: pstdev(entry["accuracy"][view] for entry in entries.values()) for view in VIEWS}
@@ -40,13 +40,22 @@ def measured(name: str, contrasts: Sequence[Contrast], probe: ICLProbe) -> dict[
 def _entry(title: str, contrast: Contrast, probe: ICLProbe) -> dict[str, Any]:
     names = dict(zip(VIEWS, (condition.name for condition in contrast.conditions), strict=True))
     accuracies = {view: accuracy(probe.predictions, condition) for view, condition in names.items()}
+    note = contrast.note or _rate_note(contrast, probe)
     entry = {
         "title": title,
+        "lr": contrast.learning_rate,
         "accuracy": {**accuracies, "ft": None} if contrast.next_query else accuracies,
         **plain_comparison(probe.comparisons[contrast.name]),
-        **({"note": contrast.note} if contrast.note else {}),
+        **({"note": note} if note else {}),
     }
     return {**entry, "difference": _difference(entry, probe)}
+
+
+def _rate_note(contrast: Contrast, probe: ICLProbe) -> str:
+    """Says a learning rate that is not the main one."""
+    assert probe.finetuned is not None
+    rate = contrast.learning_rate
+    return "" if rate in (None, probe.finetuned.learning_rate) else f"at rate {rate:g}"
 
 
 def _difference(entry: Mapping[str, Any], probe: ICLProbe) -> dict[str, float]:

@@ -1,7 +1,9 @@
 """Controls inside a comparison: made after the main fine-tuning, observed in its pass, saved beside its figures."""
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from lightning_icl.comparison.control_figures import left_out, measured
@@ -30,24 +32,37 @@ class Controlled:
 
 
 def make_controls(
-    settings: CompareSettings, planned: PlannedTask, probe: ICLProbe, controls: tuple[Control, ...]
+    settings: CompareSettings,
+    planned: PlannedTask,
+    probe: ICLProbe,
+    controls: tuple[Control, ...],
+    rates: Mapping[str, float] = MappingProxyType({}),
 ) -> Controlled:
     """Fine-tune what the controls need, and give the probe their contrasts.
 
     A control that this task or model does not allow, or whose fine-tuning diverges, is left out with its reason.
+
+    Args:
+        settings: of the run.
+        planned: the task.
+        probe: has the main fine-tuning.
+        controls: which ones.
+        rates: learning rates of controls that are not to use the main one, by name.
     """
     made = Controlled()
     if probe.finetuned is None:
         return made
-    ground = Ground(
-        model=probe.model,
-        data=planned.data,
-        finetuned=probe.finetuned,
-        fit=_fit(settings, planned, probe),
-        neighbour=planned.neighbour,
-        seed=planned.data.demonstrations.seed,
-    )
     for control in controls:
+        rate = rates.get(control.name, planned.learning_rate)
+        ground = Ground(
+            model=probe.model,
+            data=planned.data,
+            finetuned=probe.finetuned,
+            fit=_fit(settings, planned, probe, rate),
+            learning_rate=rate,
+            neighbour=planned.neighbour,
+            seed=planned.data.demonstrations.seed,
+        )
         try:
             made.contrasts[control.name] = control.contrasts(ground)
         except UserError as error:
@@ -56,7 +71,7 @@ def make_controls(
     return made
 
 
-def _fit(settings: CompareSettings, planned: PlannedTask, main: ICLProbe) -> Fit:
+def _fit(settings: CompareSettings, planned: PlannedTask, main: ICLProbe, own_rate: float) -> Fit:
     """Fine-tuning as the main one goes, by `Trainer.fit`; its seconds are added to those of the controls."""
 
     def fit(
@@ -68,7 +83,7 @@ def _fit(settings: CompareSettings, planned: PlannedTask, main: ICLProbe) -> Fit
         layer_causal: Reading | None = None,
     ) -> Finetuned:
         probe = ICLProbe(main.model, demonstrations)
-        trainer = make_trainer(settings, [KVFinetuning(rate or planned.learning_rate, trained, layer_causal)])
+        trainer = make_trainer(settings, [KVFinetuning(rate or own_rate, trained, layer_causal)])
         weights = nullcontext() if base is None else LaidOver(main.model, base).active()
         with weights, interruptible(trainer):
             trainer.fit(probe, datamodule=planned.data.teaching(demonstrations))

@@ -1,12 +1,13 @@
 """Everything that can be known, and every mistake that can be found, before any weights are loaded."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning_icl.comparison.settings import CompareSettings
-from lightning_icl.controls.catalogue import Control, choose
+from lightning_icl.controls.catalogue import Control, choose, own_rates
 from lightning_icl.data.module import ICLDataModule
 from lightning_icl.errors import TaskError, UserError
 from lightning_icl.models.architecture import Architecture, architecture_of
@@ -45,6 +46,8 @@ class Plan:
     tasks: tuple[PlannedTask, ...]
     out: Path
     controls: tuple[Control, ...] = ()
+    control_rates: Mapping[str, float] = field(default_factory=dict)
+    """By control, the learning rate that it was given."""
 
 
 def make_plan(settings: CompareSettings) -> Plan:
@@ -54,6 +57,7 @@ def make_plan(settings: CompareSettings) -> Plan:
         UserError: anything the user gave that cannot be used.
     """
     controls = choose(settings.controls)
+    rates = own_rates(settings.control_lr, controls)
     tasks = resolve_tasks(settings.task)
     for task in tasks.values():
         task.template(settings.template)
@@ -72,6 +76,7 @@ def make_plan(settings: CompareSettings) -> Plan:
         tasks=tuple(_plan_task(settings, name, task, config, tokenizer) for name, task in tasks.items()),
         out=output_folder(settings),
         controls=controls,
+        control_rates=rates,
     )
 
 

@@ -43,7 +43,8 @@ class CompareSettings:
     precision: str = "32-true"
     """Number type of model and Trainer: 32-true, bf16-true, bf16-mixed or 64-true (in short 32, bf16, 64)."""
     batch_tokens: int = 2048
-    """Tokens in a batch of queries, padding counted; raise it on a GPU, lower it when memory is short."""
+    """Tokens in a batch of queries, padding counted, three queries at least; raise it on a GPU, lower it when memory is
+    short."""
     devices: int | str = 1
     """Devices on each machine, as in Lightning's Trainer."""
     num_nodes: int = 1
@@ -60,6 +61,8 @@ class CompareSettings:
     """Which of the paper's tables the printed summary shows."""
     controls: str | None = None
     """Controls to measure beside the comparison, names with commas between them, or `all` (compare only)."""
+    control_lr: str | None = None
+    """Learning rates of controls that are not to use that of fine-tuning: NAME=RATE with commas between them."""
     show_prompt: bool = False
     """Print the first zero-shot and in-context inputs token by token, and stop."""
     allow_pickle: bool = False

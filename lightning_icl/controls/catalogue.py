@@ -1,12 +1,14 @@
 """The controls that are known by name: what each asks, and how it makes its contrasts."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lightning_icl.controls import examples, weights
 from lightning_icl.controls.ground import Ground
 from lightning_icl.errors import UserError, did_you_mean
 from lightning_icl.probing.contrast import Contrast
+
+_OF_THE_MAIN_FINETUNING = ("query-position", "calibration", "shuffled-query", "ft-gaussian")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +21,11 @@ class Control:
     """What it is, in one sentence."""
     contrasts: Callable[[Ground], list[Contrast]]
     """Makes its contrasts, fine-tuning where it must."""
+
+    @property
+    def finetunes(self) -> bool:
+        """Whether it has a fine-tuning of its own, and so a learning rate."""
+        return self.name not in _OF_THE_MAIN_FINETUNING
 
 
 CONTROLS: Mapping[str, Control] = {
@@ -57,8 +64,43 @@ def choose(wanted: str | None) -> tuple[Control, ...]:
     >>> [control.name for control in choose("order,ft-query")]
     ['order', 'ft-query']
     """
-    names = [name.strip() for name in (wanted or "").split(",") if name.strip()]
+    names = _words(wanted)
     for name in names:
         if name not in CONTROLS and name != "all":
             raise UserError(f"--controls: control {name!r} is not known. {did_you_mean(name, [*CONTROLS, 'all'])}")
     return tuple(control for name, control in CONTROLS.items() if name in names or "all" in names)
+
+
+def own_rates(given: str | None, chosen: Sequence[Control]) -> dict[str, float]:
+    """Learning rates of controls by name, from `NAME=RATE` with commas between them.
+
+    Args:
+        given: as on the command line.
+        chosen: the controls of the run.
+
+    Raises:
+        UserError: a control that is not chosen or has no fine-tuning of its own, or a rate that is no positive number.
+
+    >>> own_rates("ft-all=1e-4", choose("order,ft-all"))
+    {'ft-all': 0.0001}
+    """
+    tuned = [control.name for control in chosen if control.finetunes]
+    rates: dict[str, float] = {}
+    for word in _words(given):
+        name, _, number = (part.strip() for part in word.partition("="))
+        if name in CONTROLS and not CONTROLS[name].finetunes:
+            raise UserError(f"--control-lr {word}: control {name!r} has no fine-tuning of its own.")
+        if name not in tuned:
+            known = did_you_mean(name, tuned) if tuned else "Give --controls too."
+            raise UserError(f"--control-lr {word}: control {name!r} is not among --controls. {known}")
+        try:
+            rates[name] = float(number)
+        except ValueError:
+            rates[name] = 0.0
+        if not 0 < rates[name] < float("inf"):
+            raise UserError(f"--control-lr {word}: give NAME=RATE with a positive number, such as {name}=0.01.")
+    return rates
+
+
+def _words(given: str | None) -> list[str]:
+    return [word.strip() for word in (given or "").split(",") if word.strip()]

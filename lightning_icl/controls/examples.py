@@ -83,9 +83,10 @@ def calibration(ground: Ground) -> list[Contrast]:
 
 
 def shuffled_query(ground: Ground) -> list[Contrast]:
-    """What demonstrations do to one query against what they do to another of its batch."""
+    """What demonstrations do to one query against what they do to another of about the same length."""
     main = ground.tuned("shuffled-query", ground.finetuned)
-    return [replace(main, ft=ground.icl, next_query=True, note="only SimAOU is defined between queries")]
+    note = "only SimAOU is defined between queries"
+    return [replace(main, ft=ground.icl, next_query=True, learning_rate=None, note=note)]
 
 
 def order(ground: Ground) -> list[Contrast]:

@@ -32,7 +32,7 @@ class Fit(Protocol):
             demonstrations: to learn from.
             trained: what learns.
             base: weights to start from; None for the model's own.
-            rate: learning rate; None for the main one.
+            rate: learning rate; None for the control's, which is the main one unless it was given another.
             layer_causal: outputs that make each layer's own loss; None for the model's loss.
 
         Raises:
@@ -56,6 +56,8 @@ class Ground:
     """The main fine-tuning."""
     fit: Fit
     """Fine-tunes once more."""
+    learning_rate: float
+    """Of the control's own fine-tunings."""
     neighbour: Demonstrations | None = None
     """Demonstrations of a neighbouring task; None where there is none."""
     seed: int = 0
@@ -89,6 +91,7 @@ class Ground:
             ft=self.ft(name, finetuned.overlay),
             demonstrations=self.demonstrations,
             training_queries=finetuned.training_queries,
+            learning_rate=finetuned.learning_rate,
         )
 
     def taught(self, name: str, demonstrations: Demonstrations) -> Contrast:
@@ -101,4 +104,5 @@ class Ground:
             ft=self.ft(name, finetuned.overlay),
             demonstrations=demonstrations,
             training_queries=finetuned.training_queries,
+            learning_rate=finetuned.learning_rate,
         )

@@ -22,24 +22,24 @@ def ft_query(ground: Ground) -> list[Contrast]:
 
 
 def ft_all(ground: Ground) -> list[Contrast]:
-    """Fine-tuning updates every parameter; where the main rate diverges, at a tenth or a hundredth of it.
+    """Fine-tuning updates every parameter; where the rate diverges, at a tenth or a hundredth of it.
 
     Raises:
         NumericalError: that diverges too.
     """
-    main = ground.finetuned.learning_rate
-    for rate in (main, main / 10):
+    wanted = ground.learning_rate
+    for rate in (wanted, wanted / 10):
         try:
             return [_ft_all(ground, rate)]
         except NumericalError:
             continue
-    return [_ft_all(ground, main / 100)]
+    return [_ft_all(ground, wanted / 100)]
 
 
 def _ft_all(ground: Ground, rate: float) -> Contrast:
     contrast = ground.tuned("ft-all", ground.fit(ground.demonstrations, trained="all", rate=rate))
-    main = ground.finetuned.learning_rate
-    return contrast if rate == main else replace(contrast, note=f"at rate {rate:g}: the main rate {main:g} diverges")
+    wanted = ground.learning_rate
+    return contrast if rate == wanted else replace(contrast, note=f"at rate {rate:g}: rate {wanted:g} diverges")
 
 
 def layer_causal(ground: Ground) -> list[Contrast]:
@@ -114,6 +114,7 @@ def _untrained(ground: Ground, name: str, kept: Collection[str]) -> Contrast:
         ft=ground.ft(name, learnt),
         demonstrations=ground.demonstrations,
         training_queries=finetuned.training_queries,
+        learning_rate=finetuned.learning_rate,
     )
 
 

@@ -68,7 +68,7 @@ class ICLDataModule(LightningDataModule):
         template: variant of the prompt template; None for the task's default.
         separator: what closes a demonstration.
         probe_token: which token is probed.
-        batch_tokens: tokens in a batch of queries, padding counted.
+        batch_tokens: tokens in a batch of queries, padding counted; a batch has three queries at least.
 
     Raises:
         TaskError: rows, answers, or lengths do not fit.

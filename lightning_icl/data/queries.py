@@ -54,17 +54,43 @@ class Query:
         return len(self.prompt_ids) + max(map(len, self.answers))
 
 
+GROUP = 3
+"""Queries that batches keep together: controls that need another query of about the same length find it there."""
+
+
+def groups(count: int) -> list[range]:
+    """Rows in order in groups of three; a rest of one or two joins the last group.
+
+    >>> groups(7)
+    [range(0, 3), range(3, 7)]
+    """
+    starts = list(range(0, max(1, count - GROUP + 1), GROUP))
+    return [range(start, stop) for start, stop in zip(starts, [*starts[1:], count], strict=True)]
+
+
+def partners(count: int) -> list[int]:
+    """For each row the next one of its group, for the last the first: the same queries in whatever batch they stand.
+
+    >>> partners(7)
+    [1, 2, 0, 4, 5, 6, 3]
+    """
+    return [row + 1 if row + 1 in group else group[0] for group in groups(count) for row in group]
+
+
 def budget_batches(queries: Sequence[Query], batch_tokens: int) -> list[list[Query]]:
     """Queries sorted by length, longest first, in batches of at most `batch_tokens` tokens with padding.
 
-    The longest batch comes first, so that a budget too large for the device shows at once.
+    Batches hold whole `groups` of the sorted order, and so at least three queries where there are as many, whatever
+    the budget. The longest batch comes first, so that a budget too large for the device shows at once.
     """
+    ordered = sorted(queries, key=lambda query: (-len(query), query.index))
     batches: list[list[Query]] = []
-    for query in sorted(queries, key=lambda query: (-len(query), query.index)):
-        if batches and (len(batches[-1]) + 1) * len(batches[-1][0]) <= batch_tokens:
-            batches[-1].append(query)
-        else:
-            batches.append([query])
+    for group in groups(len(ordered)):
+        members = [ordered[row] for row in group]
+        if batches and (len(batches[-1]) + len(members)) * len(batches[-1][0]) <= batch_tokens:
+            batches[-1] += members
+        elif members:
+            batches.append(members)
     return batches
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lightning_icl.data.queries import partners
 from lightning_icl.metrics import (
     Kendall,
     KendallResult,
@@ -48,8 +49,10 @@ class Contrast:
     next_query: bool = False
     """Whether `icl` is held not against `ft` but against itself: another query's update, added to the zero-shot view.
 
-    The other query is the next of the batch, the first for the last; batches are cut by length, so it is about as long,
-    and another batch size pairs a few queries otherwise. Only representations can be compared."""
+    The other query is the next of its group (`data.queries.partners`): neighbours in the order of length, whatever
+    the batch size and the number of processes. Only representations can be compared."""
+    learning_rate: float | None = None
+    """Rate at which `ft` was learnt, where it was."""
     note: str = ""
     """What is to be said of its figures."""
 
@@ -57,6 +60,11 @@ class Contrast:
     def conditions(self) -> tuple[Condition, Condition, Condition]:
         """The three, in the order in which the metrics take them."""
         return self.zsl, self.icl, self.ft
+
+    @property
+    def same_positions(self) -> bool:
+        """Whether queries stand where they stand in context, so that the first layer's own scores cannot differ."""
+        return len(self.zsl.prefix_token_ids) + self.zsl.position_offset == len(self.icl.prefix_token_ids)
 
     @classmethod
     def of(
@@ -85,6 +93,7 @@ class Contrast:
             ft=replace(zsl, name=ft, overlay=finetuned.overlay),
             demonstrations=demonstrations,
             training_queries=finetuned.training_queries,
+            learning_rate=finetuned.learning_rate,
         )
 
 
@@ -119,7 +128,8 @@ class ContrastMetrics(nn.Module):
         self.contrast = contrast
         self.rec2ftp = Rec2FTP(replicates=replicates)
         self.sim_aou = SimAOU(layers, replicates=replicates)
-        self.sim_am = SimAM(layers, heads, unmoved_layers=unmoved_layers(architecture), replicates=replicates)
+        unmoved = (0,) if contrast.same_positions else unmoved_layers(architecture)
+        self.sim_am = SimAM(layers, heads, unmoved_layers=unmoved, replicates=replicates)
         self.kendall = Kendall(contrast.demonstrations.token_example, layers, replicates=replicates)
 
     def update(
@@ -133,8 +143,8 @@ class ContrastMetrics(nn.Module):
         ids = batch.query_ids
         if self.contrast.next_query:
             if len(ids) > 1:
-                update = (icl.attention_output - zsl.attention_output).roll(-1, 0)
-                other = zsl.attention_output + update
+                update = icl.attention_output - zsl.attention_output
+                other = zsl.attention_output + update[partners(len(update))]
                 self.sim_aou.update(zsl.attention_output, icl.attention_output, other, ids, weights)
             return
         self.rec2ftp.update(zsl.answer_scores, icl.answer_scores, ft.answer_scores, batch.gold, ids, weights)

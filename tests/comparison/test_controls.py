@@ -18,7 +18,7 @@ def results(folder: Path) -> dict:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("controls") / "out"
-    main(["compare", *SMALL, "--controls", "all", "--out", str(out)])
+    main(["compare", *SMALL, "--controls", "all", "--control-lr", "layer-causal=0.02", "--out", str(out)])
     return out
 
 
@@ -34,6 +34,21 @@ def test_every_control_has_the_figures_of_the_main_comparison(run: Path) -> None
             assert control[level].keys() == found[level].keys()
     difference = controls["ft-query"]["sim_aou"]["value"] - found["sim_aou"]["value"]
     assert controls["ft-query"]["difference"]["sim_aou"] == pytest.approx(difference)
+
+
+def test_a_control_learns_at_its_own_rate_and_says_so(run: Path) -> None:
+    found = results(run)
+    rates = {name: control["lr"] for name, control in found["controls"].items()}
+    assert rates.pop("layer-causal") == 0.02
+    assert rates.pop("shuffled-query") is None
+    assert set(rates.values()) == {found["finetune"]["lr"]}
+    assert found["controls"]["layer-causal"]["note"] == "at rate 0.02"
+
+
+def test_a_rate_of_a_control_that_is_not_asked_for_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["compare", *SMALL, "--model", "no/such-model", "--control-lr", "layer-causal=0.02"])
+    assert "Give --controls too" in capsys.readouterr().err
 
 
 def test_controls_change_nothing_about_the_main_comparison(run: Path, tmp_path: Path) -> None:

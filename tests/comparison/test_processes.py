@@ -55,9 +55,11 @@ def assert_same(one: object, other: object, where: str = "") -> None:
 
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     # 101 queries: not divisible by two.
-    one, first, _ = run(PYTHON, tmp_path / "one", "--limit", "101")
-    two, second, _ = run(PYTHON, tmp_path / "two", "--limit", "101", "--devices", "2")
+    flags = ("--limit", "101", "--controls", "shuffled-query,calibration")
+    one, first, _ = run(PYTHON, tmp_path / "one", *flags)
+    two, second, _ = run(PYTHON, tmp_path / "two", *flags, "--devices", "2")
     assert one["queries"]["count"] == 101
+    assert one["controls"]["shuffled-query"]["sim_aou"]["raw"] is not None
     assert_same(one, two)
     assert first == second
 

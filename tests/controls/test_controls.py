@@ -2,8 +2,11 @@
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import oracle
@@ -17,16 +20,17 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lightning_icl.cli import main
-from lightning_icl.comparison.control_figures import sensitivity
+from lightning_icl.comparison.control_figures import measured, sensitivity
 from lightning_icl.controls import examples
-from lightning_icl.controls.catalogue import choose
+from lightning_icl.controls.catalogue import choose, own_rates
 from lightning_icl.controls.ground import Ground, Unavailable
 from lightning_icl.controls.weights import gaussian_overlay
+from lightning_icl.data.module import ICLDataModule
 from lightning_icl.data.queries import budget_batches
 from lightning_icl.errors import UserError
 from lightning_icl.models.kv import slices
 from lightning_icl.probing.contrast import Contrast
-from lightning_icl.probing.probe import Prediction
+from lightning_icl.probing.probe import ICLProbe, Prediction
 
 VARIANTS = ["gpt2", "llama"]  # fused and tied; apart and grouped
 NEAR = 1e-4
@@ -42,6 +46,8 @@ def test_other_examples_are_in_the_prompt_and_learnt_alike(variant: str, tmp_pat
     assert list(contrasts) == ["labels-random", "labels-flipped", "order-1", "order-2", "order-3"]
     for contrast in contrasts.values():
         assert_near(deviations(probe, contrast, slow(probe, contrast, ordered(data))))
+    orders = [contrasts[f"order-{number}"] for number in (1, 2, 3)]
+    assert_order_figures(measured("order", orders, probe)["order"], probe, data, orders)
     main_, flipped = data.demonstrations, contrasts["labels-flipped"].demonstrations
     assert flipped.labels == tuple((label + 1) % 3 for label in main_.labels)
     assert flipped.indices == main_.indices
@@ -51,6 +57,18 @@ def test_other_examples_are_in_the_prompt_and_learnt_alike(variant: str, tmp_pat
         other = contrasts[f"order-{number}"].demonstrations
         assert other.indices != main_.indices
         assert sorted(zip(other.examples, other.labels)) == sorted(zip(main_.examples, main_.labels))  # noqa: B905
+
+
+def assert_order_figures(
+    found: dict[str, Any], probe: ICLProbe, data: ICLDataModule, orders: Sequence[Contrast]
+) -> None:
+    """Spread and sensitivity over orders, from the slow computation's scores (order, query, view, answer)."""
+    scores = np.array([slow(probe, contrast, ordered(data))["answer_scores"] for contrast in orders])
+    right = scores.argmax(-1) == np.array([query.gold for query in ordered(data)])[:, None]
+    chances = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+    for place, view in enumerate(("zsl", "icl", "ft")):
+        assert found["spread"][view] == pytest.approx(right[:, :, place].mean(1).std(), abs=1e-9)
+        assert found["sensitivity"][view] == pytest.approx(chances[:, :, place].std(0).mean(), abs=NEAR)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -84,6 +102,21 @@ def test_other_parameters_learn(variant: str, trained: str, tmp_path: Path) -> N
     assert_near(deviations(probe, contrast, slow(probe, contrast, ordered(data), tuned=tuned)))
 
 
+@pytest.mark.parametrize("reading", ["attention", "block"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_layer_learns_from_its_own_loss_at_its_own_rate(variant: str, reading: str, tmp_path: Path) -> None:
+    name, rate = "layer-causal" + ("" if reading == "attention" else "-block"), RATE / 4
+    probe, data, contrasts = carry_out(variant, name, tmp_path, rates=f"{name}={rate}")
+    gradients = partial(oracle.layer_causal_gradients, reading=reading)
+    tuned = oracle.fine_tune(probe.model, data.demonstrations, rate, gradients=gradients)
+    contrast = contrasts[name]
+    assert_near(deviations(probe, contrast, slow(probe, contrast, ordered(data), tuned=tuned)))
+    assert probe.finetuned.learning_rate == RATE
+    entry = measured(name, [contrast], probe)[name]
+    assert entry["lr"] == rate
+    assert entry["note"] == f"at rate {rate:g}"
+
+
 @pytest.mark.parametrize("name", ["untrained", "untrained-embeddings", "untrained-norms"])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_all_three_conditions_see_the_fresh_weights(variant: str, name: str, tmp_path: Path) -> None:
@@ -114,7 +147,7 @@ def test_letters_stand_in_for_answers_in_prompt_and_scores(tmp_path: Path, monke
 def test_letters_are_refused_where_they_or_the_answers_are_not_one_token(answers: str, tmp_path: Path) -> None:
     data = tiny_data(tmp_path, answers)  # this tokenizer knows no letter
     with pytest.raises(Unavailable, match="one token"):
-        examples.labels_abstract(Ground(model=None, data=data, finetuned=None, fit=None))
+        examples.labels_abstract(Ground(model=None, data=data, finetuned=None, fit=None, learning_rate=RATE))
 
 
 @pytest.mark.parametrize("answers", ["single", "multi"])
@@ -126,8 +159,11 @@ def test_calibration_divides_by_the_probabilities_of_empty_inputs(
     probe, data, contrasts = carry_out("llama", "calibration", tmp_path, answers)
     tuned = oracle.fine_tune(probe.model, data.demonstrations, RATE).model
     bos, prefix = data.demonstrations.bos, data.demonstrations.prefix_token_ids
+    plain, calibrated = probe.comparison, probe.comparisons["calibration"]
+    assert torch.equal(calibrated.sim_aou.per_layer, plain.sim_aou.per_layer)
+    assert calibrated.kendall.value == plain.kendall.value
     views = ((probe.model, bos, "zsl"), (probe.model, prefix, "icl"), (tuned, bos, "ft"))
-    for (model, before, plain), condition in zip(views, contrasts["calibration"].conditions, strict=True):
+    for (model, before, view), condition in zip(views, contrasts["calibration"].conditions, strict=True):
         free = []
         for text in texts:
             words = [3, *(int(word[1:]) for word in text.split()), 4]
@@ -135,7 +171,7 @@ def test_calibration_divides_by_the_probabilities_of_empty_inputs(
             scores = np.exp(oracle.answer_scores(model, before, query))
             free.append(scores / scores.sum())
         for prediction in probe.predictions:
-            expected = np.log(np.exp(prediction.scores[plain]) / np.mean(free, 0))
+            expected = np.log(np.exp(prediction.scores[view]) / np.mean(free, 0))
             assert np.allclose(prediction.scores[condition.name], expected, atol=NEAR)
 
 
@@ -149,42 +185,54 @@ def test_calibration_needs_no_pass_of_its_own_over_the_queries(tmp_path: Path) -
     assert len(passes) == 3 * batches + 3  # three conditions, and the inputs without content under each
 
 
-def test_a_shuffled_query_brings_the_update_of_its_neighbour_in_the_batch(tmp_path: Path) -> None:
+def test_a_shuffled_query_brings_the_update_of_a_neighbour_in_length(tmp_path: Path) -> None:
     probe, data, contrasts = carry_out("llama", "shuffled-query", tmp_path)
-    seen = {}
-    for query in data.queries:
+    queries = sorted(data.queries, key=lambda query: (-len(query), query.index))
+    seen = []
+    for query in queries:
         views = [
             oracle.look(probe.model, (*before, *query.prompt_ids))
             for before in (data.demonstrations.bos, data.demonstrations.prefix_token_ids)
         ]
-        seen[query.index] = [np.array([layer[-1].double().numpy() for layer in view.outputs]) for view in views]
-    cosines = []
-    for batch in budget_batches(data.queries, data.batch_tokens):
-        for query, other in zip(batch, [*batch[1:], batch[0]], strict=True):
-            (zero, own), (other_zero, other_own) = seen[query.index], seen[other.index]
-            if query is not other:
-                cosines.append([oracle.cos(a, b) for a, b in zip(own - zero, other_own - other_zero, strict=True)])
+        seen.append([np.array([layer[-1].double().numpy() for layer in view.outputs]) for view in views])
+    raw, normalised = [], []
+    for (zero, own), other in zip(seen, [seen[place] for place in (1, 2, 0, 4, 5, 6, 3)], strict=True):
+        moved = other[1] - other[0]
+        raw.append([oracle.cos(a, b) for a, b in zip(own - zero, moved, strict=True)])
+        units = [[oracle.unit(layer) for layer in view] for view in (zero, own, zero + moved)]
+        normalised.append([oracle.cos(i - z, f - z) for z, i, f in zip(*units, strict=True)])
     result = probe.comparisons["shuffled-query"]
-    assert torch.allclose(result.sim_aou.raw_per_layer, torch.tensor(cosines).double().mean(0), atol=NEAR)
+    assert torch.allclose(result.sim_aou.raw_per_layer, torch.tensor(raw).double().mean(0), atol=NEAR)
+    assert torch.allclose(result.sim_aou.per_layer, torch.tensor(normalised).double().mean(0), atol=NEAR)
     assert math.isnan(result.sim_am.value)
     assert contrasts["shuffled-query"].ft.name == "icl"
+    for budget in (1, 10_000):
+        data.batch_tokens = budget
+        make_trainer().validate(probe, datamodule=data, verbose=False)
+        other = probe.comparisons["shuffled-query"].sim_aou
+        assert torch.allclose(other.raw_per_layer, result.sim_aou.raw_per_layer, atol=1e-5)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_matched_query_stands_where_it_stands_behind_the_demonstrations(variant: str, tmp_path: Path) -> None:
     probe, data, contrasts = carry_out(variant, "query-position", tmp_path)
-    tuned = oracle.fine_tune(probe.model, data.demonstrations, RATE).model
-    bos, prefix = data.demonstrations.bos, data.demonstrations.prefix_token_ids
-    zsl, icl, ft = (condition.name for condition in contrasts["query-position"].conditions)
-    assert icl == "icl"
-    for name, model in ((zsl, probe.model), (ft, tuned)):
-        for query, prediction in zip(ordered(data), probe.predictions, strict=True):
-            ids = torch.tensor([[*bos, *query.prompt_ids]])
-            places = torch.tensor([[0, *range(len(prefix), len(prefix) + len(query.prompt_ids))]])
-            with torch.no_grad():
-                logits = model(input_ids=ids, position_ids=places, attention_mask=torch.ones_like(ids)).logits[0, -1]
-            expected = logits.log_softmax(-1)[[answer[0] for answer in query.answers]]
-            assert torch.allclose(torch.tensor(prediction.scores[name]), expected, atol=NEAR)
+    contrast = contrasts["query-position"]
+    gap = len(data.demonstrations.prefix_token_ids) - len(data.demonstrations.bos)
+    expected = slow(probe, contrast, ordered(data), gap=gap)
+    expected["am_difference"][:, 0] = np.nan  # the same tokens at the same positions
+    assert_near(deviations(probe, contrast, expected))
+    assert contrast.icl.name == "icl"
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_figures_of_a_gaussian_update_are_those_of_its_weights(variant: str, tmp_path: Path) -> None:
+    probe, data, contrasts = carry_out(variant, "ft-gaussian", tmp_path)
+    tuned = oracle.fine_tune(probe.model, data.demonstrations, RATE)
+    drawn = copy.deepcopy(probe.model)
+    for part in slices(drawn):
+        part.write(contrasts["ft-gaussian"].ft.overlay.tensors[part.name])
+    expected = slow(probe, contrasts["ft-gaussian"], ordered(data), tuned=replace(tuned, model=drawn))
+    assert_near(deviations(probe, contrasts["ft-gaussian"], expected))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -226,6 +274,21 @@ def test_a_permutation_moves_rows_labels_and_tokens_together(tmp_path: Path) -> 
     own = tiny_data(tmp_path).demonstrations
     other = examples.permuted(own, [4, 3, 2, 1, 0])
     assert (other.indices, other.labels, other.examples) == (own.indices[::-1], own.labels[::-1], own.examples[::-1])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("layer-causl=0.1", "Did you mean 'layer-causal'"),
+        ("ft-all=0.1", "not among --controls"),
+        ("order=0", "positive number, such as order=0.01"),
+        ("order", "positive number"),
+        ("calibration=0.1", "no fine-tuning of its own"),
+    ],
+)
+def test_a_rate_that_no_control_can_use_is_refused(given: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        own_rates(given, choose("order,layer-causal,calibration"))
 
 
 def test_an_unknown_control_is_refused_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from oracle import answer_scores as slow_scores
 from tiny_models import tiny_model
 from tiny_task import tiny_data
 
-from lightning_icl.data.queries import Query, budget_batches, collate
+from lightning_icl.data.queries import Query, budget_batches, collate, groups, partners
 from lightning_icl.models.capture import Capture
 from lightning_icl.probing.observation import View
 from lightning_icl.records import Condition
@@ -22,16 +22,38 @@ def queries(lengths: list[int]) -> list[Query]:
 
 
 def test_batches_keep_the_budget_and_every_query_once() -> None:
-    made = queries([3, 9, 4, 4, 12, 30, 5, 6, 1])
+    made = queries([3, 9, 4, 4, 12, 30, 5, 6, 1, 2])
     batches = budget_batches(made, 26)
     assert sorted(query.index for batch in batches for query in batch) == list(range(len(made)))
     for batch in batches:
-        assert len(batch) == 1 or len(batch) * max(map(len, batch)) <= 26
+        assert len(batch) in groups_alone(made) or len(batch) * max(map(len, batch)) <= 26
     assert [len(batch[0]) for batch in batches] == sorted((len(batch[0]) for batch in batches), reverse=True)
 
 
-def test_a_query_longer_than_the_budget_stands_alone() -> None:
-    assert [len(batch) for batch in budget_batches(queries([50, 3]), 10)] == [1, 1]
+def groups_alone(made: list[Query]) -> set[int]:
+    return {len(group) for group in groups(len(made))}
+
+
+def test_a_group_longer_than_the_budget_stands_alone() -> None:
+    assert [len(batch) for batch in budget_batches(queries([50, 3, 3, 2, 2, 2]), 10)] == [3, 3]
+    assert [len(batch) for batch in budget_batches(queries([50, 3]), 10)] == [2]
+    assert budget_batches([], 10) == []
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6, 7, 23])
+def test_a_query_has_the_same_partner_whatever_the_batch(count: int) -> None:
+    made = queries([5 + number % 4 for number in range(count)])
+    found = []
+    for budget in (1, 40, 64, 10_000):
+        pairs = {}
+        for batch in budget_batches(made, budget):
+            pairs |= {batch[row].index: batch[other].index for row, other in enumerate(partners(len(batch)))}
+        found.append(pairs)
+    assert all(pairs == found[0] for pairs in found)
+    assert sorted(found[0].values()) == list(range(count))
+    assert count == 1 or all(own != other for own, other in found[0].items())
+    if count > 2:  # no two queries are paired twice, which would count one similarity twice
+        assert all(found[0][other] != own for own, other in found[0].items())
 
 
 def test_branches_hold_answers_without_their_last_token() -> None:

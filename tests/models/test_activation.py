@@ -15,8 +15,8 @@ def test_fused_activation_is_the_same_function_with_the_same_gradient(spelled_ou
     (expected_gradient,) = torch.autograd.grad(expected.sum(), inputs)
     with fused_activations(model):
         found = model(inputs)
-        assert found.grad_fn is not None and "Gelu" in found.grad_fn.name()
+        assert "Gelu" in str(found.grad_fn)
     (gradient,) = torch.autograd.grad(found.sum(), inputs)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
     torch.testing.assert_close(gradient, expected_gradient, rtol=0, atol=1e-9)
-    assert "Gelu" not in model(inputs).grad_fn.name()
+    assert "Gelu" not in str(model(inputs).grad_fn)
