@@ -35,14 +35,13 @@ def figure_cells(results: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 
 
 def control_titles(runs: Sequence[TaskRun]) -> dict[str, str]:
-    """What each control is called, by name; where several share a title, the name stands behind it."""
+    """What each control is called, by name, with the name itself in a second line: curves and files use it."""
     titles = {
         name: str(control.get("title") or name)
         for run in runs
         for name, control in (run.results.get("controls") or {}).items()
     }
-    shared = list(titles.values())
-    return {name: f"{title} ({name})" if shared.count(title) > 1 else title for name, title in titles.items()}
+    return {name: title if title == name else f"{title}\n{name}" for name, title in titles.items()}
 
 
 def controls_grid(runs: Sequence[TaskRun]) -> Grid | None:
@@ -58,7 +57,7 @@ def controls_grid(runs: Sequence[TaskRun]) -> Grid | None:
         there = [control for run in runs if (control := (run.results.get("controls") or {}).get(name))]
         label = title if len(there) == len(runs) else f"{title} ({len(there)} of {len(runs)} tasks)"
         rows.append((label, *figure_cells(there)))
-        notes += [f"{title}: {control['note']}".rstrip(".") for control in there if control.get("note")]
+        notes += [f"{name}: {control['note']}".rstrip(".") for control in there if control.get("note")]
     mean_of = "" if len(runs) == 1 else f", means of {len(runs)} tasks"
     return Grid(
         name="controls",

@@ -42,8 +42,8 @@ def mean_test(tests: Sequence[PairedTest]) -> PairedTest | None:
     Its interval reaches as far as the root of the tasks' summed squared reaches, each side for itself (Zou and Donner,
     2008); its p-value is that of a normal distribution with the interval's reach towards 0.
 
-    >>> mean_test([PairedTest(difference=d, low=d - 3, high=d + 4, p=0.5) for d in (5.0, 7.0)]).low
-    3.878679656440357
+    >>> mean_test([PairedTest(difference=d, low=d - 3, high=d + 4, p=0.5) for d in (5.0, 7.0)]).difference
+    6.0
     """
     if len(tests) < 2:
         return tests[0] if tests else None
