@@ -13,11 +13,17 @@ def measure(candidates: Mapping[str, Callable[[], object]], rounds: int, warm_up
     taken: Seconds = {name: [] for name in candidates}
     for number in range(rounds + warm_up):
         for name, run in candidates.items():
-            started = time.perf_counter()
-            run()
+            seconds = timed(run)
             if number >= warm_up:
-                taken[name].append(time.perf_counter() - started)
+                taken[name].append(seconds)
     return taken
+
+
+def timed(run: Callable[[], object]) -> float:
+    """Seconds that something takes."""
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,52 +7,28 @@ the reported queries, so that no held-out rows are observed.
 """
 
 import argparse
-import random
 import statistics
 import tempfile
-import time
-from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedModel
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
+from benchmarks.random_words import random_words
+from benchmarks.rounds import timed
+from benchmarks.workload import observe
 from lightning_icl.comparison.trainer import make_trainer
 from lightning_icl.data.module import ICLDataModule
 from lightning_icl.data.queries import budget_batches, collate
-from lightning_icl.models.capture import Capture
-from lightning_icl.models.loading import ModelSource, builtin_folder
+from lightning_icl.models.loading import ModelSource
 from lightning_icl.probing.finetuning import KVFinetuning
-from lightning_icl.probing.observation import View
 from lightning_icl.probing.probe import ICLProbe
-from lightning_icl.records import Condition, QueryBatch
+from lightning_icl.records import Condition
 from lightning_icl.sweeping.cost import grouped
 from lightning_icl.sweeping.measure import measure_group
 from lightning_icl.sweeping.plan import SweepPlan, TaskSweep, Unit
 from lightning_icl.sweeping.settings import PAPER_RATES, SweepSettings
-from lightning_icl.tasks.task import FileSource, Task
-
-
-def unit_of(folder: Path, queries: int, words: int) -> tuple[ICLDataModule, Task]:
-    """A task of random words: 32 demonstrations and some queries."""
-    rng = random.Random(0)
-    tokenizer = AutoTokenizer.from_pretrained(builtin_folder("builtin"))
-    vocabulary = [word for word in tokenizer.get_vocab() if word.isalpha() and word.islower()]
-    for split, count in (("train", 64), ("validation", queries)):
-        lines = []
-        for number in range(count):
-            text = " ".join(rng.choices(vocabulary, k=words))
-            lines.append(f'{{"text": "{text}", "label": {number % 2}}}\n')
-        (folder / f"{split}.jsonl").write_text("".join(lines))
-    source = FileSource(train=folder / "train.jsonl", validation=folder / "validation.jsonl")
-    task = Task(
-        name="random-words",
-        templates={"program": "Sentence: {text} Label:"},
-        answers=("Negative", "Positive"),
-        source=source,
-    )
-    return ICLDataModule(task, tokenizer, context_length=2048), task
 
 
 def part_seconds(model: PreTrainedModel, data: ICLDataModule, settings: SweepSettings) -> dict[str, float]:
@@ -73,21 +49,6 @@ def part_seconds(model: PreTrainedModel, data: ICLDataModule, settings: SweepSet
     return seconds
 
 
-def observe(model: PreTrainedModel, condition: Condition, batches: Sequence[QueryBatch]) -> None:
-    """All queries under one condition, its prefix included."""
-    with Capture(model) as capture, torch.inference_mode():
-        view = View.prepare(capture, condition)
-        for batch in batches:
-            view.observe(capture, batch)
-
-
-def timed(run: Callable[[], object]) -> float:
-    """Seconds that something takes."""
-    started = time.perf_counter()
-    run()
-    return time.perf_counter() - started
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--queries", type=int, default=128)
@@ -102,7 +63,8 @@ def main() -> None:
     model = GPT2LMHeadModel(shape).eval()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        data, task = unit_of(folder, given.queries, given.words)
+        data = random_words(folder, given.queries, words=given.words)
+        task = data.task
         settings = SweepSettings(
             select="paper", seeds=1, lrs=list(PAPER_RATES[: given.rates]), overlay_memory=given.overlay_memory
         )

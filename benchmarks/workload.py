@@ -1,5 +1,6 @@
 """What is measured: models by shape with random weights, and queries and demonstrations of chosen lengths."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -7,11 +8,12 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, GPT2Config, PretrainedConfig, PreTrainedModel, XGLMConfig
 
 from lightning_icl.data.queries import Query, collate
+from lightning_icl.models.capture import Capture
 from lightning_icl.models.kv import Masters
 from lightning_icl.probing.finetuning import Finetuned
 from lightning_icl.probing.observation import View
 from lightning_icl.probing.probe import ICLProbe
-from lightning_icl.records import Demonstrations, QueryBatch
+from lightning_icl.records import Condition, Demonstrations, QueryBatch
 
 BOS, SEP = 0, 2
 
@@ -109,6 +111,14 @@ def made_up_finetuning(model: PreTrainedModel, demonstrations: Demonstrations) -
     return Finetuned(
         overlay=masters.overlay(), learning_rate=0.01, losses=(), update_norms=(), training_queries=queries
     )
+
+
+def observe(model: PreTrainedModel, condition: Condition, batches: Sequence[QueryBatch]) -> None:
+    """All queries under one condition, its prefix included."""
+    with Capture(model) as capture, torch.inference_mode():
+        view = View.prepare(capture, condition)
+        for batch in batches:
+            view.observe(capture, batch)
 
 
 def whole_inputs(batch: QueryBatch, before: tuple[int, ...]) -> Tensor:

@@ -4,6 +4,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_icl.models.architecture import ARCHITECTURES, REFUSED
+from lightning_icl.models.loading import BUILTIN
 from lightning_icl.tasks.catalogue import GROUPS, TASKS
 from lightning_icl.tasks.task import HubSource, Task
 
@@ -25,7 +26,7 @@ def print_tasks() -> None:
 
 
 def print_models() -> None:
-    """The table of supported architectures, and those that are refused with the reason."""
+    """The table of supported architectures, the built-in models, and what is refused with the reason."""
     table = Table(title="Architectures that can be probed, each tested", title_justify="left")
     for column in ("model_type", "family", "key/value projections", "positions", "particular to it"):
         table.add_column(column, overflow="fold")
@@ -35,6 +36,7 @@ def print_models() -> None:
         table.add_row(row.model_type, row.title, fused, "absolute" if row.absolute_positions else "relative", remark)
     console = _console()
     console.print(table)
+    console.print(f"[bold]Built in[/] (--model NAME): {', '.join(BUILTIN)}", highlight=False)
     console.print("[bold]Refused[/]", highlight=False)
     reasons: dict[str, list[str]] = {}
     for model_type, reason in REFUSED.items():

@@ -155,7 +155,7 @@ COMMANDS: dict[str, tuple[str, Callable[[Any], None]]] = {
     "report": ("Tables, pictures and a page of saved runs, from their files alone.", _report),
     "tasks": ("What can be asked.", _tasks),
     "models": ("Which architectures can be probed.", _models),
-    "pretrain": ("Train a small language model from scratch, as the built-in model was.", _pretrain),
+    "pretrain": ("Train a language model, from scratch as the built-in model was or from existing weights.", _pretrain),
 }
 
 

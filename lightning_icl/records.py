@@ -167,6 +167,11 @@ class Condition:
     content_free: QueryBatch | None = None
     """Queries that say nothing, by whose answer probabilities those of every query are divided."""
 
+    @property
+    def inputs(self) -> tuple[Any, ...]:
+        """What the model is asked: conditions that are equal here are observed by one pass, and read apart."""
+        return self.prefix_token_ids, id(self.overlay), self.position_offset, self.answer_ids
+
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:

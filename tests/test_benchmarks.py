@@ -39,3 +39,18 @@ def test_memory_is_told_apart_into_what_takes_it() -> None:
     # Two layers of width 64, 97 and 1 tokens twice: keys and values in float32.
     assert found["prefix"] == 2 * 2 * 64 * (97 + 1 + 1) * 4 / 1e6
     assert found["libraries"] <= found["ready"] <= found["peak"]
+
+
+def test_controls_need_fewer_passes_of_the_model_than_they_have_conditions(tmp_path: Path) -> None:
+    file = tmp_path / "controls.json"
+    command = [sys.executable, "-m", "benchmarks.controls_cost", "--size", "tiny", "--json", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(file.read_text())
+    counts, seconds = found["counts"], found["seconds"]
+    assert counts["conditions"] == 36
+    assert counts["passes of the model"] <= 33  # calibration looks at what the main comparison sees
+    assert seconds["pass"] > seconds["kendall, of it"] > 0
+    for ratio in found["ratios"]:
+        assert 0 < ratio["low"] <= ratio["median"] <= ratio["high"]
+        assert ratio["name"] in done.stdout

@@ -7,6 +7,7 @@ import yaml
 
 from lightning_icl.comparison.plan import learning_rate_for, seed_for
 from lightning_icl.comparison.settings import CompareSettings
+from lightning_icl.models.loading import BUILTIN
 from lightning_icl.pretraining.settings import PretrainSettings
 from lightning_icl.published import published_size, tables
 from lightning_icl.tasks.catalogue import resolve_tasks
@@ -30,5 +31,8 @@ def test_there_is_one_file_for_each_table_and_model() -> None:
     assert {path.stem for path in PAPER} == {f"{table}-{size}" for table in measured for size in ("1.3b", "2.7b")}
 
 
-def test_the_built_in_models_configuration_is_valid() -> None:
-    PretrainSettings(**yaml.safe_load((ROOT / "checkpoints" / "icl-tiny" / "train.yaml").read_text()))
+@pytest.mark.parametrize("name", BUILTIN)
+def test_the_built_in_models_configuration_is_valid_and_names_its_folder(name: str) -> None:
+    settings = PretrainSettings(**yaml.safe_load((ROOT / "checkpoints" / BUILTIN[name] / "train.yaml").read_text()))
+    assert settings.out == f"checkpoints/{BUILTIN[name]}"
+    assert (settings.init, settings.learn_momentum) == (("builtin", True) if "momentum" in name else (None, False))

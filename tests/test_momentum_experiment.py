@@ -1,11 +1,13 @@
 """The momentum experiment: its settings, its statistics, its perplexities, and the paper's configuration."""
 
+import csv
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from scipy import stats
 from tiny_models import tiny_model
 from tiny_task import word_tokenizer
@@ -15,7 +17,10 @@ from experiments.momentum.measure import position_losses
 from experiments.momentum.settings import SIZES, ExperimentSettings, read_settings
 from experiments.momentum.summary import mean_and_error, paired_difference, published
 from lightning_icl.errors import UserError
+from lightning_icl.models.loading import find_model, load_model
+from lightning_icl.models.momentum import to_momentum
 from lightning_icl.pretraining.packing import PackedText, encode_text
+from lightning_icl.pretraining.run import pretrain
 from lightning_icl.pretraining.text import find_text
 
 FOLDER = Path(__file__).parents[1] / "experiments" / "momentum"
@@ -30,10 +35,50 @@ def test_every_size_makes_valid_trainings_that_differ_in_momentum_alone(size: st
     assert [variant.name for variant in settings.variants][:2] == ["vanilla", f"eta-{settings.eta:g}"]
 
 
-def test_the_papers_model_has_350m_parameters() -> None:
+def parameters(model: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_the_papers_model_has_350m_parameters_and_runs_with_momentum() -> None:
+    config = AutoConfig.from_pretrained(FOLDER / "gpt-350m")
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(FOLDER / "gpt-350m"))
-    assert 345e6 < sum(parameter.numel() for parameter in model.parameters()) < 360e6
+        model = AutoModelForCausalLM.from_config(config)
+    width, layers = 1024, 24
+    embeddings, block = (50257 + 1024) * width, 12 * width**2 + 13 * width
+    expected = embeddings + layers * block + 2 * width
+    assert 345e6 < expected < 360e6
+    assert parameters(model) == expected
+    assert parameters(to_momentum(model, eta=0.9)) == expected
+    assert parameters(to_momentum(model, eta=0.9, learn=True)) == expected + layers * 16
+    ids = torch.zeros(2, 1024, dtype=torch.long, device="meta")
+    causal = torch.ones(2, 1, 1024, 1024, dtype=torch.bool, device="meta").tril()
+    logits = model(input_ids=ids, attention_mask=causal, use_cache=False).logits
+    assert logits.shape == (2, 1024, 50257)
+    logits.sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_the_papers_settings_take_a_step_in_a_small_shape(tmp_path: Path) -> None:
+    paper = yaml.safe_load((FOLDER / "paper.yaml").read_text())["pretrain"]
+    for name, first in (("train", 0), ("held", 7)):
+        text = " ".join(f"w{5 + (first + number * 7) % 80}" for number in range(1500))
+        (tmp_path / f"{name}.txt").write_text(text)
+    word_tokenizer().save_pretrained(tmp_path / "tokenizer")
+    shape = AutoConfig.from_pretrained(FOLDER / "gpt-350m")
+    shape.n_layer, shape.n_embd, shape.n_head = 2, 32, 2
+    shape.save_pretrained(tmp_path / "shape")
+    small = {"model": f"random:{tmp_path / 'shape'}", "tokenizer": str(tmp_path / "tokenizer"), "accelerator": "cpu",
+             "devices": 1, "strategy": "auto", "batch": 8, "steps": 1}  # fmt: skip
+    texts = {"text": str(tmp_path / "train.txt"), "validation_text": str(tmp_path / "held.txt")}
+    settings = read_settings(FOLDER / "paper.yaml", {**texts, "pretrain": {**paper, **small}})
+    variant = settings.variants[-1]
+    assert variant.learnt
+    out = pretrain(settings.training(variant, 1, tmp_path / "out"))
+    (log,) = csv.DictReader((out / "training_log.csv").read_text().splitlines())
+    untrained = math.log(len(word_tokenizer()))
+    assert float(log["loss"]) == pytest.approx(untrained, abs=0.5)
+    assert float(log["validation_loss"]) == pytest.approx(untrained, abs=0.5)
+    assert load_model(find_model(str(out))).config.momentum_attention["learn"]
 
 
 def test_errors_are_those_of_scipy_and_differences_are_paired() -> None:

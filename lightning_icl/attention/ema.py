@@ -5,6 +5,7 @@ own value is not in it. B batch, K value heads, T tokens, S keys, D head width.
 """
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -95,7 +96,7 @@ class _ValueEMA(torch.autograd.Function):
     def forward(
         ctx: Any, value: Tensor, eta: Tensor, state: Tensor, steps: Tensor | None, cuts: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        with torch.autocast(value.device.type, enabled=False):
+        with _full_precision(value.device):
             ema, last = _forward(value.to(state.dtype), eta, state, steps, cuts)
         ctx.save_for_backward(value, eta, state, steps, cuts)
         return ema.to(value.dtype), last
@@ -108,7 +109,7 @@ class _ValueEMA(torch.autograd.Function):
         grad = grad.to(state.dtype)
         if cuts is not None:
             grad = grad.masked_fill(cuts[:, None, :, None], 0.0)
-        with torch.autocast(value.device.type, enabled=False):
+        with _full_precision(value.device):
             # η times the gradient of the state behind each token
             behind = scan(
                 grad, eta, rate * grad_last, steps=1 if steps is None else steps, cuts=cuts, lag=1, reverse=True
@@ -143,6 +144,12 @@ def _decay(rate: Tensor, steps: Tensor | None, cuts: Tensor | None, token: int) 
     if steps is not None:
         decay = decay ** steps[:, token].view(-1, 1, 1)
     return decay if cuts is None else decay * ~cuts[:, token].view(-1, 1, 1)
+
+
+def _full_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """Autocast turned off, where a device has it: the meta device, for one, refuses even that."""
+    available = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if available else nullcontext()
 
 
 def eta_tensor(eta: float | Tensor, heads: int, *, like: Tensor) -> Tensor:
@@ -182,7 +189,7 @@ def ema_of_seen(
     rank = seen.long().flip(-1).cumsum(-1).flip(-1) - 1
     weights = rate ** rank.clamp(min=0).unsqueeze(1) * (seen & (rank > 0)).unsqueeze(1)
     dtype = torch.promote_types(value.dtype, torch.float32)
-    with torch.autocast(value.device.type, enabled=False):
+    with _full_precision(value.device):
         return (weights.to(dtype) @ value.to(dtype)).to(value.dtype)
 
 

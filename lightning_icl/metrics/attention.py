@@ -102,9 +102,10 @@ class SimAM(QueryMeans):
         ft: Float[Tensor, "query layer head token"],
         lengths: Int[Tensor, " query"],
         query_ids: Int[Tensor, " query"] | None = None,
+        weights: Float[Tensor, "query replicate"] | None = None,
     ) -> None:
-        """Add a batch of queries."""
-        drawn = self._weights(query_ids)
+        """Add a batch of queries, with the bootstrap's `weights` where they are drawn already."""
+        drawn = self._weights(query_ids, weights)
         self._add_forms("", drawn, zsl, icl, ft)
         self._add_forms("softmax", drawn, *(own_weights(scores, lengths) for scores in (zsl, icl, ft)))
 

@@ -139,11 +139,12 @@ class Kendall(QueryMeans):
         ft: Float[Tensor, "query layer prefix"],
         query_ids: Int[Tensor, " query"],
         visible: Bool[Tensor, "query layer prefix"] | None = None,
+        weights: Float[Tensor, "query replicate"] | None = None,
     ) -> None:
-        """Add a batch of queries."""
+        """Add a batch of queries, with the bootstrap's `weights` where they are drawn already."""
         icl, ft = icl[..., self.places], ft[..., self.places]
         seen = None if visible is None else visible[..., self.places]
-        weights = self._weights(query_ids)
+        weights = self._weights(query_ids, weights)
         drawn = random_vectors(query_ids, icl.shape[1:], kind="gaussian", salt=2)
         self._add("value", self._tau(icl, ft, seen), weights)
         self._add("random", self._tau(icl, drawn, seen), weights)

@@ -45,9 +45,9 @@ class QueryMeans(Metric):
                 zeros = torch.zeros(replicates, shape[0], dtype=torch.float64)
                 self.add_state(f"{name}_{state}", default=zeros, dist_reduce_fx="sum")
 
-    def _weights(self, query_ids: Tensor | None) -> Tensor | None:
+    def _weights(self, query_ids: Tensor | None, weights: Tensor | None) -> Tensor | None:
         """The batch's weights (query, replicate); None without replicates."""
-        return batch_weights(self, self.replicates, query_ids)
+        return batch_weights(self, self.replicates, query_ids, weights)
 
     def _add(self, name: str, values: Tensor, weights: Tensor | None = None) -> None:
         total: Tensor = getattr(self, f"{name}_sum")
@@ -99,17 +99,21 @@ class QueryMeans(Metric):
         )
 
 
-def batch_weights(metric: Metric, replicates: int, query_ids: Tensor | None) -> Tensor | None:
-    """Bootstrap weights of a batch (query, replicate); None for no replicates.
+def batch_weights(metric: Metric, replicates: int, query_ids: Tensor | None, weights: Tensor | None) -> Tensor | None:
+    """Bootstrap weights of a batch (query, replicate): those given, else drawn here; None for no replicates.
 
     Raises:
-        ValueError: there are replicates but no row numbers to draw them by.
+        ValueError: there are replicates but no row numbers to draw them by, or weights of another number of them.
     """
     if not replicates:
         return None
-    if query_ids is None:
-        raise ValueError(f"{type(metric).__name__} with replicates={replicates} needs query_ids in update.")
-    return poisson_weights(query_ids, replicates)
+    if weights is None:
+        if query_ids is None:
+            raise ValueError(f"{type(metric).__name__} with replicates={replicates} needs query_ids in update.")
+        return poisson_weights(query_ids, replicates)
+    if weights.shape[1] != replicates:
+        raise ValueError(f"{type(metric).__name__} with replicates={replicates} got weights of {weights.shape[1]}.")
+    return weights
 
 
 def mean_of_defined(values: Tensor) -> float:

@@ -114,13 +114,14 @@ class Rec2FTP(Metric):
         ft: Float[Tensor, "query answer"],
         gold: Int[Tensor, " query"],
         query_ids: Int[Tensor, " query"] | None = None,
+        weights: Float[Tensor, "query replicate"] | None = None,
     ) -> None:
-        """Count a batch of queries."""
+        """Count a batch of queries, with the bootstrap's `weights` where they are drawn already."""
         chosen = [scores.argmax(-1) for scores in (zsl, icl, ft)]
         right, agreeing = [choice == gold for choice in chosen], chosen[1] == chosen[2]
         self.table += right_table(*right)
         self.agreeing += agreeing.sum()
-        weights = batch_weights(self, self.replicates, query_ids)
+        weights = batch_weights(self, self.replicates, query_ids, weights)
         if weights is not None:
             cell = one_hot(4 * right[0].long() + 2 * right[1].long() + right[2].long(), 8)
             self.replicate_table += (weights.T @ cell.to(weights.dtype)).view(-1, 2, 2, 2)

@@ -93,9 +93,10 @@ class SimAOU(QueryMeans):
         icl: Float[Tensor, "query layer width"],
         ft: Float[Tensor, "query layer width"],
         query_ids: Int[Tensor, " query"],
+        weights: Float[Tensor, "query replicate"] | None = None,
     ) -> None:
-        """Add a batch of queries."""
-        weights = self._weights(query_ids)
+        """Add a batch of queries, with the bootstrap's `weights` where they are drawn already."""
+        weights = self._weights(query_ids, weights)
         self._add("value", update_similarity(zsl, icl, ft), weights)
         self._add("raw", raw_update_similarity(zsl, icl, ft), weights)
         shape = tuple(zsl.shape[1:])

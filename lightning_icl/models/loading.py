@@ -1,4 +1,4 @@
-"""Finding and loading the model under study: a hub name, a folder, `builtin`, or `random:` for fresh weights.
+"""Finding and loading the model under study: a hub name, a folder, a built-in one, or `random:` for fresh weights.
 
 Configuration and tokenizer load first and are cheap; every check that needs no weights runs on them.
 """
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-BUILTIN = {"builtin": "icl-tiny"}
+BUILTIN = {"builtin": "icl-tiny", "builtin-momentum": "icl-tiny-momentum"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,14 +61,14 @@ def find_model(name: str, *, trust_remote_code: bool = False, allow_pickle: bool
     if name.startswith("random:"):
         wanted, fresh = name.removeprefix("random:"), True
     if not wanted:
-        raise ModelError(f"--model {name!r} names no model. Give a hub name, a folder, `builtin` or `random:NAME`.")
+        raise ModelError(f"{name!r} names no model. Give a hub name, a folder, `builtin` or `random:NAME`.")
     location = str(builtin_folder(wanted)) if wanted in BUILTIN else wanted
     path = Path(location).expanduser()
     if path.is_dir():
         _check_folder(path, fresh, allow_pickle)
         location = str(path)
     elif path.exists():
-        raise ModelError(f"--model {name!r} is a file. Give the folder that holds config.json and the weights.")
+        raise ModelError(f"The model {name!r} is a file. Give the folder that holds config.json and the weights.")
     elif wanted.startswith((".", "/", "~")) or wanted.count("/") > 1 or "\\" in wanted:
         raise ModelError(f"The model folder {wanted!r} does not exist.")
     return ModelSource(
@@ -167,7 +167,7 @@ def _not_loaded(source: ModelSource, error: Exception) -> ModelError:
     hint = did_you_mean(source.name, [*BUILTIN, "random:NAME", "a folder", "a hub name"])
     return ModelError(
         f"The model {source.name!r} cannot be loaded from the Hugging Face hub{offline}: {reason} Check the name and "
-        f"the network, or download the model where there is one and give its folder to --model. {hint}"
+        f"the network, or download the model where there is one and give its folder. {hint}"
     )
 
 

@@ -8,7 +8,7 @@ def multiplies_bfloat16() -> bool:
 
     Told by the flags of x86 processors; others, and versions of PyTorch that do not tell, count as able.
     """
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     if capabilities.get("architecture") != "x86_64":
         return True
-    return any(capabilities.get(flag, False) for flag in ("avx512_bf16", "amx_bf16"))
+    return any(capabilities.get(flag) for flag in ("avx512_bf16", "amx_bf16"))

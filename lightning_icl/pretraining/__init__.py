@@ -1,1 +1,1 @@
-"""Language-model training from scratch, which made the built-in model."""
+"""Language-model training, from scratch or from existing weights, which made the built-in model."""

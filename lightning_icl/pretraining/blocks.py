@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lightning_icl.errors import TextError
 from lightning_icl.pretraining.documents import document
 from lightning_icl.pretraining.packing import TextBlocks
 from lightning_icl.pretraining.settings import PretrainSettings
@@ -27,10 +28,16 @@ class Documents(Dataset[Block]):
 
     In the first steps a block holds several short documents, to be taken apart by the training step: looking back is
     learnt several times sooner where there is little to look back at.
+
+    Raises:
+        TextError: the tokenizer has no EOS token.
     """
 
     def __init__(self, settings: PretrainSettings, tokenizer: "PreTrainedTokenizerBase") -> None:
         self._settings, self._tokenizer = settings, tokenizer
+        if tokenizer.eos_token_id is None:
+            raise TextError("The tokenizer has no EOS token to put behind examples. Give another tokenizer.")
+        self._first = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
 
     def short(self, number: int) -> Block:
         """A block of short documents."""
@@ -48,7 +55,7 @@ class Documents(Dataset[Block]):
 
     def _filled(self, number: int, length: int, repeat_share: float) -> Block:
         """A document cut at a length, and the loss weight and position of each token."""
-        settings, ids = self._settings, [self._tokenizer.bos_token_id]
+        settings, ids = self._settings, [self._first]
         weights = [1.0]
         for texts in document(settings.seed, number, settings.natural_share, repeat_share):
             prompt, answer = self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]

@@ -1,15 +1,16 @@
-"""The model to train: a Llama shape by the settings, or any configuration, with fresh weights; saved when it is done.
+"""The model to train, saved when it is done: a Llama shape by the settings, any configuration, or an existing model.
 
-Plain and momentum models of one seed begin with the same weights.
+Plain and momentum models of one seed, or of one existing model, begin with the same weights.
 """
 
+import hashlib
 import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning_icl.errors import ModelError
-from lightning_icl.models.loading import context_length, find_model, load_config
+from lightning_icl.models.loading import ModelSource, context_length, find_model, load_config, load_model
 from lightning_icl.pretraining.settings import PretrainSettings
 
 if TYPE_CHECKING:
@@ -17,48 +18,85 @@ if TYPE_CHECKING:
 
 
 def new_model(settings: PretrainSettings, tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedModel":
-    """A model with fresh weights, in training mode.
+    """A model with the weights it begins with, float32, in training mode.
 
     Raises:
-        ModelError: the configuration asked for cannot be found, or has fewer positions than a block has tokens.
+        ModelError: the model or configuration asked for cannot be read, or has fewer positions than a block has tokens.
     """
     from lightning_icl.models.momentum import to_momentum
 
-    model = _llama(settings, tokenizer) if settings.model is None else _of_configuration(settings, tokenizer)
-    return (
-        model if settings.momentum is None else to_momentum(model, eta=settings.momentum, learn=settings.learn_momentum)
-    )
+    source, config = model_source(settings), check_model(settings)
+    if source is None or config is None:
+        model: PreTrainedModel = _llama(settings, tokenizer)
+    else:
+        model = _of_configuration(config, tokenizer) if source.fresh else load_model(source)
+    if settings.momentum is not None:
+        to_momentum(model, eta=settings.momentum, learn=settings.learn_momentum)
+    return model.train()
 
 
 def check_model(settings: PretrainSettings) -> "PretrainedConfig | None":
-    """The configuration that the settings name, None where they describe a Llama shape themselves.
+    """The configuration that the settings name; None where they describe a Llama shape themselves.
 
     Raises:
         ModelError: it cannot be found, has fewer positions than a block has tokens, or cannot have momentum.
     """
     from lightning_icl.models.momentum import check_wrappable
 
-    if settings.model is None:
+    source = model_source(settings)
+    if source is None:
         return None
-    config = load_config(find_model(f"random:{settings.model.removeprefix('random:')}"))
+    config = load_config(source)
     length = context_length(config)
     if length is not None and length < settings.block:
-        raise ModelError(f"block = {settings.block}: the model {settings.model!r} has {length} positions only.")
+        raise ModelError(f"block = {settings.block}: the model {source.name!r} has {length} positions only.")
     if settings.momentum is not None:
         check_wrappable(config)
     return config
 
 
-def _of_configuration(settings: PretrainSettings, tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedModel":
+def model_source(settings: PretrainSettings) -> ModelSource | None:
+    """Where weights or configuration come from; None where the settings describe a Llama shape themselves.
+
+    Raises:
+        ModelError: they name nothing, or weights that cannot be read safely.
+    """
+    if settings.init is not None:
+        if settings.init.startswith("random:"):
+            raise ModelError(f"init = {settings.init!r} has no weights to begin with. Give it as model instead.")
+        allowed = {"trust_remote_code": settings.trust_remote_code, "allow_pickle": settings.allow_pickle}
+        return find_model(settings.init, **allowed)
+    if settings.model is not None:
+        return find_model(f"random:{settings.model.removeprefix('random:')}")
+    return None
+
+
+def init_record(settings: PretrainSettings) -> list[str]:
+    """Configuration, vocabulary and weights of `init` by digest, to notice when they change; a hub model has none."""
+    source = model_source(settings)
+    if source is None or source.fresh or not source.local:
+        return []
+    kinds = ("config.json", "tokenizer.json", "*.safetensors", "*.bin")
+    files = [path for kind in kinds for path in sorted(Path(source.location).glob(kind))]
+    return [f"{path.name} (SHA-256 {_digest(path)})" for path in files]
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()[:16]
+
+
+def _of_configuration(config: "PretrainedConfig", tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedModel":
     """Any architecture: its configuration with the tokenizer's vocabulary and special tokens."""
     from transformers import AutoModelForCausalLM
 
-    config = check_model(settings)
-    assert config is not None
     config.vocab_size = len(tokenizer)
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         setattr(config, name, getattr(tokenizer, name))
-    return AutoModelForCausalLM.from_config(config).train()
+    return AutoModelForCausalLM.from_config(config)
 
 
 def _llama(settings: PretrainSettings, tokenizer: "PreTrainedTokenizerBase") -> "LlamaForCausalLM":

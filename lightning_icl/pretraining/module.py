@@ -1,4 +1,4 @@
-"""Causal language modelling from scratch: the LightningModule."""
+"""Causal language modelling: the LightningModule."""
 
 import math
 from typing import TYPE_CHECKING, Any

@@ -12,7 +12,7 @@ from lightning_icl.results import write_text
 
 RECORD = "training.json"
 # What may differ between the two parts of one training, because no number depends on it.
-_FREE = ("out", "overwrite", "accelerator", "strategy", "logger")
+_FREE = ("out", "overwrite", "accelerator", "strategy", "logger", "allow_pickle", "trust_remote_code")
 
 
 def work_folder(settings: PretrainSettings) -> Path:
@@ -27,15 +27,15 @@ def last_checkpoint(settings: PretrainSettings) -> Path | None:
     return path if path.is_file() else None
 
 
-def training_record(settings: PretrainSettings, texts: Mapping[str, list[str]]) -> dict[str, Any]:
+def training_record(settings: PretrainSettings, files: Mapping[str, list[str]]) -> dict[str, Any]:
     """Everything that the numbers of a training depend on.
 
     Args:
         settings: of the training.
-        texts: what each text setting consists of.
+        files: what each setting that names files consists of.
     """
     kept = {name: value for name, value in dataclasses.asdict(settings).items() if name not in _FREE}
-    return {**kept, **{f"{name} (files)": list(record) for name, record in texts.items()}}
+    return {**kept, **{f"{name} (files)": list(record) for name, record in files.items()}}
 
 
 def check_resume(settings: PretrainSettings, record: Mapping[str, Any]) -> None:

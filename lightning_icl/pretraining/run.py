@@ -88,12 +88,15 @@ def quiet() -> None:
 
 
 def full_record(settings: PretrainSettings) -> dict[str, Any]:
-    """Everything that the numbers of a training depend on, its texts as they are now.
+    """Everything that the numbers of a training depend on, its texts and the model it begins with as they are now.
 
     Raises:
-        TextError: a text cannot be found.
+        UserError: a text or the model cannot be found.
     """
-    return training_record(settings, {name: text.record for name, text in _find_texts(settings).items()})
+    from lightning_icl.pretraining.models import init_record
+
+    files = {name: text.record for name, text in _find_texts(settings).items()}
+    return training_record(settings, files if settings.init is None else {**files, "init": init_record(settings)})
 
 
 def _find_texts(settings: PretrainSettings) -> dict[str, Text]:
@@ -107,9 +110,12 @@ def _find_texts(settings: PretrainSettings) -> dict[str, Text]:
 
 
 def _tokenizer(settings: PretrainSettings, texts: dict[str, Text]) -> "PreTrainedTokenizerBase":
-    """The tokenizer asked for, or one trained on what the model will read."""
-    from lightning_icl.pretraining.tokenizer import named_tokenizer, train_tokenizer
+    """The tokenizer asked for, that of the model training begins with, or one trained on what the model will read."""
+    from lightning_icl.pretraining.models import model_source
+    from lightning_icl.pretraining.tokenizer import fitting_tokenizer, named_tokenizer, train_tokenizer
 
+    if settings.init is not None and (source := model_source(settings)) is not None:
+        return fitting_tokenizer(source, settings.tokenizer)
     if settings.tokenizer is not None:
         return named_tokenizer(settings.tokenizer)
     text = texts.get("text") if settings.read_share else None

@@ -5,10 +5,13 @@ from typing import Literal
 
 from lightning_icl.errors import UserError
 
+# What describes a model of fresh weights.
+_OF_FRESH = ("model", "layers", "width", "heads", "vocabulary", "context")
+
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainSettings:
-    """Train a causal language model from scratch, on text, on few-shot documents made by rule, or on both."""
+    """Train a causal language model, fresh or from existing weights, on text, generated documents, or both."""
 
     out: str
     """Folder for the finished model; it must not exist yet unless `overwrite` is set."""
@@ -24,9 +27,17 @@ class PretrainSettings:
     separate_documents: bool = False
     """Restart positions at every document of a block, so that no attention crosses from one into another."""
     tokenizer: str | None = None
-    """Hub name or folder of a tokenizer; without it a byte-level BPE tokenizer is trained on what the model reads."""
+    """Hub name or folder of a tokenizer; without it that of `init`, or else a byte-level BPE tokenizer is trained on
+    what the model reads."""
+    init: str | None = None
+    """Model whose weights training begins with: a built-in name, a folder, or a hub name; without it they are fresh."""
+    allow_pickle: bool = False
+    """Let the weights of `init` be read from pickle files, which can run code, where there are no safetensors."""
+    trust_remote_code: bool = False
+    """Let code that comes with the model of `init` run."""
     model: str | None = None
-    """`random:NAME`, hub name or folder of a configuration to train afresh; without it a Llama shape as given below."""
+    """`random:NAME`, hub name or folder of a configuration to train afresh; without it, and without `init`, a Llama
+    shape as given below."""
     layers: int = 4
     """Number of blocks."""
     width: int = 192
@@ -98,6 +109,12 @@ class PretrainSettings:
         Raises:
             UserError: naming the setting and what it must be.
         """
+        for name in _OF_FRESH if self.init is not None else ():
+            if getattr(self, name) != getattr(PretrainSettings, name):
+                raise UserError(
+                    f"{name} = {getattr(self, name)!r} is for fresh weights, but init = {self.init!r} brings its own "
+                    "shape and vocabulary. Give one of the two."
+                )
         counts = "layers width heads batch accumulate steps num_nodes validate_every checkpoint_every".split()
         for name in (*counts, "block", "short_block"):
             if getattr(self, name) < 1:
@@ -108,7 +125,7 @@ class PretrainSettings:
             raise UserError("learn_momentum needs a first value: set momentum too, to 0.9 for instance.")
         if self.width % (2 * self.heads):
             raise UserError(f"width = {self.width}: it must be a multiple of twice the heads ({self.heads}).")
-        if self.model is None and self.block > self.context:
+        if self.model is None and self.init is None and self.block > self.context:
             raise UserError(f"block = {self.block}: it must not exceed the context ({self.context}).")
         if self.block % self.short_block:
             raise UserError(f"short_block = {self.short_block}: it must divide block ({self.block}).")

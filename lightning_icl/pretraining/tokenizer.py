@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning_icl.errors import ModelError
-from lightning_icl.models.loading import ModelSource, load_tokenizer
+from lightning_icl.models.loading import ModelSource, load_config, load_tokenizer
 from lightning_icl.pretraining.documents import document
 from lightning_icl.pretraining.text import Text
 from lightning_icl.tasks import words
@@ -30,6 +30,31 @@ def named_tokenizer(name: str) -> "PreTrainedTokenizerBase":
     if not path.is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise ModelError(f"tokenizer: the folder {name!r} does not exist.")
     return load_tokenizer(ModelSource(name=name, location=str(path) if path.is_dir() else name))
+
+
+def fitting_tokenizer(source: ModelSource, name: str | None) -> "PreTrainedTokenizerBase":
+    """The tokenizer for a model that exists: its own, or another of as many tokens.
+
+    Args:
+        source: the model.
+        name: folder or hub name of another tokenizer.
+
+    Raises:
+        ModelError: there is none, or the model's weights are for another number of tokens.
+    """
+    if name is None:
+        return load_tokenizer(source)
+    tokenizer = named_tokenizer(name)
+    try:
+        tokens = len(load_tokenizer(source))
+    except ModelError:  # weights alone
+        tokens = load_config(source).vocab_size
+    if len(tokenizer) != tokens:
+        raise ModelError(
+            f"tokenizer = {name!r} has {len(tokenizer)} tokens, but the model {source.name!r} was made for {tokens}. "
+            "Leave tokenizer out to use the model's own."
+        )
+    return tokenizer
 
 
 def train_tokenizer(

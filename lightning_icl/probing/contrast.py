@@ -122,24 +122,33 @@ class ContrastMetrics(nn.Module):
         self.sim_am = SimAM(layers, heads, unmoved_layers=unmoved_layers(architecture), replicates=replicates)
         self.kendall = Kendall(contrast.demonstrations.token_example, layers, replicates=replicates)
 
-    def update(self, batch: QueryBatch, zsl: Observation, icl: Observation, ft: Observation) -> None:
-        """Add a batch of queries at the levels of predictions, representations and attention to the query."""
+    def update(
+        self, batch: QueryBatch, zsl: Observation, icl: Observation, ft: Observation, weights: Tensor | None = None
+    ) -> None:
+        """Add a batch of queries at the levels of predictions, representations and attention to the query.
+
+        `weights` (query, replicate) are the batch's in the bootstrap, which all contrasts share; without them each
+        metric draws the same ones again.
+        """
+        ids = batch.query_ids
         if self.contrast.next_query:
-            if len(batch.query_ids) > 1:
+            if len(ids) > 1:
                 update = (icl.attention_output - zsl.attention_output).roll(-1, 0)
                 other = zsl.attention_output + update
-                self.sim_aou.update(zsl.attention_output, icl.attention_output, other, batch.query_ids)
+                self.sim_aou.update(zsl.attention_output, icl.attention_output, other, ids, weights)
             return
-        self.rec2ftp.update(zsl.answer_scores, icl.answer_scores, ft.answer_scores, batch.gold, batch.query_ids)
-        self.sim_aou.update(zsl.attention_output, icl.attention_output, ft.attention_output, batch.query_ids)
-        self.sim_am.update(zsl.own_scores, icl.own_scores, ft.own_scores, icl.own_lengths, batch.query_ids)
+        self.rec2ftp.update(zsl.answer_scores, icl.answer_scores, ft.answer_scores, batch.gold, ids, weights)
+        self.sim_aou.update(zsl.attention_output, icl.attention_output, ft.attention_output, ids, weights)
+        self.sim_am.update(zsl.own_scores, icl.own_scores, ft.own_scores, icl.own_lengths, ids, weights)
 
-    def update_kendall(self, batch: QueryBatch, icl: Observation, ft: Observation) -> None:
+    def update_kendall(
+        self, batch: QueryBatch, icl: Observation, ft: Observation, weights: Tensor | None = None
+    ) -> None:
         """Add a batch of queries at the level of attention to the demonstrations."""
         if self.contrast.training_queries is not None and not self.contrast.next_query:
             training_queries = self.contrast.training_queries.to(ft.query)
             by_query = torch.einsum("ble,lpe->blp", ft.query, training_queries)
-            self.kendall.update(icl.prefix_scores, by_query, batch.query_ids, icl.prefix_visible)
+            self.kendall.update(icl.prefix_scores, by_query, batch.query_ids, icl.prefix_visible, weights)
 
     def bootstrap(self) -> dict[str, Bootstrapped]:
         """Every figure with replicates and interval, by level and name (`sim_aou.value`); for all processes to call."""

@@ -1,5 +1,6 @@
 """From what a capture recorded to an `Observation`: one condition's view of a batch of queries."""
 
+import math
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
@@ -35,14 +36,23 @@ class View:
             overlay = LaidOver(capture.model, condition.overlay)
         with overlay.active() if overlay else nullcontext():
             prefix = capture.prefix(condition.prefix_token_ids)
-        view = cls(condition=condition, prefix=prefix, overlay=overlay)
+        return cls(condition=condition, prefix=prefix, overlay=overlay).read_as(condition, capture)
+
+    def read_as(self, condition: Condition, capture: Capture) -> "View":
+        """A view of the same pass whose scores are read as another condition reads them.
+
+        Args:
+            condition: one with the same `inputs`.
+            capture: an open visit to the model.
+        """
+        view = replace(self, condition=condition, content_free=None)
         if condition.content_free is None:
             return view
         scores = view.observe(capture, condition.content_free.to(capture.model.device)).answer_scores
-        return replace(view, content_free=scores.softmax(-1).mean(0).log())
+        return replace(view, content_free=scores.log_softmax(-1).logsumexp(0) - math.log(len(scores)))
 
     def observe(self, capture: Capture, batch: QueryBatch) -> Observation:
-        """Look at a batch of queries under this condition.
+        """Look at a batch of queries: what all conditions with these inputs see, answer scores as they are.
 
         Raises:
             NumericalError: the model produced NaN or infinite numbers.
@@ -51,8 +61,6 @@ class View:
             logits, recording = capture.observe(batch, self.prefix, self.condition.position_offset)
         answers = self.condition.answer_ids
         scores = answer_scores(logits, batch if answers is None else batch.scoring(answers))
-        if self.content_free is not None:
-            scores = scores - self.content_free
         outputs = torch.stack(recording.outputs, dim=1).float()
         absent = ~_present(batch)
         if not (torch.isfinite(scores).logical_or(absent).all() and torch.isfinite(outputs).all()):
@@ -66,6 +74,12 @@ class View:
             prefix_scores=_prefix_scores(recording, outputs),
             prefix_visible=_visible(recording, self.prefix, batch, self.condition.position_offset),
         )
+
+    def read(self, observation: Observation) -> Observation:
+        """What this condition makes of an observation under its inputs: calibrated answer scores, if that is asked."""
+        if self.content_free is None:
+            return observation
+        return replace(observation, answer_scores=observation.answer_scores - self.content_free)
 
 
 def answer_scores(logits: Tensor, batch: QueryBatch) -> Tensor:

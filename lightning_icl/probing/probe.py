@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from lightning_icl.errors import NumericalError, ProtocolError
-from lightning_icl.metrics.bootstrap import REPLICATES, Bootstrapped
+from lightning_icl.metrics.bootstrap import REPLICATES, Bootstrapped, poisson_weights
 from lightning_icl.models.architecture import architecture_of, head_counts
 from lightning_icl.models.capture import Capture
 from lightning_icl.models.kv import LaidOver
@@ -157,20 +157,20 @@ class ICLProbe(LightningModule):
         self.seconds["kendall"] = 0.0
         self.metrics = nn.ModuleList(map(self._metrics_of, self.studied))
         with self.capture, self.trainer.precision_plugin.forward_context():
-            overlays = self._overlays()
-            self._views = {
-                name: View.prepare(self.capture, item, overlays.get(id(item.overlay)))
-                for name, item in self.conditions.items()
-            }
+            self._views = self._prepared()
         self.seconds["prefix"] = time.perf_counter() - started
         self._started = time.perf_counter()
 
-    def _overlays(self) -> dict[int, LaidOver]:
-        """Every overlay of the conditions made ready once, by identity."""
-        overlays = [item.overlay for item in self.conditions.values() if item.overlay is not None]
-        return {
-            id(overlay): LaidOver(self.model, overlay) for overlay in {id(item): item for item in overlays}.values()
-        }
+    def _prepared(self) -> dict[str, View]:
+        """A view for every condition; overlays are made ready once, and equal inputs share one prefix."""
+        ready: dict[int, LaidOver] = {}
+        views: dict[tuple[Any, ...], View] = {}
+        for item in self.conditions.values():
+            if item.overlay is not None and id(item.overlay) not in ready:
+                ready[id(item.overlay)] = LaidOver(self.model, item.overlay)
+            if item.inputs not in views:
+                views[item.inputs] = View.prepare(self.capture, item, ready.get(id(item.overlay)))
+        return {name: views[item.inputs].read_as(item, self.capture) for name, item in self.conditions.items()}
 
     def _metrics_of(self, contrast: Contrast) -> ContrastMetrics:
         config = self.model.config
@@ -182,56 +182,70 @@ class ICLProbe(LightningModule):
     def validation_step(self, batch: QueryBatch, batch_idx: int) -> None:
         """Look at a batch under every condition and stream what is seen into the metrics.
 
-        A fine-tuned view is looked at when its contrast's turn comes and dropped after it, so that many of them need
-        no more memory than one.
+        A fine-tuned view is looked at when its contrast's turn comes and dropped after the last one that needs it, so
+        that many of them need no more memory than one. Conditions with the same inputs are observed once.
         """
         if not len(batch.query_ids):  # this process's share is empty
             return
         scores: dict[str, Tensor] = {}
-        seen: dict[str, Observation] = {}
+        seen: dict[tuple[Any, ...], Observation] = {}
         contrasts = self.studied
-        last = {item.name: contrast.name for contrast in contrasts for item in contrast.conditions}
+        weights = poisson_weights(batch.query_ids, self.replicates) if self.replicates and contrasts else None
+        last = {item.inputs: contrast.name for contrast in contrasts for item in contrast.conditions}
         with self.capture:
             for name in ("zsl", "icl"):
-                seen[name] = self._observe(name, batch, scores)
+                self._look(self._views[name], batch, scores, seen)
             for contrast, metrics in zip(contrasts, self.metrics, strict=True):
-                for item in contrast.conditions:
-                    if item.name not in seen and item.name not in self.dropped:
-                        self._look(item, batch, scores, seen)
+                views = [self._views[item.name] for item in contrast.conditions]
+                for view in views:
+                    if view.condition.name not in scores and view.condition.name not in self.dropped:
+                        self._look_or_drop(view, batch, scores, seen)
                 if not self._is_dropped(contrast):
-                    self._compare(metrics, batch, *(seen[item.name] for item in contrast.conditions))
-                for item in contrast.conditions:
-                    if last[item.name] == contrast.name:
-                        seen.pop(item.name, None)
+                    zsl, icl, ft = (view.read(seen[view.condition.inputs]) for view in views)
+                    self._compare(metrics, batch, zsl, icl, ft, weights)
+                for view in views:
+                    if last[view.condition.inputs] == contrast.name:
+                        seen.pop(view.condition.inputs, None)
         self._keep_predictions(batch, scores)
 
-    def _look(
-        self, condition: Condition, batch: QueryBatch, scores: dict[str, Tensor], seen: dict[str, Observation]
+    def _look_or_drop(
+        self, view: View, batch: QueryBatch, scores: dict[str, Tensor], seen: dict[tuple[Any, ...], Observation]
     ) -> None:
         """Observe a condition of a contrast, or drop it if it diverged and that is wanted."""
         try:
-            seen[condition.name] = self._observe(condition.name, batch, scores)
+            self._look(view, batch, scores, seen)
         except NumericalError as error:
-            if condition.overlay is None or not self.drop_nonfinite:
+            if view.condition.overlay is None or not self.drop_nonfinite:
                 raise
-            self.dropped[condition.name] = str(error)
+            self.dropped[view.condition.name] = str(error)
+
+    def _look(
+        self, view: View, batch: QueryBatch, scores: dict[str, Tensor], seen: dict[tuple[Any, ...], Observation]
+    ) -> None:
+        """What a view shows, by its inputs, unless another view has shown it; and the scores it reads there."""
+        inputs = view.condition.inputs
+        if inputs not in seen:
+            seen[inputs] = self._backoff.observe(lambda part: view.observe(self.capture, part), batch)
+        scores[view.condition.name] = view.read(seen[inputs]).answer_scores
 
     def _is_dropped(self, contrast: Contrast) -> bool:
         return any(item.name in self.dropped for item in contrast.conditions)
 
-    def _observe(self, name: str, batch: QueryBatch, scores: dict[str, Tensor]) -> Observation:
-        view = self._views[name]
-        observation = self._backoff.observe(lambda part: view.observe(self.capture, part), batch)
-        scores[name] = observation.answer_scores
-        return observation
-
-    def _compare(self, metrics: nn.Module, batch: QueryBatch, *seen: Observation) -> None:
+    def _compare(
+        self,
+        metrics: nn.Module,
+        batch: QueryBatch,
+        zsl: Observation,
+        icl: Observation,
+        ft: Observation,
+        weights: Tensor | None,
+    ) -> None:
         """The paper's levels, in the precision of the observations whatever the model runs in."""
         assert isinstance(metrics, ContrastMetrics)
         with torch.autocast(self.device.type, enabled=False):
-            metrics.update(batch, *seen)
+            metrics.update(batch, zsl, icl, ft, weights)
             started = time.perf_counter()
-            metrics.update_kendall(batch, *seen[1:])
+            metrics.update_kendall(batch, icl, ft, weights)
             self.seconds["kendall"] += time.perf_counter() - started
 
     def _keep_predictions(self, batch: QueryBatch, seen: dict[str, Tensor]) -> None:

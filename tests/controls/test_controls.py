@@ -139,6 +139,16 @@ def test_calibration_divides_by_the_probabilities_of_empty_inputs(
             assert np.allclose(prediction.scores[condition.name], expected, atol=NEAR)
 
 
+def test_calibration_needs_no_pass_of_its_own_over_the_queries(tmp_path: Path) -> None:
+    probe, data, _ = carry_out("llama", "calibration", tmp_path)
+    passes = []
+    handle = probe.model.register_forward_hook(lambda *_: passes.append(1))
+    make_trainer().validate(probe, datamodule=data, verbose=False)
+    handle.remove()
+    batches = len(budget_batches(data.queries, data.batch_tokens))
+    assert len(passes) == 3 * batches + 3  # three conditions, and the inputs without content under each
+
+
 def test_a_shuffled_query_brings_the_update_of_its_neighbour_in_the_batch(tmp_path: Path) -> None:
     probe, data, contrasts = carry_out("llama", "shuffled-query", tmp_path)
     seen = {}

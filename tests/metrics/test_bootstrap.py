@@ -168,6 +168,18 @@ def test_row_numbers_are_asked_for(name: str) -> None:
         metric.update(*data[:-1])
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_drawn_before_give_the_same_numbers_to_the_bit(name: str) -> None:
+    metric, data = metric_and_data(name)
+    metric.update(*data)
+    given, _ = metric_and_data(name)
+    given.update(*data, weights=poisson_weights(IDS, REPLICATES))
+    for state in metric._reductions:
+        assert torch.equal(getattr(given, state), getattr(metric, state)), state
+    with pytest.raises(ValueError, match="got weights of 7"):
+        given.update(*data, weights=poisson_weights(IDS, 7))
+
+
 def replicate_sums(values: torch.Tensor, processes: int) -> torch.Tensor:
     """Weighted sums (replicate, set) of values (query, set), added up over shares of the queries."""
     shares = [torch.arange(len(values))[share::processes] for share in range(processes)]

@@ -52,7 +52,7 @@ def test_what_is_no_model_is_named(name: str, message: str) -> None:
 
 
 def test_a_hub_name_without_a_network_says_what_to_do() -> None:
-    with pytest.raises(ModelError, match="give its folder to --model"):
+    with pytest.raises(ModelError, match="give its folder"):
         load_config(find_model("nobody/no-such-model"))
 
 

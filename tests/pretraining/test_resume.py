@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -105,3 +106,27 @@ def test_a_checkpoint_of_unknown_settings_is_refused(tmp_path: Path) -> None:
     (tmp_path / "own.training" / "last.ckpt").write_bytes(b"")
     with pytest.raises(OutputError, match=r"training\.json cannot be read"):
         pretrain(settings(tmp_path, "own"))
+
+
+def test_a_training_from_existing_weights_goes_on_exactly_and_notices_another_model(trained: Path) -> None:
+    initial = trained / "initial"
+    shutil.copytree(trained / "whole", initial)
+    begun = {"model": None, "init": str(initial), "vocabulary": 3072, "momentum": 0.8, "learn_momentum": True}
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(STOP, patch)
+        with pytest.raises(PowerCut):
+            pretrain(settings(trained, "init-parts", **begun))
+    with pytest.raises(OutputError, match=r"unfinished training with init = .*initial'; now it is None"):
+        pretrain(settings(trained, "init-parts", momentum=0.8, learn_momentum=True))
+    config = initial / "config.json"
+    before = config.read_text()
+    config.write_text(before.replace('"n_head": 2', '"n_head": 4'))
+    with pytest.raises(OutputError, match=r"unfinished training with init \(files\) = .*config\.json"):
+        pretrain(settings(trained, "init-parts", **begun))
+    config.write_text(before)
+    pretrain(settings(trained, "init-parts", **begun))
+    pretrain(settings(trained, "init-whole", **begun))
+    parts, whole = (load_file(trained / f"init-{name}" / "model.safetensors") for name in ("parts", "whole"))
+    assert sum(name.endswith("momentum_logit") for name in whole) == 2
+    assert all(torch.equal(parts[name], whole[name]) for name in whole)
+    assert log(trained / "init-parts") == log(trained / "init-whole")
