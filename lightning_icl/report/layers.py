@@ -122,7 +122,9 @@ def control_groups(controls: Mapping[str, Mapping[str, Any]]) -> dict[str, list[
 
 def _control_curves(controls: Mapping[str, Mapping[str, Any]], level: str) -> list[Curve]:
     curves = []
-    for kind, members in control_groups(controls).items():
+    # What has a spread is the mean of other members.
+    single = {name: control for name, control in controls.items() if not control.get("spread")}
+    for kind, members in control_groups(single).items():
         there = [tuple(values) for member in members if (values := (member.get(level) or {}).get("per_layer"))]
         if len(there) > 1:
             low, high = _extent(there)
