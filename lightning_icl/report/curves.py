@@ -1,13 +1,15 @@
 """Every picture of a run as PNG and SVG: curves over layers, heads, fine-tuning; from saved results alone."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_icl.errors import OutputError
-from lightning_icl.report.layers import TITLES, layer_curves
+from lightning_icl.report.layers import TITLES, seed_curves
+from lightning_icl.report.seeds import Run, same_task
+from lightning_icl.report.side_by_side import SizePoint, size_points
 from lightning_icl.results import TaskRun
 
 if TYPE_CHECKING:
@@ -16,11 +18,17 @@ if TYPE_CHECKING:
 HEADS = (("per_head", "ICL and FT"), ("zsl_per_head", "ICL and ZSL"), ("difference_per_head", "differences"))
 _STYLES: dict[str, dict[str, Any]] = {
     "main": {"color": "tab:blue"},
+    "seed": {"color": "tab:blue", "linewidth": 0.6, "alpha": 0.6, "marker": ""},
     "form": {"color": "tab:orange"},
     "baseline": {"color": "0.55", "linestyle": "--"},
-    "control": {"alpha": 0.7},
+    "control": {"alpha": 0.8, "linewidth": 1.0, "markersize": 2},
     "published": {"color": "black", "linestyle": ":"},
 }
+
+
+# Of controls, none of them a colour of ours; after these the strokes change.
+_COLOURS = ("tab:purple", "tab:olive", "tab:pink", "tab:green", "tab:cyan", "tab:brown")
+_STROKES = ("-", "--", ":")
 
 
 def _pyplot() -> Any:
@@ -34,11 +42,11 @@ def _pyplot() -> Any:
     return plt
 
 
-def draw_curves(runs: Sequence[TaskRun], level: str) -> "Figure":
+def draw_curves(panels: Sequence[Sequence[TaskRun]], level: str) -> "Figure":
     """One panel for each task, with shared axes.
 
     Args:
-        runs: the tasks.
+        panels: the runs of each task, one for each seed.
         level: `sim_aou`, `sim_am` or `kendall`.
 
     Raises:
@@ -46,34 +54,49 @@ def draw_curves(runs: Sequence[TaskRun], level: str) -> "Figure":
     """
     plt = _pyplot()
     title = TITLES[level]
-    columns = min(3, len(runs))
-    rows = -(-len(runs) // columns)
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(1.0 + 3.2 * columns, 0.9 + 2.5 * rows), sharex=True, sharey=True, squeeze=False
-    )
-    for axis, run in zip(axes.flat, runs, strict=False):
-        _draw(axis, run, level)
-    for axis in axes.flat[len(runs) :]:
+        rows, columns, figsize=(1.0 + 3.2 * columns, 0.9 + 2.5 * rows), sharex=True, sharey=True, squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    for axis, runs in zip(axes.flat, panels, strict=False):
+        _draw(axis, runs, level)
+    for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
     for axis in axes[-1]:
         axis.set_xlabel("layer")
-    handles, labels = max((axis.get_legend_handles_labels() for axis in axes.flat), key=lambda item: len(item[1]))
-    figure.legend(handles, labels, loc="lower center", ncols=min(len(labels), 1 + 2 * columns), frameon=False)
-    figure.suptitle(f"{title}\n{runs[0].results['model']['name']}", fontsize=11)
-    figure.tight_layout(rect=(0, 0.06, 1, 1))
+    named = max((_legend(axis) for axis in axes.flat), key=len)
+    figure.legend(
+        named.values(), named, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=min(len(named), 1 + 2 * columns),
+        frameon=False,
+    )  # fmt: skip
+    figure.suptitle(f"{title}\n{panels[0][0].results['model']['name']}", fontsize=11)
     return figure
 
 
-def _draw(axis: Any, run: TaskRun, level: str) -> None:
-    for curve in layer_curves(run, level):
+def _legend(axis: Any) -> dict[str, Any]:
+    """What stands for each name, each name once."""
+    handles, labels = axis.get_legend_handles_labels()
+    return dict(zip(labels, handles, strict=True))
+
+
+def _draw(axis: Any, runs: Sequence[TaskRun], level: str) -> None:
+    curves = seed_curves(runs, level)
+    controls = list(dict.fromkeys(curve.label for curve in curves if curve.role == "control"))
+    for curve in curves:
         values = _floats(curve.values)
+        style = {"marker": "o", "markersize": 3, "linewidth": 1.4, **_STYLES[curve.role]}
+        if curve.role == "control":
+            place = controls.index(curve.label)
+            style |= {"color": _COLOURS[place % 6], "linestyle": _STROKES[place // 6 % 3]}
         if curve.upper is not None:
-            axis.fill_between(range(len(values)), values, _floats(curve.upper), alpha=0.25, label=curve.label)
+            band = {"alpha": 0.25, "linewidth": 0, "color": style["color"], "label": curve.label}
+            axis.fill_between(range(len(values)), values, _floats(curve.upper), **band)
             continue
-        style = _STYLES[curve.role]
-        axis.plot(range(len(values)), values, marker="o", markersize=3, linewidth=1.4, label=curve.label, **style)
+        axis.plot(range(len(values)), values, label=curve.label, **style)
     axis.axhline(0.0, color="0.8", linewidth=0.8, zorder=0)
-    axis.set_title(run.task, fontsize=10)
+    axis.set_title(runs[0].task, fontsize=10)
     axis.xaxis.get_major_locator().set_params(integer=True)
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
@@ -119,15 +142,66 @@ def save_pictures(runs: Sequence[TaskRun], folder: Path) -> list[Path]:
     Raises:
         OutputError: matplotlib is not installed, or the folder cannot be written.
     """
-    drawn: list[tuple[str, Callable[[], "Figure"]]] = []
-    for level in TITLES:
-        if compared := [run for run in runs if run.results.get(level)]:
-            drawn.append((level, partial(draw_curves, compared, level)))
+    drawn = _level_pictures([[run] for run in runs])
     if headed := [run for run in runs if (run.results.get("sim_am") or {}).get("per_head")]:
         drawn.append(("sim_am_heads", partial(draw_heads, headed)))
     if tuned := [run for run in runs if (run.results.get("finetune") or {}).get("loss")]:
         drawn.append(("finetuning", partial(draw_finetuning, tuned)))
     return [path for name, draw in drawn for path in _save(draw(), folder, name)]
+
+
+def save_seed_pictures(group: Sequence[Run], folder: Path, prefix: str) -> list[Path]:
+    """Write the curves over layers of runs that differ in the seed alone, as `PREFIX_LEVEL` in PNG and SVG.
+
+    Raises:
+        OutputError: matplotlib is not installed, or the folder cannot be written.
+    """
+    drawn = _level_pictures(same_task(group))
+    return [path for name, draw in drawn for path in _save(draw(), folder, f"{prefix}_{name}")]
+
+
+def save_size_picture(groups: Sequence[Sequence[Run]], folder: Path) -> list[Path]:
+    """Write the models' sizes against each measure as `side_by_side` in PNG and SVG; nothing where none says its size.
+
+    Raises:
+        OutputError: matplotlib is not installed, or the folder cannot be written.
+    """
+    measures = size_points(groups)
+    return _save(draw_sizes(measures), folder, "side_by_side") if measures else []
+
+
+def draw_sizes(measures: Mapping[str, Sequence[SizePoint]]) -> "Figure":
+    """Parameters, on a logarithmic axis, against each measure, with standard errors over seeds."""
+    plt = _pyplot()
+    columns = min(3, len(measures))
+    rows = -(-len(measures) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(1.0 + 3.2 * columns, 0.6 + 2.4 * rows), sharex=True, squeeze=False
+    )
+    for axis, (measure, points) in zip(axes.flat, measures.items(), strict=False):
+        for number, point in enumerate(points):
+            axis.errorbar(
+                point.parameters, point.spread.mean, point.spread.standard_error,
+                marker="o", capsize=2, linestyle="", color=f"C{number}", label=point.label,
+            )  # fmt: skip
+        axis.set(xscale="log", title=measure)
+        axis.margins(x=0.2)
+    for axis in axes.flat[len(measures) :]:
+        axis.set_visible(False)
+    for axis in axes[-1]:
+        axis.set_xlabel("parameters")
+    named = max((_legend(axis) for axis in axes.flat), key=len)
+    figure.tight_layout()
+    figure.legend(named.values(), named, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=columns, frameon=False)
+    return figure
+
+
+def _level_pictures(panels: Sequence[Sequence[TaskRun]]) -> list[tuple[str, Callable[[], "Figure"]]]:
+    found: list[tuple[str, Callable[[], Figure]]] = []
+    for level in TITLES:
+        if compared := [runs for runs in panels if any(run.results.get(level) for run in runs)]:
+            found.append((level, partial(draw_curves, compared, level)))
+    return found
 
 
 def _save(figure: "Figure", folder: Path, name: str) -> list[Path]:

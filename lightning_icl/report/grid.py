@@ -46,7 +46,8 @@ def grid_to_csv(grid: Grid) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     lines = grid.numbers or (grid.header, *grid.rows)
-    writer.writerows([["" if cell == "–" else cell.replace("−", "-") for cell in line] for line in lines])
+    plain = [["" if cell == "–" else cell.replace("−", "-").replace("\n", " ") for cell in line] for line in lines]
+    writer.writerows(plain)
     return text.getvalue()
 
 
@@ -88,7 +89,7 @@ def grid_to_rich(grid: Grid) -> Table:
     """A table for the terminal."""
     table = Table(title=Text(grid.title), title_justify="left")
     for number, name in enumerate(grid.header):
-        table.add_column(name, justify="left" if number == 0 else "right")
+        table.add_column(name, justify="left" if number == 0 else "right", overflow="fold")
     for row in grid.rows:
         table.add_row(*map(_lines, row))
     return table
@@ -102,7 +103,7 @@ def _lines(cell: str) -> Text:
 def grid_to_html(grid: Grid) -> str:
     """A table for a page, in a box that scrolls sideways where it is too wide."""
     head = "".join(f"<th scope=col>{escape(cell)}</th>" for cell in grid.header)
-    body = "".join(f"<tr><th scope=row>{escape(row[0])}</th>{''.join(map(_cell, row[1:]))}</tr>" for row in grid.rows)
+    body = "".join(map(_row, grid.rows))
     notes = "".join(f"<li>{escape(note)}.</li>" for note in grid.notes)
     return (
         f'<p class="caption">{escape(grid.title)}.</p><div class="scroll"><table class="figures"><thead><tr>{head}</tr>'
@@ -110,6 +111,13 @@ def grid_to_html(grid: Grid) -> str:
     )
 
 
-def _cell(cell: str) -> str:
+def _row(row: Sequence[str]) -> str:
+    """An indented name marks what the row above is compared with."""
+    kind = ' class="baseline"' if row[0].startswith(" ") else ""
+    cells = "".join(f"<td>{_small(cell)}</td>" for cell in row[1:])
+    return f"<tr{kind}><th scope=row>{_small(row[0].strip())}</th>{cells}</tr>"
+
+
+def _small(cell: str) -> str:
     first, *small = map(escape, cell.split("\n"))
-    return f"<td>{first}{''.join(f'<small>{line}</small>' for line in small)}</td>"
+    return first + "".join(f"<small>{line}</small>" for line in small)

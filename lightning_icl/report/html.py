@@ -18,7 +18,8 @@ from lightning_icl.report.grid import grid_to_html
 from lightning_icl.report.paired import paired_grid
 from lightning_icl.report.queries import json_block, query_data
 from lightning_icl.report.sections import curves_section, run_section, summary_table, task_section
-from lightning_icl.report.side_by_side import side_grid, size_charts
+from lightning_icl.report.seeds import Run, seed_groups, seeds_grid, seeds_of
+from lightning_icl.report.side_by_side import by_size, run_name, side_grid, size_charts
 from lightning_icl.report.tables import summarise
 from lightning_icl.results import TaskRun, write_text
 
@@ -60,7 +61,7 @@ def run_page(runs: Sequence[TaskRun]) -> str:
     sections = [
         ("figures", "Figures", summary_table(summarise(runs), runs) + _check(runs)),
         ("controls", "Controls", "".join(controls)),
-        ("layers", "Layer by layer", curves_section(runs)),
+        ("layers", "Layer by layer", curves_section([runs])),
         ("tasks", "Task by task", "".join(task_section(run, number == 0) for number, run in enumerate(runs))),
         ("queries", "Queries", _QUERIES),
         ("again", "Run it again", run_section(runs)),
@@ -68,25 +69,42 @@ def run_page(runs: Sequence[TaskRun]) -> str:
     return _page(str(model["name"]), facts, sections, json_block("query-data", query_data(runs)))
 
 
-def side_page(runs: Sequence[Sequence[TaskRun]]) -> str:
-    """The page of several runs side by side, smallest model first.
+def side_page(runs: Sequence[Run]) -> str:
+    """The page of several runs: over seeds where they differ in nothing else, models side by side, smallest first.
 
     Args:
         runs: the tasks of each run.
     """
-    ordered = sorted(runs, key=lambda tasks: tasks[0].results["model"].get("parameters") or 0)
+    groups = by_size(seed_groups(runs))
+    if len(groups) == 1:
+        model = str(groups[0][0][0].results["model"]["name"])
+        sections = [
+            ("figures", "Figures", grid_to_html(seeds_grid(groups[0]))),
+            ("layers", "Layer by layer", curves_section(groups[0])),
+            ("runs", "Each seed", "".join(_details(run_name(run), _one_run(run)) for run in groups[0])),
+        ]
+        return _page(model, f"mean over {seeds_of(groups[0])}", sections, "")
     tables = "".join(
-        f"<details><summary>{escape(str(tasks[0].results['model']['name']))} "
-        f"<small>{escape(str(tasks[0].folder.parent.name))}</small></summary>"
-        f"{summary_table(summarise(tasks), tasks)}{curves_section(tasks)}</details>"
-        for tasks in ordered
+        _details(
+            f"{group[0][0].results['model']['name']}, {run_name(group[0]) if len(group) == 1 else seeds_of(group)}",
+            (_one_run(group[0]) if len(group) == 1 else grid_to_html(seeds_grid(group))) + curves_section(group),
+        )
+        for group in groups
     )
     sections = [
-        ("figures", "Side by side", grid_to_html(side_grid(runs))),
-        ("size", "Size against similarity", size_charts(runs)),
-        ("runs", "Each run", tables),
+        ("figures", "Side by side", grid_to_html(side_grid(groups))),
+        ("size", "Size against similarity", size_charts(groups)),
+        ("runs", "Each model", tables),
     ]
     return _page(f"{len(runs)} runs", "models side by side", sections, "")
+
+
+def _one_run(run: Run) -> str:
+    return summary_table(summarise(run), run)
+
+
+def _details(name: str, content: str) -> str:
+    return f"<details><summary>{escape(name)}</summary>{content}</details>"
 
 
 def _check(runs: Sequence[TaskRun]) -> str:

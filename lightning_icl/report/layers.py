@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 from lightning_icl.published import published_layers
 from lightning_icl.report.check import repeated_size
+from lightning_icl.report.tables import mean
 from lightning_icl.results import TaskRun
 
-Role = Literal["main", "form", "baseline", "control", "published"]
+Role = Literal["main", "form", "baseline", "control", "published", "seed"]
 Values = tuple[float | None, ...]
 
 
@@ -73,6 +74,40 @@ def layer_curves(run: TaskRun, level: str) -> list[Curve]:
     return curves
 
 
+def seed_curves(runs: Sequence[TaskRun], level: str) -> list[Curve]:
+    """The curves of one task over its seeds: means, each seed's own main curve, controls from least to most.
+
+    Args:
+        runs: the task under each seed; of one alone its own curves.
+        level: `sim_aou`, `sim_am` or `kendall`.
+    """
+    if len(runs) == 1:
+        return layer_curves(runs[0], level)
+    saved = [run.results.get(level) or {} for run in runs]
+    curves = []
+    for key, label, role in _LINES[level]:
+        there = [tuple(values[key]) for values in saved if values.get(key)]
+        if there and role == "main":
+            curves += [Curve(label="each seed", role="seed", values=values) for values in there]
+        if there:
+            curves.append(Curve(label=label, role=role, values=_mean(there)))
+    controls = {
+        f"{name} {number}": {**control, "kind": _kind(name, control)}
+        for number, run in enumerate(runs)
+        for name, control in (run.results.get("controls") or {}).items()
+    }
+    return [*curves, *_control_curves(controls, level)]
+
+
+def _mean(members: Sequence[Values]) -> Values:
+    """Mean of each layer, over what is there."""
+    return tuple(mean(values) for values in zip(*members, strict=True))
+
+
+def _kind(name: str, control: Mapping[str, Any]) -> str:
+    return str(control.get("kind") or re.sub(r"[-_ .]?\d+$", "", name) or name)
+
+
 def control_groups(controls: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
     """Controls of one kind together: by their `kind`, else by their name without a closing number.
 
@@ -81,20 +116,21 @@ def control_groups(controls: Mapping[str, Mapping[str, Any]]) -> dict[str, list[
     """
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for name, control in controls.items():
-        kind = str(control.get("kind") or re.sub(r"[-_ .]?\d+$", "", name) or name)
-        groups.setdefault(kind, []).append({"title": name, **control})
+        groups.setdefault(_kind(name, control), []).append(control)
     return groups
 
 
 def _control_curves(controls: Mapping[str, Mapping[str, Any]], level: str) -> list[Curve]:
     curves = []
-    for kind, members in control_groups(controls).items():
+    # What has a spread is the mean of other members.
+    single = {name: control for name, control in controls.items() if not control.get("spread")}
+    for kind, members in control_groups(single).items():
         there = [tuple(values) for member in members if (values := (member.get(level) or {}).get("per_layer"))]
         if len(there) > 1:
             low, high = _extent(there)
             curves.append(Curve(label=f"{kind} ({len(there)} runs)", role="control", values=low, upper=high))
         elif there:
-            curves.append(Curve(label=str(members[0]["title"]), role="control", values=there[0]))
+            curves.append(Curve(label=kind, role="control", values=there[0]))
     return curves
 
 

@@ -7,9 +7,10 @@ from typing import Any
 from lightning_icl.report.check import not_repeated, tolerance
 from lightning_icl.report.controls import controls_grid
 from lightning_icl.report.grid import grid_to_html
-from lightning_icl.report.layers import TITLES, Curve, layer_curves
+from lightning_icl.report.layers import TITLES, Curve, seed_curves
 from lightning_icl.report.outcomes import OUTCOMES, right_count
 from lightning_icl.report.paired import paired_grid
+from lightning_icl.report.seeds import Run, same_task
 from lightning_icl.report.svg import curve_classes, extent, heat_map, line_chart
 from lightning_icl.report.tables import Row, Summary, interval_shown, shown, signed
 from lightning_icl.results import CONFIG, TaskRun
@@ -80,18 +81,22 @@ def _published_row(row: Row, runs: Sequence[TaskRun]) -> str:
     return f'<tr class="published"><th scope=row>published</th>{cells}<td>{mean}</td></tr>'
 
 
-def curves_section(runs: Sequence[TaskRun]) -> str:
-    """The three measures over layers, one chart for each task on a shared scale."""
+def curves_section(group: Sequence[Run]) -> str:
+    """The three measures over layers, one chart for each task on a shared scale.
+
+    Args:
+        group: one run, or runs that differ in the seed alone.
+    """
     parts = []
     for level, title in TITLES.items():
-        drawn = [(run, curves) for run in runs if (curves := layer_curves(run, level))]
+        drawn = [(same[0].task, curves) for same in same_task(group) if (curves := seed_curves(same, level))]
         if not drawn:
             continue
         span = extent([curve for _, curves in drawn for curve in curves])
         charts = "".join(
-            f"<figure><figcaption>{escape(run.task)}</figcaption>"
-            f"{line_chart(curves, f'{title}, {run.task}', span=span)}</figure>"
-            for run, curves in drawn
+            f"<figure><figcaption>{escape(task)}</figcaption>"
+            f"{line_chart(curves, f'{title}, {task}', span=span)}</figure>"
+            for task, curves in drawn
         )
         parts.append(
             f"<h3>{escape(title)}</h3><p class=hint>{escape(_READ[level])}</p>"
@@ -101,12 +106,13 @@ def curves_section(runs: Sequence[TaskRun]) -> str:
 
 
 def legend(curves: Sequence[Curve]) -> str:
-    """Names and strokes of curves."""
+    """Names and strokes of curves, each name once."""
+    named = {curve.label: (curve, name) for curve, name in zip(curves, curve_classes(curves), strict=True)}
     items = "".join(
         f'<li><svg class="key" viewBox="0 0 24 10" aria-hidden="true">'
         f'<g class="{"band" if curve.upper else "curve"} {name}">'
         f'<path d="{"M1 1H23V9H1Z" if curve.upper else "M1 5H23"}"/></g></svg>{escape(curve.label)}</li>'
-        for curve, name in zip(curves, curve_classes(curves), strict=True)
+        for curve, name in named.values()
     )
     return f'<ul class="legend">{items}</ul>'
 

@@ -1,5 +1,6 @@
 """Show a saved run: tables in the terminal, and exported files."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from lightning_icl.report.html import write_page
 from lightning_icl.report.outcomes import right_grid
 from lightning_icl.report.paired import paired_grid
 from lightning_icl.report.render import summary_notes, to_csv, to_latex, to_markdown, to_rich
+from lightning_icl.report.seeds import Run, seed_groups, seeds_grid
 from lightning_icl.report.side_by_side import side_grid
 from lightning_icl.report.tables import summarise
 from lightning_icl.results import TaskRun, read_run, write_text
@@ -38,7 +40,7 @@ def show_report(
         folders: run folders, or folders of single tasks.
         tables: which tables; None for all.
         intervals: show the interval of every figure, not of Rec2FTP alone.
-        export: also write tables and pictures into each folder; the table of several runs goes into the first.
+        export: also write tables and pictures into each folder; what is made of several runs goes into the first.
         html: also write one page here.
         check: also compare each figure with the published run that is repeated.
 
@@ -49,30 +51,35 @@ def show_report(
         OutputError: no run is there, an unknown table, nothing to check, or files cannot be written.
     """
     runs = [read_run(folder) for folder in folders]
-    for folder in folders:
-        print_summary(folder, tables, intervals=intervals)
-    grids = [side_grid(runs)] if len(runs) > 1 else []
-    written = (
-        [
-            path
-            for folder, tasks in zip(folders, runs, strict=True)
-            for path in export_files(folder, tasks, tables, intervals)
-        ]
-        if export
-        else []
-    )
+    groups = seed_groups(runs)
+    for group in groups:
+        if len(group) == 1:
+            _print_run(group[0], tables, intervals)
+        else:
+            _print_grid(seeds_grid(group, tables))
+    grids = [side_grid(groups)] if len(groups) > 1 else []
+    written: list[Path] = []
     if export:
-        written += [path for grid in grids for path in write_grid(grid, folders[0])]
+        for folder, tasks in zip(folders, runs, strict=True):
+            written += export_files(folder, tasks, tables, intervals)
+        written += export_together(folders[0], groups, tables)
     if html is not None:
         write_page(html, runs)
-        written.append(html)
     if check:
         grids.append(check_grid([run for tasks in runs for run in tasks]))
     for grid in grids:
         _print_grid(grid)
-    for path in written:
-        Console().print(f"wrote {path}", highlight=False, soft_wrap=True, markup=False)
+    _print_written(written, each=len(runs) == 1)
+    _print_written([html] if html else [], each=True)
     return not check or all(cell.within for tasks in runs for cell in check_cells(tasks))
+
+
+def _print_written(paths: Sequence[Path], each: bool) -> None:
+    """Every file, or of many runs the number in each folder."""
+    counts = Counter(path.parent for path in paths)
+    lines = map(str, paths) if each else (f"{count} files into {folder}" for folder, count in counts.items())
+    for line in lines:
+        Console().print(f"wrote {line}", highlight=False, soft_wrap=True, markup=False)
 
 
 def _console() -> Console:
@@ -101,7 +108,10 @@ def print_summary(
         tasks: which tasks; None for all that the folder holds.
         intervals: show the interval of every figure, not of Rec2FTP alone.
     """
-    runs = [run for run in read_run(folder) if tasks is None or run.task in tasks]
+    _print_run([run for run in read_run(folder) if tasks is None or run.task in tasks], tables, intervals)
+
+
+def _print_run(runs: Run, tables: Sequence[str] | None, intervals: bool) -> None:
     summary = summarise(runs, tables)
     console = _console()
     heading = f"[bold]{escape(summary.model)}[/]: zero-shot (ZSL), fine-tuned (FT) and in-context (ICL)"
@@ -132,6 +142,27 @@ def export_files(
         if grid is not None:
             paths += write_grid(grid, folder)
     return [*paths, *save_pictures(runs, folder)]
+
+
+def export_together(folder: Path, groups: Sequence[Sequence[Run]], tables: Sequence[str] | None = None) -> list[Path]:
+    """Write what is made of several runs: figures and curves over seeds, and models side by side.
+
+    Args:
+        folder: where to; of several groups, those with seeds are numbered.
+        groups: runs that differ in the seed alone.
+        tables: which tables; None for all.
+    """
+    from lightning_icl.report.curves import save_seed_pictures, save_size_picture
+
+    paths = []
+    for number, group in enumerate(groups, 1):
+        if len(group) > 1:
+            prefix = "seeds" if len(groups) == 1 else f"seeds_{number}"
+            paths += write_grid(seeds_grid(group, tables, name=prefix), folder)
+            paths += save_seed_pictures(group, folder, prefix)
+    if len(groups) > 1:
+        paths += [*write_grid(side_grid(groups), folder), *save_size_picture(groups, folder)]
+    return paths
 
 
 def write_grid(grid: Grid, folder: Path) -> list[Path]:

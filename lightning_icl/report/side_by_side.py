@@ -1,35 +1,59 @@
-"""Several runs side by side: size of the model against what was measured."""
+"""Several models side by side, each a mean over seeds where it ran with several: size against what was measured."""
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 
-from lightning_icl.report.controls import COLUMNS, figure_cells
+from lightning_icl.report.controls import COLUMNS, figures
 from lightning_icl.report.grid import Grid
+from lightning_icl.report.seeds import Run, Spread, digits, spread, spread_shown
 from lightning_icl.report.svg import ticks
-from lightning_icl.report.tables import mean, value_of
 from lightning_icl.results import TaskRun
 
 _MEASURES = ("Rec2FTP", "SimAOU", "raw", "SimAM", "difference", "Kendall")
 
 
-def shared_tasks(runs: Sequence[Sequence[TaskRun]]) -> list[str]:
-    """Tasks that every run has, in the order of the first; all the first's where they share none."""
-    names = [run.task for run in runs[0]]
-    shared = [name for name in names if all(name in {run.task for run in tasks} for tasks in runs)]
-    return shared
+@dataclass(frozen=True, kw_only=True)
+class SizePoint:
+    """One model in a chart of sizes."""
+
+    label: str
+    parameters: int
+    spread: Spread
 
 
-def side_grid(runs: Sequence[Sequence[TaskRun]]) -> Grid:
-    """One row for each run, smallest model first: its size, and means over the tasks that all runs share."""
-    shared = shared_tasks(runs)
-    rows = []
-    for tasks in sorted(runs, key=_size):
-        counted = [run.results for run in tasks if not shared or run.task in shared]
-        model = tasks[0].results["model"]
-        rows.append(
-            (_label(tasks, runs), f"{_size(tasks):,}" if model.get("parameters") else "–", *figure_cells(counted))
-        )
+def shared_tasks(groups: Sequence[Sequence[Run]]) -> list[str]:
+    """Tasks that every run has, in the order of the first; none where they share none."""
+    runs = [run for group in groups for run in group]
+    return [
+        name for name in (task.task for task in runs[0]) if all(name in {task.task for task in run} for run in runs)
+    ]
+
+
+def by_size(groups: Sequence[Sequence[Run]]) -> list[Sequence[Run]]:
+    """Smallest model first."""
+    return sorted(groups, key=lambda group: _size(group[0]))
+
+
+def side_grid(groups: Sequence[Sequence[Run]]) -> Grid:
+    """One row for each model, smallest first: its size, and means over the tasks that all share.
+
+    Args:
+        groups: runs of one model and one setting, which differ in the seed alone.
+    """
+    shared = shared_tasks(groups)
+    seeded = any(len(group) > 1 for group in groups)
+    header = ("", "parameters", *(["seeds"] if seeded else []), *(header for header, _ in COLUMNS))
+    rows: list[tuple[str, ...]] = []
+    lines: list[tuple[str, ...]] = []
+    for group in by_size(groups):
+        label, size = _label(group, groups), f"{_size(group[0]):,}" if _size(group[0]) else "–"
+        columns = _columns(group, shared)
+        cells = (spread_shown(quantity, values) for (_, quantity), values in zip(COLUMNS, columns, strict=True))
+        rows.append((label, size, *([str(len(group))] if seeded else []), *cells))
+        for (_, quantity), values in zip(COLUMNS, columns, strict=True):
+            lines.append((label, str(_size(group[0]) or ""), ".".join(quantity.key), *digits(spread(values))))
     over = (
         f"means of the tasks that all share ({', '.join(shared)})"
         if shared
@@ -37,43 +61,64 @@ def side_grid(runs: Sequence[Sequence[TaskRun]]) -> Grid:
     )
     return Grid(
         name="side_by_side",
-        title=f"Models side by side, {over}",
-        header=("", "parameters", *(header for header, _ in COLUMNS)),
+        title=f"Models side by side, {over}{', ± standard error over seeds' if seeded else ''}",
+        header=header,
         rows=tuple(rows),
+        numbers=(("model", "parameters", "quantity", "mean", "standard_error", "seeds"), *lines) if seeded else (),
     )
 
 
-def _size(tasks: Sequence[TaskRun]) -> int:
-    return int(tasks[0].results["model"].get("parameters") or 0)
+def _columns(group: Sequence[Run], shared: Sequence[str]) -> list[list[float | None]]:
+    """For each of `COLUMNS` the value of each seed, means over tasks."""
+    counted = [[task.results for task in run if not shared or task.task in shared] for run in group]
+    return [list(values) for values in zip(*map(figures, counted), strict=True)]
 
 
-def _label(tasks: Sequence[TaskRun], runs: Sequence[Sequence[TaskRun]]) -> str:
-    """The model's name, with the run's folder where two runs are of one model."""
-    name = str(tasks[0].results["model"]["name"])
-    twice = sum(str(other[0].results["model"]["name"]) == name for other in runs) > 1
-    return f"{name} ({tasks[0].folder.parent.name})" if twice else name
+def _size(run: Run) -> int:
+    return int(run[0].results["model"].get("parameters") or 0)
 
 
-def size_charts(runs: Sequence[Sequence[TaskRun]]) -> str:
+def _label(group: Sequence[Run], groups: Sequence[Sequence[Run]]) -> str:
+    """The model's name, with its run's folder where two rows are of one model."""
+    name = str(group[0][0].results["model"]["name"])
+    twice = sum(str(other[0][0].results["model"]["name"]) == name for other in groups) > 1
+    return f"{name} ({run_name(group[0])})" if twice else name
+
+
+def run_name(run: Sequence[TaskRun]) -> str:
+    """Name of the run's folder."""
+    return run[0].folder.resolve().parent.name
+
+
+def size_points(groups: Sequence[Sequence[Run]]) -> dict[str, list[SizePoint]]:
+    """For each measure, every model that says its size and has a value."""
+    shared, measures = shared_tasks(groups), {}
+    for number, (header, _) in enumerate(COLUMNS):
+        found = [
+            SizePoint(label=_label(group, groups), parameters=_size(group[0]), spread=known)
+            for group in by_size(groups)
+            if _size(group[0]) and (known := spread(_columns(group, shared)[number]))
+        ]
+        if header in _MEASURES and found:
+            measures[header] = found
+    return measures
+
+
+def size_charts(groups: Sequence[Sequence[Run]]) -> str:
     """Parameters, on a logarithmic axis, against each measure; empty where no run says its size."""
-    shared, sized = shared_tasks(runs), [tasks for tasks in runs if _size(tasks)]
-    charts = []
-    for header, quantity in COLUMNS:
-        points = []
-        for tasks in sized:
-            value = mean([value_of(quantity, run.results) for run in tasks if not shared or run.task in shared])
-            if value is not None:
-                points.append((_label(tasks, runs), _size(tasks), value))
-        if header in _MEASURES and points:
-            charts.append(f"<figure><figcaption>{header}</figcaption>{_scatter(points, header)}</figure>")
+    charts = [
+        f"<figure><figcaption>{header}</figcaption>{_scatter(points, header)}</figure>"
+        for header, points in size_points(groups).items()
+    ]
     return f"<div class=charts>{''.join(charts)}</div>" if charts else ""
 
 
-def _scatter(points: Sequence[tuple[str, int, float]], title: str) -> str:
+def _scatter(points: Sequence[SizePoint], title: str) -> str:
     width, height, left, bottom = 320, 200, 44, 30
-    exponents = [math.log10(size) for _, size, _ in points]
+    exponents = [math.log10(point.parameters) for point in points]
+    ends = [point.spread.mean + sign * (point.spread.standard_error or 0.0) for point in points for sign in (-1, 1)]
     start, end = math.floor(min(exponents)), max(math.ceil(max(exponents)), math.floor(min(exponents)) + 1)
-    marks = ticks(min(0.0, *(value for *_, value in points)), max(value for *_, value in points))
+    marks = ticks(min(0.0, *ends), max(0.0, *ends))
     low, high = marks[0], marks[-1] if marks[-1] > marks[0] else marks[0] + 1
 
     def y(value: float) -> float:
@@ -96,9 +141,11 @@ def _scatter(points: Sequence[tuple[str, int, float]], title: str) -> str:
         f'<text class="axis" x="{width / 2}" y="{height - 3}" text-anchor="middle">parameters</text>'
         '<g class="curve main">'
     )
-    for (label, _, value), place in zip(points, exponents, strict=True):
-        parts.append(
-            f'<circle cx="{x(place):.1f}" cy="{y(value):.1f}" r="4">'
-            f"<title>{escape(label)}: {value:.3f}</title></circle>"
-        )
+    for point, place in zip(points, exponents, strict=True):
+        value, error = point.spread.mean, point.spread.standard_error
+        text = f"{escape(point.label)}: {value:.3f}"
+        if error:
+            parts.append(f'<path d="M{x(place):.1f} {y(value - error):.1f}V{y(value + error):.1f}"/>')
+            text += f" ± {error:.3f} over {point.spread.count} seeds"
+        parts.append(f'<circle cx="{x(place):.1f}" cy="{y(value):.1f}" r="4"><title>{text}</title></circle>')
     return "".join([*parts, "</g></svg>"])

@@ -82,15 +82,14 @@ def line_chart(
     return "".join([*parts, "</svg>"])
 
 
-_DEPTH = {"control": 0, "baseline": 1, "form": 2, "published": 3, "main": 4}
+_DEPTH = {"control": 0, "baseline": 1, "seed": 1, "form": 2, "published": 3, "main": 4}
 
 
 def curve_classes(curves: Sequence[Curve]) -> list[str]:
-    """The class of each curve: its role, and for controls also a number, so that each has its colour."""
-    controls = [curve.label for curve in curves if curve.role == "control"]
-    return [
-        f"control c{controls.index(curve.label) % 6}" if curve.role == "control" else curve.role for curve in curves
-    ]
+    """The class of each curve: its role, and for controls one of six colours and three strokes, so that 18 differ."""
+    places = dict.fromkeys(curve.label for curve in curves if curve.role == "control")
+    names = {label: f"control c{place % 6} d{place // 6 % 3}" for place, label in enumerate(places)}
+    return [names[curve.label] if curve.role == "control" else curve.role for curve in curves]
 
 
 def _runs(values: Sequence[float | None]) -> list[list[tuple[int, float]]]:
@@ -112,6 +111,7 @@ def _curve(curve: Curve, name: str, x, y, first: int, x_label: str) -> str:  # t
         f"<title>{escape(curve.label)}, {x_label} {number + first}: {value:.3f}</title></circle>"
         for run in stretches
         for number, value in run
+        if curve.role != "seed"
     )
     return f'<g class="curve {name}"><path d="{path}"/>{dots}</g>'
 

@@ -14,6 +14,7 @@ from lightning_icl.report.check import check, check_grid, layer_distance, not_re
 from lightning_icl.report.controls import controls_grid
 from lightning_icl.report.grid import Grid, grid_to_csv, grid_to_latex, grid_to_markdown
 from lightning_icl.report.layers import layer_curves
+from lightning_icl.report.seeds import seed_groups
 from lightning_icl.report.side_by_side import side_grid
 from lightning_icl.results import read_run
 
@@ -93,7 +94,7 @@ def test_models_stand_side_by_side_by_size_over_the_tasks_they_share(tmp_path: P
     large["model"]["parameters"] = 2_700_000_000
     first = save(tmp_path / "large", large)
     save(first, repetition("cb", "2.7B") | {"model": large["model"]})
-    grid = side_grid([read_run(first), read_run(save(tmp_path / "small", small))])
+    grid = side_grid(seed_groups([read_run(first), read_run(save(tmp_path / "small", small))]))
     assert [row[1] for row in grid.rows] == ["1,300,000,000", "2,700,000,000"]
     assert [row[6] for row in grid.rows] == ["0.110", "0.195"]  # cb is left out
 

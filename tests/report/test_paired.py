@@ -40,9 +40,9 @@ def test_each_control_has_difference_p_and_interval(run: Path) -> None:
     assert grid is not None
     assert grid.header == ("", "Rec2FTP", "SimAOU", "SimAM", "Kendall")
     assert grid.rows == (
-        ("Fresh weights", "–", "+0.045, p 0.052\n-0.010 to 0.100", "–", "–"),
-        ("Order (order-1)", "−12.50, p 0.700\n-60 to 40", "–", "–", "–"),
-        ("Order (order-2)", "+25.00, p 0.002\n20–30", "–", "–", "–"),
+        ("untrained", "–", "+0.045, p 0.052\n-0.010 to 0.100", "–", "–"),
+        ("order-1", "−12.50, p 0.700\n-60 to 40", "–", "–", "–"),
+        ("order-2", "+25.00, p 0.002\n20–30", "–", "–", "–"),
     )
     assert grid.notes[0].startswith("3 tests; no p-value is corrected")
     assert "<td>+25.00, p 0.002<small>20–30</small></td>" in grid_to_html(grid)
