@@ -56,8 +56,8 @@ def example_scores(
     """Logarithm of each demonstration's share of attention: log-sum-exp over its tokens.
 
     The softmax over all tokens divides every share by the same sum, which changes no order, and summing logarithms
-    keeps small shares apart that would all be 0 in float32. It is taken in float64: where a token that all have in common
-    outweighs the others, sums differ by less than float32 would leave of them.
+    keeps small shares apart that would all be 0 in float32. It is taken in float64: where a token that all have in
+    common outweighs the others, sums differ by less than float32 would leave of them.
 
     >>> example_scores(torch.zeros(3), torch.tensor([0, 1, 1]), 2)
     tensor([0.0000, 0.6931], dtype=torch.float64)
