@@ -31,7 +31,7 @@ def test_every_head_has_learnt_its_eta() -> None:
     found = [value.sigmoid() for name, value in model.named_parameters() if name.endswith("momentum_logit")]
     eta = torch.stack(found)
     assert eta.shape == (4, 6)
-    assert ((eta > 0) & (eta < 1) & (eta != 0.9)).all()
+    assert ((eta > 0) & (eta < 1) & (eta != 0.3)).all()
 
 
 def test_its_weights_have_learnt_to_work_with_momentum() -> None:
