@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_icl.metrics.mean import QueryMeans, mean_of_defined
 from lightning_icl.metrics.null import random_vectors
 from lightning_icl.metrics.plotting import plot_layers
-from lightning_icl.metrics.rank import kendall_tau
+from lightning_icl.metrics.rank import kendall_taus
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -147,8 +147,9 @@ class Kendall(QueryMeans):
         seen = None if visible is None else visible[..., self.places]
         weights = self._weights(query_ids, weights)
         drawn = random_vectors(query_ids, icl.shape[1:], kind="gaussian", salt=2)
-        self._add("value", self._tau(icl, ft, seen), weights)
-        self._add("random", self._tau(icl, drawn, seen), weights)
+        value, random = self._taus(icl, ft, drawn, seen)
+        self._add("value", value, weights)
+        self._add("random", random, weights)
         self._add("visible", torch.ones_like(icl[..., 0]) if seen is None else seen.double().mean(-1), weights)
         if seen is not None:
             icl, ft = icl.masked_fill(~seen, -torch.inf), ft.masked_fill(~seen, -torch.inf)
@@ -166,15 +167,17 @@ class Kendall(QueryMeans):
         icl, ft = (example_scores(scores, self.numbers, self.examples) for scores in (icl, ft))
         seen = torch.isfinite(icl)
         drawn = random_vectors(query_ids, icl.shape[1:], kind="gaussian", salt=3)
-        self._add("example", self._tau(icl, ft, seen), weights)
-        self._add("example_random", self._tau(icl, drawn, seen), weights)
+        value, random = self._taus(icl, ft, drawn, seen)
+        self._add("example", value, weights)
+        self._add("example_random", random, weights)
         self._add("top_examples", self._recall(icl, ft, self.first["examples"], seen), weights)
 
     @staticmethod
-    def _tau(one: Tensor, other: Tensor, seen: Tensor | None) -> Tensor:
+    def _taus(icl: Tensor, ft: Tensor, drawn: Tensor, seen: Tensor | None) -> Tensor:
+        """Tau of in-context scores with those of fine-tuning and with random ones (2, query, layer)."""
         shown = None if seen is None else seen.flatten(0, 1)
-        taus = kendall_tau(one.flatten(0, 1), other.flatten(0, 1), shown, resolution=_ROUNDING)
-        return taus.view(one.shape[:-1])
+        others = (ft.flatten(0, 1), drawn.flatten(0, 1))
+        return kendall_taus(icl.flatten(0, 1), others, shown, resolution=_ROUNDING).view(2, *icl.shape[:-1])
 
     @staticmethod
     def _recall(one: Tensor, other: Tensor, first: int, seen: Tensor | None) -> Tensor:

@@ -5,6 +5,8 @@ that agree in their higher bits is split, in order, into those without and those
 zero is an inversion. Blocks have equal sizes because ranks are a permutation, so no step looks at single rows.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -37,18 +39,26 @@ def kendall_tau(
     >>> kendall_tau(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), torch.tensor([[1.0, 3.0, 2.0, 4.0]]))
     tensor([0.6667], dtype=torch.float64)
     """
+    return kendall_taus(x, (y,), visible, resolution=resolution)[0]
+
+
+def kendall_taus(
+    x: Float[Tensor, "row item"],
+    others: Sequence[Float[Tensor, "row item"]],
+    visible: Bool[Tensor, "row item"] | None = None,
+    *,
+    resolution: float = 0.0,
+) -> Float[Tensor, "other row"]:
+    """`kendall_tau` of the same scores with each of some others, which ranks them once."""
     step = max(1, _PIECE // max(1, x.shape[1]))
-    pieces = [slice(start, start + step) for start in range(0, x.shape[0], step)]
-    taus = [
-        _tau(
-            tie_ranks(x[piece], visible=shown, resolution=resolution),
-            tie_ranks(y[piece], visible=shown, resolution=resolution),
-            shown,
-        )
-        for piece in pieces
-        for shown in [None if visible is None else visible[piece]]
-    ]
-    return torch.cat(taus) if taus else x.new_zeros(0, dtype=torch.float64)
+    taus = torch.zeros(len(others), len(x), dtype=torch.float64, device=x.device)
+    for start in range(0, len(x), step):
+        piece = slice(start, start + step)
+        shown = None if visible is None else visible[piece]
+        ranks = tie_ranks(x[piece], visible=shown, resolution=resolution)
+        for row, y in zip(taus, others, strict=True):
+            row[piece] = _tau(ranks, tie_ranks(y[piece], visible=shown, resolution=resolution), shown)
+    return taus
 
 
 def tie_ranks(
@@ -80,15 +90,17 @@ def _largest(scores: Tensor, visible: Tensor | None) -> Tensor:
 def _tau(x: Tensor, y: Tensor, visible: Tensor | None) -> Tensor:
     items = x.shape[1]
     count = torch.full((len(x),), items, device=x.device) if visible is None else visible.sum(-1)
-    by_x, by_y = x * items + y, y * items + x
-    x_ordered, order = by_x.sort(dim=-1, stable=True)
-    y_ordered, y_order = by_y.sort(dim=-1, stable=True)
-    place = torch.empty_like(y_order).scatter_(-1, y_order, torch.arange(items, device=x.device).expand_as(y_order))
-    discordant = inversions(place.gather(-1, order))
+    # Both ranks in one number, as narrow as holds them: sorting takes most of the time.
+    bits = items.bit_length()
+    number = torch.int32 if 2 * bits < 32 else torch.int64
+    both = ((x.to(number) << bits) | y.to(number)).sort(dim=-1).values
+    y_ordered, order = (both & ((1 << bits) - 1)).sort(dim=-1, stable=True)
+    # In the order of x, items are discordant that y's order turns round: the inversions of `order` or of its inverse.
+    discordant = inversions(order)
     pairs = _pairs(count)
-    tied_x = _tied_pairs(x_ordered // items, count)
-    tied_y = _tied_pairs(y_ordered // items, count)
-    tied_both = _tied_pairs(x_ordered, count)
+    tied_x = _tied_pairs(both >> bits, count)
+    tied_y = _tied_pairs(y_ordered, count)
+    tied_both = _tied_pairs(both, count)
     concordant = pairs - tied_x - tied_y + tied_both - discordant
     tau = (concordant - discordant) / (pairs - tied_x).sqrt() / (pairs - tied_y).sqrt()
     return torch.where((pairs > tied_x) & (pairs > tied_y), tau, torch.nan)
