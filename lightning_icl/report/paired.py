@@ -80,7 +80,10 @@ def paired_grid(runs: Sequence[TaskRun]) -> Grid | None:
         "Rec2FTP in percentage points",
     ]
     if len(runs) > 1:
-        notes.append("a mean takes the tasks as fixed and independent; paired.csv has each task's own test")
+        notes.append(
+            "a mean takes the tasks as fixed and independent; each task's own test is in the page under Task by task, "
+            "and in paired.csv of --export"
+        )
     return Grid(
         name="paired",
         title=f"This run minus each control, over the same queries: difference, p and 95% interval{mean_of}",
