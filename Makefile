@@ -4,10 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: compare test lint format wheel bench
+.PHONY: compare report test lint format wheel bench
 
 compare: $(READY)  ## The six built-in tasks on the built-in model; prints the tables.
 	$(BIN)/lightning-icl compare
+
+report: $(READY)  ## The same with all controls, as a page and as files: runs/report/report.html.
+	$(BIN)/lightning-icl compare --controls all --limit 256 --out runs/report
+	$(BIN)/lightning-icl report runs/report --html runs/report/report.html --export
 
 test: $(READY)  ## All tests and doctests.
 	$(BIN)/python -m pytest -n 2
@@ -25,8 +29,8 @@ format: $(READY)  ## Format and fix.
 wheel: $(READY)  ## Build the wheel into dist/.
 	$(BIN)/python -m build --wheel
 
-bench: $(READY)  ## Measure the cost of a prefix, side by side.
-	$(BIN)/python -m benchmarks.prefix_cost
+bench: $(READY)  ## Measure speed against plain transformers, the peers and the machine's limit, side by side.
+	$(BIN)/python -m benchmarks.speed
 
 $(READY): setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
