@@ -161,7 +161,8 @@ def bootstrapped_accuracies(
     counts, queries = right.double(), torch.tensor(float(len(right)), dtype=torch.float64)
     part = torch.zeros(replicates, right.shape[1], dtype=torch.float64)
     whole = torch.zeros(replicates, 1, dtype=torch.float64)
-    for rows, ids in zip(counts.split(1024), query_ids.split(1024), strict=True):
+    # In pieces, since drawing weights takes some 30 kB a query; sums of whole numbers do not depend on them.
+    for rows, ids in zip(counts.split(128), query_ids.split(128), strict=True):
         weights = poisson_weights(ids, replicates)
         part += weights.T @ rows
         whole += weights.sum(0)[:, None]
