@@ -81,8 +81,8 @@ def paired_grid(runs: Sequence[TaskRun]) -> Grid | None:
     ]
     if len(runs) > 1:
         notes.append(
-            "a mean takes the tasks as fixed and independent; each task's own test is in the page under Task by task, and "
-            "in paired.csv of --export"
+            "a mean takes the tasks as fixed and independent; each task's own test is in the page under Task by task, "
+            "and in paired.csv of --export"
         )
     return Grid(
         name="paired",
