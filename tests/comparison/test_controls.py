@@ -73,7 +73,8 @@ def test_the_table_comes_from_the_files_alone(run: Path, capsys: pytest.CaptureF
     main(["report", str(run)])
     printed = capsys.readouterr().out
     figures = results(run)["controls"]["ft-query"]
-    row = next(line for line in printed.splitlines() if figures["title"][:30] in line)
+    assert figures["title"][:30] in printed
+    row = next(line for line in printed.splitlines() if line.startswith("│ ft-query "))
     assert f"{100 * figures['accuracy']['ft']:.1f}" in row
     assert f"{figures['sim_aou']['value']:.3f}" in row
 
