@@ -5,6 +5,7 @@ python -m experiments.momentum.run --size cpu --text FILES --validation-text FIL
 """
 
 import argparse
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -44,8 +45,10 @@ def run(settings: ExperimentSettings, out: Path) -> None:
     """Everything that is not done yet, then the tables.
 
     Raises:
-        UserError: something that cannot be used, or a folder of another experiment.
+        UserError: something that cannot be used, a folder of another experiment, or no matplotlib.
     """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UserError("The curves need matplotlib, which is not installed: pip install 'lightning-icl[plot]'.")
     from lightning_icl.pretraining.resume import is_finished
     from lightning_icl.pretraining.run import full_record, pretrain, quiet
 
