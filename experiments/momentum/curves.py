@@ -11,7 +11,7 @@ _BINS = 32
 
 
 def draw_curves(settings: ExperimentSettings, measured: Measured, out: Path) -> list[Path]:
-    """Perplexity over length, loss over position, the sweep over η, and validation perplexity over training."""
+    """Perplexity over length, loss over position, the sweep over η, and held-out perplexity over training if known."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -50,16 +50,16 @@ def draw_curves(settings: ExperimentSettings, measured: Measured, out: Path) -> 
         )
     save("loss_by_position", "position in the input", "held-out loss (nats per token)")
 
-    plt.figure(figsize=(5, 3.4))
-    for variant in settings.variants:
-        for seed in variant.seeds[:1]:
-            log = model_folder(out, variant.name, seed) / "training_log.csv"
-            rows = [row for row in csv.DictReader(log.read_text().splitlines()) if row.get("validation_perplexity")]
-            points = [(int(row["step"]) + 1, float(row["validation_perplexity"])) for row in rows]
-            if points:
-                plt.plot(*zip(*points, strict=True), marker=".", label=f"{variant.name}, seed {seed}")
-    plt.yscale("log")
-    save("training", "step", "held-out perplexity")
+    courses = {
+        variant.name: _validated(model_folder(out, variant.name, variant.seeds[0])) for variant in settings.variants
+    }
+    if any(len(points) > 1 for points in courses.values()):
+        plt.figure(figsize=(5, 3.4))
+        for variant in settings.variants:
+            if points := courses[variant.name]:
+                plt.plot(*zip(*points, strict=True), marker=".", label=f"{variant.name}, seed {variant.seeds[0]}")
+        plt.yscale("log")
+        save("training", "step", "held-out perplexity")
 
     fixed = [variant for variant in settings.variants if variant.momentum is not None and not variant.learnt]
     if len(fixed) > 1:
@@ -83,3 +83,11 @@ def draw_curves(settings: ExperimentSettings, measured: Measured, out: Path) -> 
         plt.close()
         pictures.append(out / "sweep.png")
     return pictures
+
+
+def _validated(folder: Path) -> list[tuple[int, float]]:
+    """Steps and held-out perplexities of a training."""
+    rows = csv.DictReader((folder / "training_log.csv").read_text(encoding="utf-8").splitlines())
+    return [
+        (int(row["step"]) + 1, float(row["validation_perplexity"])) for row in rows if row.get("validation_perplexity")
+    ]
