@@ -4,6 +4,8 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
+_POINTS = 120
+
 
 def join_logs(versions: Sequence[Path], joined: Path) -> None:
     """One log of a run that was interrupted and went on: steps done twice count as last done.
@@ -29,13 +31,12 @@ def join_logs(versions: Sequence[Path], joined: Path) -> None:
         writer.writerows(by_step.values())
 
 
-def draw_loss_curve(log: Path, picture: Path, smooth: int = 10) -> None:
+def draw_loss_curve(log: Path, picture: Path) -> None:
     """Draw losses and answer accuracy over steps from the run's log, as far as it has them.
 
     Args:
         log: CSV file with the column step, and any of loss, answer_loss, validation_loss and answer_accuracy.
-        picture: PNG file to write.
-        smooth: entries averaged for each point.
+        picture: PNG file to write; each point is the mean of as many entries as leave some hundred points.
     """
     import matplotlib
 
@@ -50,7 +51,7 @@ def draw_loss_curve(log: Path, picture: Path, smooth: int = 10) -> None:
     for axis, (label, names) in zip(axes[0], panels.items(), strict=True):
         for name in names:
             points = [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
-            width = 1 if name.startswith("validation") or len(points) < 2 * smooth else smooth
+            width = max(1, len(points) // _POINTS)
             starts = range(0, len(points) - width + 1, width)
             means = [sum(value for _, value in points[start : start + width]) / width for start in starts]
             if means:
