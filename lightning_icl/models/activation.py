@@ -8,6 +8,8 @@ from torch import nn
 from torch.nn.functional import gelu
 from transformers.activations import FastGELUActivation, NewGELUActivation
 
+from lightning_icl.models.adapters import replaced_forwards
+
 _TANH_GELUS = (NewGELUActivation, FastGELUActivation)
 
 
@@ -15,13 +17,8 @@ _TANH_GELUS = (NewGELUActivation, FastGELUActivation)
 def fused_activations(model: nn.Module) -> Iterator[None]:
     """Every GELU in its tanh form that is spelled out is one operation until the context ends.
 
-    Spelled out it makes eight passes over the widest states of a block, a tenth of a forward pass of GPT-2.
+    Spelled out it makes eight passes over the widest states of a block.
     """
-    modules = [module for module in model.modules() if type(module) in _TANH_GELUS]
-    for module in modules:
-        module.forward = partial(gelu, approximate="tanh")
-    try:
+    fused = partial(gelu, approximate="tanh")
+    with replaced_forwards({module: fused for module in model.modules() if type(module) in _TANH_GELUS}):
         yield
-    finally:
-        for module in modules:
-            module.__dict__.pop("forward", None)

@@ -4,13 +4,13 @@ An adapter is a forward function for one kind of attention module. It projects a
 leaves attention itself to `attend`, and is taken off when the visit ends. B batch, T tokens, E width.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.models.bloom import modeling_bloom
 from transformers.models.falcon import modeling_falcon
@@ -36,12 +36,19 @@ def adapted(model: PreTrainedModel, attend: Attend) -> Iterator[None]:
     blocks = model.get_submodule(architecture.layers)
     modules = [block.get_submodule(architecture.attention) for block in blocks.children()]
     forward = _FORWARDS[architecture.model_type]
+    with replaced_forwards({module: partial(forward, module, attend) for module in modules}):
+        yield
+
+
+@contextmanager
+def replaced_forwards(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
+    """Modules run other forward functions until the context ends."""
     try:
-        for module in modules:
-            module.forward = partial(forward, module, attend)
+        for module, forward in forwards.items():
+            module.forward = forward
         yield
     finally:
-        for module in modules:
+        for module in forwards:
             module.__dict__.pop("forward", None)
 
 

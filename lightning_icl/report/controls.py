@@ -34,6 +34,16 @@ def figure_cells(results: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     return tuple(shown(quantity, value) for (_, quantity), value in zip(COLUMNS, figures(results), strict=True))
 
 
+def mean_of(runs: Sequence[TaskRun]) -> str:
+    """What a title adds where cells are means over several tasks."""
+    return "" if len(runs) == 1 else f", means of {len(runs)} tasks"
+
+
+def fewer_tasks(there: int, runs: Sequence[TaskRun]) -> str:
+    """What a row or cell adds where not every task has it."""
+    return f" ({there} of {len(runs)} tasks)" if there < len(runs) else ""
+
+
 def controls_grid(runs: Sequence[TaskRun]) -> Grid | None:
     """The run and its controls, means over the tasks that have each; None where no task has a control.
 
@@ -51,15 +61,15 @@ def controls_grid(runs: Sequence[TaskRun]) -> Grid | None:
     for name, title in titles.items():
         found = {run.task: control for run in runs if (control := (run.results.get("controls") or {}).get(name))}
         there = list(found.values())
-        fewer = f" ({len(there)} of {len(runs)} tasks)" if len(there) < len(runs) else ""
-        rows.append((f"{name}{fewer}" + (f"\n{title}" if title != name else ""), *figure_cells(there)))
+        rows.append(
+            (f"{name}{fewer_tasks(len(there), runs)}" + (f"\n{title}" if title != name else ""), *figure_cells(there))
+        )
         for task, control in found.items():
             if control.get("note"):
                 notes.setdefault(f"{name}: {control['note']}".rstrip("."), []).append(task)
-    mean_of = "" if len(runs) == 1 else f", means of {len(runs)} tasks"
     return Grid(
         name="controls",
-        title=f"The same figures under each control{mean_of}",
+        title=f"The same figures under each control{mean_of(runs)}",
         header=("", *(header for header, _ in COLUMNS)),
         rows=tuple(rows),
         notes=tuple(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean
 
-from lightning_icl.report.controls import COLUMNS
+from lightning_icl.report.controls import COLUMNS, fewer_tasks, mean_of
 from lightning_icl.report.grid import Grid
 from lightning_icl.report.tables import Quantity, interval_shown, signed
 from lightning_icl.results import TaskRun
@@ -65,7 +65,7 @@ def paired_grid(runs: Sequence[TaskRun]) -> Grid | None:
         for header, quantity in FIGURES:
             by_task = {run.task: test for run in runs if (test := paired_test(run, name, quantity))}
             whole = mean_test(list(by_task.values()))
-            cells.append(_cell(quantity, whole, len(runs)) if whole else "–")
+            cells.append(_cell(quantity, whole, runs) if whole else "–")
             count += whole is not None
             for task, test in by_task.items():
                 digits = map(repr, (test.difference, test.low, test.high, test.p))
@@ -73,7 +73,6 @@ def paired_grid(runs: Sequence[TaskRun]) -> Grid | None:
         rows.append((name, *cells))
     if not count:
         return None
-    mean_of = "" if len(runs) == 1 else f", means of {len(runs)} tasks"
     notes = [
         f"{count} tests; no p-value is corrected for their number, so where nothing differed about {0.05 * count:.0f} "
         "of them would still be below 0.05",
@@ -86,7 +85,7 @@ def paired_grid(runs: Sequence[TaskRun]) -> Grid | None:
         )
     return Grid(
         name="paired",
-        title=f"This run minus each control, over the same queries: difference, p and 95% interval{mean_of}",
+        title=f"This run minus each control, over the same queries: difference, p and 95% interval{mean_of(runs)}",
         header=("", *(header for header, _ in FIGURES)),
         rows=tuple(rows),
         notes=tuple(notes),
@@ -94,8 +93,7 @@ def paired_grid(runs: Sequence[TaskRun]) -> Grid | None:
     )
 
 
-def _cell(quantity: Quantity, test: PairedTest, tasks: int) -> str:
+def _cell(quantity: Quantity, test: PairedTest, runs: Sequence[TaskRun]) -> str:
     p = "p<0.001" if test.p < 0.001 else f"p {test.p:.3f}"
-    fewer = f" ({test.tasks} of {tasks} tasks)" if test.tasks < tasks else ""
     interval = interval_shown(quantity, (test.low, test.high))
-    return f"{signed(quantity, test.difference)}, {p}\n{interval}{fewer}"
+    return f"{signed(quantity, test.difference)}, {p}\n{interval}{fewer_tasks(test.tasks, runs)}"

@@ -33,9 +33,8 @@ def summary_lines(summary: Summary, intervals: bool = False) -> Iterator[Line]:
     """
     for row in summary.rows:
         table = row.quantity.table
-        label = f"  {row.quantity.label}" if row.quantity.baseline else row.quantity.label
         figures = (shown(row.quantity, value) for value in (*row.values, row.mean))
-        yield Line("figure", (label, *figures), table)
+        yield Line("figure", (row.quantity.row_label, *figures), table)
         if _has_interval(row, intervals):
             ends = (interval_shown(row.quantity, interval) if interval else "" for interval in row.intervals)
             yield Line("interval", ("  interval", *ends, ""), table)

@@ -115,9 +115,8 @@ def seeds_grid(group: Sequence[Run], tables: Sequence[str] | None = None, name: 
     model = summaries[0].model
     for same in zip(*(summary.rows for summary in summaries), strict=True):
         quantity, published = same[0].quantity, same[0].published
-        label = f"  {quantity.label}" if quantity.baseline else quantity.label
         columns = list(_columns(same))
-        rows.append((label, *(spread_shown(quantity, values) for values in columns)))
+        rows.append((quantity.row_label, *(spread_shown(quantity, values) for values in columns)))
         if published is not None:
             rows.append(("  published", *(shown(quantity, value) for value in (*published, same[0].published_mean))))
         for task, values in zip((*order, "mean"), columns, strict=True):

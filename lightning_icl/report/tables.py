@@ -27,6 +27,11 @@ class Quantity:
     baseline: bool = False
     """Whether it stands below a measure to compare it with."""
 
+    @property
+    def row_label(self) -> str:
+        """What its row is called, indented where it stands below a measure."""
+        return f"  {self.label}" if self.baseline else self.label
+
 
 QUANTITIES = (
     Quantity(table="accuracy", label="ZSL accuracy", key=("accuracy", "zsl"), percent=True, published="accuracy_zsl"),

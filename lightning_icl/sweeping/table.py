@@ -7,9 +7,7 @@ model, task and number of shots.
 import csv
 import io
 import json
-import math
 import os
-import statistics
 import uuid
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -20,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_icl.errors import OutputError
+from lightning_icl.report.seeds import spread
 from lightning_icl.results import write_text
 from lightning_icl.sweeping.plan import RUN, SELECTION, SweepPlan
 
@@ -107,10 +106,9 @@ def summarise(rows: Sequence[Row]) -> list[Row]:
         line = {"model": model, "task": task, "shots": shots, "selected_by": chosen["selected_by"]}
         line |= {"lr": chosen["lr"], "selected_seed": chosen["seed"], "seeds": len(same)}
         for name in FIGURES:
-            values = [row[name] for row in same if row[name] is not None]
-            line[f"{name}_mean"] = statistics.fmean(values) if values else None
-            spread = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
-            line[f"{name}_standard_error"] = spread
+            over_seeds = spread([row[name] for row in same])
+            line[f"{name}_mean"] = over_seeds and over_seeds.mean
+            line[f"{name}_standard_error"] = over_seeds and over_seeds.standard_error
             line[f"{name}_selected"] = chosen[name]
         found.append(line)
     return found
