@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from lightning_icl.processor import multipliable
+
 # Below this many keys the two small matrix products cost less than a kernel's set-up.
 _FEW_KEYS = 8
 
@@ -43,7 +45,12 @@ def attention_with_lse(
 def _cpu_flash(
     query: Tensor, key: Tensor, value: Tensor, dropout: float, causal: bool, scale: float
 ) -> tuple[Tensor, Tensor]:
-    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, dropout, causal, scale=scale)
+    dtype = query.dtype
+    query, key, value = multipliable(query, key, value)
+    out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        query, key, value, dropout, causal, scale=scale
+    )
+    return out.to(dtype), lse
 
 
 def _cuda_fused(query: Tensor, key: Tensor, value: Tensor, scaling: float, causal: bool) -> tuple[Tensor, Tensor]:
@@ -75,6 +82,8 @@ def masked_attention_with_lse(
     Scores are soft-capped first, then biased, then masked. Softmax runs in float32 or better. A token that sees
     no key at all gets output 0 and log-sum-exp -inf, which `join_attention` gives no weight.
     """
+    dtype = value.dtype
+    query, key, value = multipliable(query, key, value)
     scores = (query @ key.mT).to(torch.promote_types(query.dtype, torch.float32)) * scaling
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
@@ -84,4 +93,4 @@ def masked_attention_with_lse(
         scores = scores.masked_fill(~visible, -math.inf)
     lse = torch.logsumexp(scores, dim=-1)
     weights = torch.exp(scores - lse.unsqueeze(-1).nan_to_num(neginf=0.0))
-    return weights.to(value.dtype) @ value, lse
+    return (weights.to(value.dtype) @ value).to(dtype), lse

@@ -23,6 +23,7 @@ from lightning_icl.models.activation import fused_activations
 from lightning_icl.models.adapters import adapted
 from lightning_icl.models.architecture import architecture_of, fused_layout, fused_rows, head_counts
 from lightning_icl.models.momentum import has_momentum, layer_eta
+from lightning_icl.models.widening import wide_products
 from lightning_icl.records import QueryBatch
 
 _NAME = "lightning_icl"
@@ -91,6 +92,7 @@ class Capture:
             stack.enter_context(_routed(self.model))
             stack.enter_context(adapted(self.model, attend))
             stack.enter_context(fused_activations(self.model))
+            stack.enter_context(wide_products(self.model))
             for layer, module in enumerate(self.attentions):
                 _OPEN[module] = (self, layer)
                 stack.callback(_OPEN.pop, module, None)

@@ -147,8 +147,8 @@ def _trainer(settings: PretrainSettings, *, validating: bool) -> "L.Trainer":
     import lightning as L
     from lightning.pytorch.callbacks import ModelCheckpoint
 
-    from lightning_icl.models.processor import warn_of_slow_bfloat16
     from lightning_icl.pretraining.progress import speed_display
+    from lightning_icl.processor import warn_of_slow_bfloat16
 
     work = work_folder(settings)
     every = min(settings.validate_every, settings.steps) * settings.accumulate
@@ -175,7 +175,7 @@ def _trainer(settings: PretrainSettings, *, validating: bool) -> "L.Trainer":
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # PretrainingData divides every step itself
     )
-    warn_of_slow_bfloat16(trainer)
+    warn_of_slow_bfloat16(trainer, "bf16-true", "bf16-mixed")
     return trainer
 
 

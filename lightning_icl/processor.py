@@ -4,6 +4,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 if TYPE_CHECKING:
     import lightning as L
@@ -20,10 +21,21 @@ def multiplies_bfloat16() -> bool:
     return any(capabilities.get(flag, False) for flag in ("avx512_bf16", "amx_bf16"))
 
 
-def warn_of_slow_bfloat16(trainer: "L.Trainer") -> None:
-    """Warn, once a process, where a Trainer would compute in bfloat16 on a processor without instructions for it."""
+def multipliable(*states: Tensor) -> tuple[Tensor, ...]:
+    """The states as they are, or in float32 where the processor would multiply them many times as slowly."""
+    slow = states[0].dtype == torch.bfloat16 and states[0].device.type == "cpu" and not multiplies_bfloat16()
+    return tuple(item.float() for item in states) if slow else states
+
+
+def warn_of_slow_bfloat16(trainer: "L.Trainer", *slow: str) -> None:
+    """Warn, once a process, where a Trainer would compute in bfloat16 on a processor without instructions for it.
+
+    Args:
+        trainer: of any precision.
+        slow: the precisions that are slow in what it will run.
+    """
     on_cpu = trainer.strategy.root_device.type == "cpu"
-    if str(trainer.precision).startswith("bf16") and on_cpu and not multiplies_bfloat16():
+    if trainer.precision in slow and on_cpu and not multiplies_bfloat16():
         _warn_once(str(trainer.precision))
 
 
