@@ -17,6 +17,7 @@ from lightning_icl._version import __version__
 from lightning_icl.comparison.settings import CompareSettings, ValidateSettings
 from lightning_icl.dualform.settings import DualSettings
 from lightning_icl.errors import UserError, did_you_mean
+from lightning_icl.process import prepare_process
 from lightning_icl.sweeping.settings import SweepSettings
 
 Settings = TypeVar("Settings")
@@ -193,8 +194,7 @@ def _command_parser(command: str) -> Parser:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; user mistakes end with one line on stderr and status 2, an interrupt with status 130."""
-    # Threads that wait for each other by spinning slow small models manifold once another program wants a core.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    prepare_process()
     words = list(sys.argv[1:] if arguments is None else arguments)
     Parser.words = words
     parser = Parser(prog="lightning-icl", description="How does a language model learn from examples in its prompt?")
