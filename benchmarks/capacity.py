@@ -12,8 +12,8 @@ Probing holds weights, the keys and values of the prefixes (zero-shot and fine-t
 activations (F is feed-forward width; a gated one has two tensors of it), and the fine-tuned parameters laid over the
 model, whole where query, key and value are fused (then 3 M / 2 instead of M). Fine-tuning holds weights, float32
 masters and their gradients, the
- model's gradients and a copy to go back to, all layers' activations of one demonstration, and
-logits. The runtime's own memory (about 1 GB on a GPU) is apart.
+model's gradients, a copy to go back to, all layers' activations of one demonstration, and logits. The runtime's own
+memory (about 1 GB on a GPU) is apart.
 """
 
 from dataclasses import dataclass
@@ -45,13 +45,13 @@ SHAPES = (
         fused=True,
     ),
     Shape(
-        name="XGLM shape 1.3B",
-        parameters=1.73e9,
+        name="fairseq 1.3B (XGLM)",
+        parameters=1.31e9,
         layers=24,
         width=2048,
         kv_width=2048,
         feed_forward=8192,
-        words=256_008,
+        words=51_200,
     ),
     Shape(name="GPT 2.7B", parameters=2.7e9, layers=32, width=2560, kv_width=2560, feed_forward=10_240, words=50_257),
     Shape(name="Llama 8B", parameters=8.03e9, layers=32, width=4096, kv_width=1024, feed_forward=14_336, words=128_256),

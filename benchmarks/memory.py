@@ -1,11 +1,12 @@
 """Peak memory, every figure by a process of its own: does it grow with queries, and does a large model fit?
 
     python -m benchmarks.memory                      # GPT-2 124M shape, 200 and 2,000 queries
-    python -m benchmarks.memory --size xglm-1.3b     # 32 shots, 64 queries, bfloat16
+    python -m benchmarks.memory --size fairseq-1.3b  # 32 shots, 64 queries, bfloat16
     python -m benchmarks.memory --size tiny          # whether it runs
 
-Each process observes all queries under three conditions with all metrics, as `Trainer.validate` does, and says the
-highest resident memory of its life (getrusage), what it took before the model was made, weights and prefix.
+Each process fine-tunes and probes all queries with all metrics by the Trainer, as `compare` does. Printed are the
+highest resident memory of its life (getrusage) and what it was made of: the libraries before there was a model,
+weights, the prefixes' keys and values, and the highest up to the end of fine-tuning.
 """
 
 import argparse
@@ -14,10 +15,23 @@ import resource
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
-MEASURED: dict[str, tuple[int, ...]] = {"tiny": (20, 200), "gpt2": (200, 2000), "xglm-1.3b": (64,)}
-DTYPES = {"tiny": "float32", "gpt2": "float32", "xglm-1.3b": "bfloat16"}
+import torch
+from lightning import Callback, LightningModule, Trainer
+from torch.utils.data import DataLoader
+
+from benchmarks.workload import WORKLOADS
+from lightning_icl.comparison.settings import CompareSettings
+from lightning_icl.comparison.trainer import make_trainer
+from lightning_icl.data.module import DemonstrationSteps, QueryBatches
+from lightning_icl.data.queries import budget_batches
+from lightning_icl.probing.finetuning import KVFinetuning
+from lightning_icl.probing.probe import ICLProbe
+
+MEASURED: dict[str, tuple[int, ...]] = {"tiny": (20, 200), "gpt2": (200, 2000), "fairseq-1.3b": (64,)}
+DTYPES = {"tiny": "float32", "gpt2": "float32", "fairseq-1.3b": "bfloat16"}
 MB = 1e6
 
 
@@ -27,31 +41,40 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MB
 
 
+class HeldPrefixes(Callback):
+    """Bytes of keys and values of all prefixes, while they are held."""
+
+    size = 0
+
+    def on_validation_batch_start(self, trainer: Trainer, pl_module: LightningModule, *batch: object) -> None:
+        """Add up what the probe holds."""
+        assert isinstance(pl_module, ICLProbe)
+        prefixes = [view.prefix for view in pl_module._views.values() if view.prefix is not None]
+        states = [state for prefix in prefixes for state in (*prefix.keys, *prefix.values)]
+        self.size = sum(state.numel() * state.element_size() for state in states)
+
+
 def one(size: str, queries: int, dtype: str) -> dict[str, object]:
     """Compare in this process, and say what it took, in MB and seconds."""
-    import torch
-
-    from benchmarks.workload import WORKLOADS, ready_probe
-    from lightning_icl.data.queries import budget_batches, collate
-
     workload = WORKLOADS[size].but(queries=queries)
+    demonstrations = workload.demonstrations()
+    settings = CompareSettings(accelerator="cpu", precision={"float32": "32-true", "bfloat16": "bf16-true"}[dtype])
+    held = HeldPrefixes()
+    trainer = make_trainer(settings, [KVFinetuning(1e-3), held], progress=False)
     before = peak()
     model = workload.model(getattr(torch, dtype))
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()) / MB
-    probe = ready_probe(model, workload)
-    prefix = sum(
-        states.numel() * states.element_size()
-        for view in probe._views.values()
-        if view.prefix is not None
-        for states in (*view.prefix.keys, *view.prefix.values)
-    )
-    ready, started = peak(), time.perf_counter()
-    with torch.inference_mode():
-        for number, batch in enumerate(budget_batches(workload.query_list(), 2048)):
-            probe.validation_step(collate(batch), number)
+    probe = ICLProbe(model, demonstrations)
+    started = time.perf_counter()
+    warnings.filterwarnings("ignore", ".*no `val_dataloader`.*")
+    trainer.fit(probe, DataLoader(DemonstrationSteps(demonstrations.bos, demonstrations.examples), batch_size=1))
+    fitted, fitting = peak(), time.perf_counter() - started
+    batches = QueryBatches(budget_batches(workload.query_list(), settings.batch_tokens))
+    trainer.validate(probe, DataLoader(batches, batch_size=None), verbose=False)
     return {
         "size": size, "dtype": dtype, "queries": queries, "libraries": before, "weights": weights,
-        "prefix": prefix / MB, "ready": ready, "peak": peak(), "seconds": time.perf_counter() - started,
+        "prefix": held.size / MB, "fine-tuned": fitted, "peak": peak(), "fine-tuning": fitting,
+        "all": time.perf_counter() - started,
     }  # fmt: skip
 
 

@@ -23,7 +23,7 @@ class Workload:
     """A model's shape, and how much is asked of it."""
 
     size: str
-    """Name of the shape: tiny, gpt2 or xglm-1.3b."""
+    """Name of the shape: tiny, gpt2 or fairseq-1.3b."""
     prefix: int
     """Tokens of the demonstrations, BOS left out."""
     shots: int
@@ -39,8 +39,15 @@ class Workload:
         return replace(self, **changes)
 
     def config(self) -> PretrainedConfig:
-        if self.size == "xglm-1.3b":
-            return XGLMConfig(num_layers=self.layers or 24, d_model=self.width or 2048, attention_heads=16)
+        if self.size == "fairseq-1.3b":
+            width = self.width or 2048
+            return XGLMConfig(
+                num_layers=self.layers or 24,
+                d_model=width,
+                ffn_dim=4 * width,
+                attention_heads=width // 64,
+                vocab_size=51_200,
+            )
         layers, width, words, heads = (2, 64, 500, 4) if self.size == "tiny" else (12, 768, 50_257, 12)
         width = self.width or width
         return GPT2Config(
@@ -55,7 +62,7 @@ class Workload:
 
     def model(self, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
         torch.manual_seed(0)
-        attention = "eager" if self.size == "xglm-1.3b" else "sdpa"  # XGLM has no other; a visit does not use it
+        attention = "eager" if self.size == "fairseq-1.3b" else "sdpa"  # XGLM has no other; a visit does not use it
         return AutoModelForCausalLM.from_config(self.config(), dtype=dtype, attn_implementation=attention).eval()
 
     def demonstrations(self) -> Demonstrations:
@@ -86,7 +93,7 @@ class Workload:
 WORKLOADS = {
     "tiny": Workload(size="tiny", prefix=96, shots=8, queries=4, tokens=12),
     "gpt2": Workload(size="gpt2", prefix=1000, shots=20, queries=32, tokens=40),
-    "xglm-1.3b": Workload(size="xglm-1.3b", prefix=1600, shots=32, queries=64, tokens=40),
+    "fairseq-1.3b": Workload(size="fairseq-1.3b", prefix=1600, shots=32, queries=64, tokens=40),
 }
 
 
