@@ -12,7 +12,7 @@ import lightning_icl
 
 PACKAGE = Path(lightning_icl.__file__).parent
 RANKS = {
-    "errors": 0, "records": 0, "published": 0, "_version": 0,
+    "errors": 0, "records": 0, "published": 0, "process": 0, "processor": 0, "_version": 0,
     "tasks": 1, "attention": 1, "results": 1,
     "data": 2, "models": 2, "metrics": 2,
     "probing": 3, "pretraining": 3,

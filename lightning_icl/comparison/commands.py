@@ -43,7 +43,7 @@ def compare(settings: CompareSettings) -> Path | None:
     plan = _begin(settings, RESULTS)
     if plan is None:
         return None
-    model = load_model(plan.source, DTYPES[settings.trainer_precision])
+    model = load_model(plan.source, DTYPES[settings.trainer_precision], device_map=settings.device_map)
     for planned in plan.tasks:
         probe = ICLProbe(model, planned.data.demonstrations)
         trainer = make_trainer(settings, [KVFinetuning(planned.learning_rate)])
@@ -69,7 +69,7 @@ def fit(settings: CompareSettings) -> Path | None:
     plan = _begin(settings, FINETUNE)
     if plan is None:
         return None
-    model = load_model(plan.source, DTYPES[settings.trainer_precision])
+    model = load_model(plan.source, DTYPES[settings.trainer_precision], device_map=settings.device_map)
     for planned in plan.tasks:
         probe = ICLProbe(model, planned.data.demonstrations)
         trainer = make_trainer(settings, [KVFinetuning(planned.learning_rate)])
@@ -99,7 +99,7 @@ def validate(settings: ValidateSettings) -> Path | None:
         for planned in plan.tasks
         if overlay is not None
     }
-    model = load_model(plan.source, DTYPES[settings.trainer_precision])
+    model = load_model(plan.source, DTYPES[settings.trainer_precision], device_map=settings.device_map)
     for planned in plan.tasks:
         probe = ICLProbe(model, planned.data.demonstrations)
         probe.finetuned = tuned.get(planned.task.name)

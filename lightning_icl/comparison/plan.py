@@ -12,6 +12,7 @@ from lightning_icl.data.module import ICLDataModule
 from lightning_icl.errors import TaskError, UserError
 from lightning_icl.models.architecture import Architecture, architecture_of
 from lightning_icl.models.loading import ModelSource, context_length, find_model, load_config, load_tokenizer
+from lightning_icl.models.spreading import check_spreadable
 from lightning_icl.published import published_size
 from lightning_icl.records import Demonstrations
 from lightning_icl.tasks.catalogue import neighbour, resolve_tasks
@@ -64,6 +65,8 @@ def make_plan(settings: CompareSettings) -> Plan:
     source = find_model(
         settings.model, trust_remote_code=settings.trust_remote_code, allow_pickle=settings.allow_pickle
     )
+    if settings.device_map is not None:
+        check_spreadable(source)
     config = load_config(source)
     architecture = architecture_of(config)
     tokenizer = load_tokenizer(source)

@@ -53,6 +53,8 @@ class CompareSettings:
     """How devices work together, as in Lightning's Trainer."""
     accelerator: str = "auto"
     """Kind of device, as in Lightning's Trainer."""
+    device_map: Literal["auto"] | None = None
+    """`auto` spreads a model larger than one GPU over all GPUs of this machine, layer by layer, in one process."""
     out: str | None = None
     """Folder for the run, one folder inside it for each task; without it runs/MODEL-DATE-TIME."""
     overwrite: bool = False
@@ -82,6 +84,11 @@ class CompareSettings:
                 raise UserError(f"--{name.replace('_', '-')} {value}: it must be at least 1.")
         if isinstance(self.lr, float) and not 0 < self.lr < float("inf"):
             raise UserError(f"--lr {self.lr}: the learning rate must be a positive number.")
+        if self.device_map is not None and (self.devices, self.num_nodes, self.accelerator) != (1, 1, "auto"):
+            raise UserError(
+                "--device-map spreads one process over the GPUs of this machine: leave --devices, --num-nodes and "
+                "--accelerator out."
+            )
         if ALIASES.get(self.precision, self.precision) not in PRECISIONS:
             raise UserError(f"--precision {self.precision!r}: choose one of {', '.join(PRECISIONS)}.")
 

@@ -93,6 +93,8 @@ def launched(settings: CompareSettings) -> tuple[int | str, int]:
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return settings.devices, settings.num_nodes
     local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
+    if settings.device_map is not None and world > 1:
+        raise UserError(f"--device-map spreads one process over this machine's GPUs; torchrun started {world}.")
     if settings.devices not in (1, local, "auto"):
         raise UserError(
             f"--devices {settings.devices}: torchrun started {local} processes on this machine. Leave --devices out, "

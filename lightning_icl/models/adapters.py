@@ -43,13 +43,16 @@ def adapted(model: PreTrainedModel, attend: Attend) -> Iterator[None]:
 @contextmanager
 def replaced_forwards(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
     """Modules run other forward functions until the context ends."""
+    before = {module: vars(module)["forward"] for module in forwards if "forward" in vars(module)}
     try:
         for module, forward in forwards.items():
             module.forward = forward
         yield
     finally:
         for module in forwards:
-            module.__dict__.pop("forward", None)
+            del module.forward
+        for module, forward in before.items():
+            module.forward = forward
 
 
 def _heads_first(states: Tensor, heads: int) -> Tensor:

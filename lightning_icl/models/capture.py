@@ -2,14 +2,13 @@
 
 `attend` is the one attention function that every architecture is routed through while a `Capture` is open. It computes
 attention with the shared prefix and records the probe token's scores; forward hooks record the query before rotary
-embedding and the attention output. On exit the model is as it was. Axes: B batch, H heads, K key/value heads, T own
-tokens, P prefix tokens, D head width, L layers.
+embedding and the attention output. On exit the model is as it was. Layers may stand on different devices. Axes: B
+batch, H heads, K key/value heads, T own tokens, P prefix tokens, D head width, L layers.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -23,41 +22,12 @@ from lightning_icl.models.activation import fused_activations
 from lightning_icl.models.adapters import adapted
 from lightning_icl.models.architecture import architecture_of, fused_layout, fused_rows, head_counts
 from lightning_icl.models.momentum import has_momentum, layer_eta
+from lightning_icl.models.recording import Prefix, Recording
 from lightning_icl.models.widening import wide_products
 from lightning_icl.records import QueryBatch
 
 _NAME = "lightning_icl"
 _OPEN: "WeakKeyDictionary[nn.Module, tuple[Capture, int]]" = WeakKeyDictionary()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prefix:
-    """Keys and values of a prefix at every layer, batch size 1, computed once and shared by all queries."""
-
-    length: int
-    """P, the number of prefix tokens."""
-    keys: tuple[Tensor, ...]
-    """Per layer (1, K, P, D), after rotary embedding."""
-    values: tuple[Tensor, ...]
-    """Per layer (1, K, P, D)."""
-    emas: tuple[Tensor, ...] = ()
-    """With momentum attention, per layer (1, K, D): the values' moving average as the first own token meets it."""
-
-
-@dataclass(kw_only=True)
-class Recording:
-    """What one forward pass recorded, layer by layer."""
-
-    purpose: Literal["prefix", "probe", "training"]
-    """Keys and values of all tokens, what metrics need at probe tokens, or query vectors of all tokens."""
-    keys: list[Tensor] = field(default_factory=list)
-    values: list[Tensor] = field(default_factory=list)
-    emas: list[Tensor] = field(default_factory=list)
-    queries: list[Tensor] = field(default_factory=list)
-    outputs: list[Tensor] = field(default_factory=list)
-    own_scores: list[Tensor] = field(default_factory=list)
-    prefix_scores: list[Tensor] = field(default_factory=list)
-    windows: list[int | None] = field(default_factory=list)
 
 
 class Capture:
@@ -76,14 +46,16 @@ class Capture:
         blocks = model.get_submodule(self.architecture.layers)
         self.attentions = [block.get_submodule(self.architecture.attention) for block in blocks.children()]
         self._momentum = has_momentum(model)
-        self._query_rows: Tensor | None = None
+        self._query_rows: list[Tensor | None] = [None] * len(self.attentions)
         if fused_layout(model.config) is not None:
-            self._query_rows = torch.tensor(fused_rows(model.config)[0], device=model.device)
+            rows = torch.tensor(fused_rows(model.config)[0])
+            self._query_rows = [rows.to(next(module.parameters()).device) for module in self.attentions]
         self._prefix: Prefix | None = None
         self._offset = 0
         self._batch: QueryBatch | None = None
         self._positions: Tensor | None = None
         self._recording: Recording | None = None
+        self._local: dict[torch.device, tuple[Tensor, QueryBatch | None]] = {}
         self._visit: ExitStack | None = None
 
     def __enter__(self) -> "Capture":
@@ -96,7 +68,7 @@ class Capture:
             for layer, module in enumerate(self.attentions):
                 _OPEN[module] = (self, layer)
                 stack.callback(_OPEN.pop, module, None)
-                stack.callback(self._hook_query(module).remove)
+                stack.callback(self._hook_query(module, self._query_rows[layer]).remove)
                 output = module.get_submodule(self.architecture.output)
                 stack.callback(output.register_forward_hook(self._record_output).remove)
             head = self.model.get_output_embeddings()
@@ -114,9 +86,9 @@ class Capture:
         """Keys and values of a prefix under the weights now in the model; None for no tokens."""
         if not token_ids:
             return None
-        ids = torch.tensor([list(token_ids)], device=self.model.device)
+        ids = torch.tensor([list(token_ids)]).to(self.model.device)
         positions = torch.arange(ids.shape[1], device=ids.device)[None]
-        recording = Recording(purpose="prefix")
+        recording = Recording(purpose="prefix", device=ids.device)
         self._forward(self.model.base_model, ids, positions, recording)
         return Prefix(
             length=ids.shape[1],
@@ -135,7 +107,7 @@ class Capture:
         self._batch, self._prefix, self._offset = batch, prefix, offset
         try:
             positions = batch.positions + (prefix.length if prefix else 0) + offset
-            recording = Recording(purpose="probe")
+            recording = Recording(purpose="probe", device=batch.token_ids.device)
             return self._forward(self.model, batch.token_ids, positions, recording).logits[0], recording
         finally:
             self._batch = self._prefix = None
@@ -151,7 +123,7 @@ class Capture:
             Logits (B, T, vocabulary), and per layer the query vectors of all tokens (B, T, H * D), detached.
         """
         positions = torch.arange(token_ids.shape[1], device=token_ids.device).expand_as(token_ids)
-        recording = Recording(purpose="training")
+        recording = Recording(purpose="training", device=token_ids.device)
         return self._forward(self.model, token_ids, positions, recording).logits, recording.queries
 
     def _forward(self, run: nn.Module, token_ids: Tensor, positions: Tensor, recording: Recording) -> Any:
@@ -163,6 +135,15 @@ class Capture:
             return run(input_ids=token_ids, use_cache=False, **arguments)
         finally:
             self._positions = self._recording = None
+            self._local = {}
+
+    def _on(self, device: torch.device) -> tuple[Tensor, QueryBatch | None]:
+        """Positions and batch of the pass under way, on a layer's device."""
+        if device not in self._local:
+            assert self._positions is not None
+            batch = self._batch.to(device) if self._batch is not None else None
+            self._local[device] = self._positions.to(device), batch
+        return self._local[device]
 
     def attend(
         self,
@@ -178,6 +159,7 @@ class Capture:
     ) -> Tensor:
         """Attention of one layer, (B, T, H, D), recording what the visit is for."""
         prefix, recording = self._prefix, self._recording
+        positions, batch = self._on(query.device)
         assert recording is not None
         if torch.is_autocast_enabled(query.device.type):  # fused kernels below autocast's own level want one type
             dtype = torch.get_autocast_dtype(query.device.type)
@@ -196,8 +178,8 @@ class Capture:
             value,
             scaling=scaling,
             softcap=softcap,
-            visible=self._visible(window),
-            bias=None if bias is None else self._own_bias(bias),
+            visible=_visible(window, positions, batch),
+            bias=None if bias is None else bias[:, positions].transpose(0, 1).unsqueeze(2),
         )
         if prefix is not None:
             shared = prefix_attention(
@@ -207,14 +189,14 @@ class Capture:
                 scaling=scaling,
                 softcap=softcap,
                 window=window,
-                positions=self._positions,
+                positions=positions,
                 bias=None if bias is None else bias[:, :length],
             )
             own = join_attention(own, own_lse, *shared)
         own = self._with_momentum(layer, own, value, recording)
-        if self._batch is not None:
+        if batch is not None:
             with torch.autocast(query.device.type, enabled=False):
-                self._record_scores(recording, self._batch, layer, query, key, scaling)
+                self._record_scores(recording, batch, layer, query, key, scaling)
             recording.windows.append(window)
         return own.transpose(1, 2)
 
@@ -226,35 +208,16 @@ class Capture:
 
     def _ema(self, layer: int, value: Tensor, recording: Recording) -> Tensor:
         """(B, K, T, D) moving average of the values of prefix and own tokens before each own token."""
+        batch = self._on(value.device)[1]
         ema, last = branched_ema(
             value,
             layer_eta(self.attentions[layer]),
             state=self._prefix.emas[layer] if self._prefix else None,
-            branches=self._batch.branches if self._batch else None,
+            branches=batch.branches if batch else None,
         )
         if recording.purpose == "prefix":
             recording.emas.append(last)
         return ema
-
-    def _own_bias(self, bias: Tensor) -> Tensor:
-        """(B, H, 1, T) bias of the own tokens from the bias (H, positions) of all."""
-        assert self._positions is not None
-        return bias[:, self._positions].transpose(0, 1).unsqueeze(2)
-
-    def _visible(self, window: int | None) -> Tensor | None:
-        """(B, T, T) mask of own tokens where plain causality is not enough, else None."""
-        branches = self._batch.branches if self._batch is not None else None
-        positions = self._positions
-        assert positions is not None
-        if window is None and branches is None:
-            return None
-        tokens = positions.shape[1]
-        visible = torch.ones(1, tokens, tokens, dtype=torch.bool, device=positions.device).tril()
-        if branches is not None:
-            visible = visible & ((branches[:, None] == 0) | (branches[:, None] == branches[..., None]))
-        if window is not None:
-            visible = visible & (positions[..., None] - positions[:, None] < window)
-        return visible
 
     def _record_scores(
         self, recording: Recording, batch: QueryBatch, layer: int, query: Tensor, key: Tensor, scaling: float
@@ -264,18 +227,28 @@ class Capture:
         probe = query[rows, :, batch.probe_index].float()
         own = torch.einsum("bhd,bhtd->bht", probe, repeat_heads(key, query.shape[1]).float()) * scaling
         beyond = torch.arange(key.shape[2], device=key.device) > batch.probe_index[:, None]
-        recording.own_scores.append(own.masked_fill(beyond[:, None], 0.0))
+        recording.own_scores.append(own.masked_fill(beyond[:, None], 0.0).to(recording.device))
         if self._prefix is not None:
             keys = self._prefix.keys[layer][0].float()
             grouped = probe.unflatten(1, (keys.shape[0], -1)).sum(2)
             # One product a key head: a single one over all of them would copy the prefix's keys for each batch.
-            recording.prefix_scores.append((grouped.transpose(0, 1) @ keys.mT).sum(0) * scaling)
+            scores = (grouped.transpose(0, 1) @ keys.mT).sum(0) * scaling
+            recording.prefix_scores.append(scores.to(recording.device))
 
-    def _hook_query(self, module: nn.Module) -> Any:
-        """The hook that records query vectors before rotary embedding, after query normalisation."""
+    def _hook_query(self, module: nn.Module, rows: Tensor | None) -> Any:
+        """The hook that records query vectors before rotary embedding, after query normalisation.
+
+        Args:
+            module: of attention.
+            rows: those of the query where one projection makes query, key and value.
+        """
         norm = self.architecture.query_norm
         if norm is None:
-            return module.get_submodule(self.architecture.projections[0]).register_forward_hook(self._record_query)
+
+            def record(_: nn.Module, __: object, output: Tensor) -> None:
+                self._keep_query(output, rows)
+
+            return module.get_submodule(self.architecture.projections[0]).register_forward_hook(record)
         name, layout = norm
         heads, _, width = head_counts(self.model.config)
 
@@ -286,28 +259,45 @@ class Capture:
 
         return module.get_submodule(name).register_forward_hook(record_normalised)
 
-    def _record_query(self, _: nn.Module, __: object, output: Tensor) -> None:
-        self._keep_query(output, fused=self._query_rows)
-
-    def _keep_query(self, states: Tensor, fused: Tensor | None = None) -> None:
+    def _keep_query(self, states: Tensor, rows: Tensor | None = None) -> None:
         """Keep the probe token's query in a batch of queries, every token's in training, none for a prefix."""
         if self._recording is None or self._recording.purpose == "prefix":
             return
-        if self._batch is not None:
-            states = _at(states, self._batch.probe_index)
-        states = states if fused is None else states.index_select(-1, fused)
-        self._recording.queries.append(states.detach())
+        batch = self._on(states.device)[1]
+        if batch is not None:
+            states = _at(states, batch.probe_index)
+        states = states if rows is None else states.index_select(-1, rows)
+        self._recording.queries.append(states.detach().to(self._recording.device))
 
     def _record_output(self, _: nn.Module, __: object, output: Tensor) -> None:
-        if self._recording is not None and self._batch is not None:
-            flat = output.reshape(*self._batch.token_ids.shape, -1)
-            self._recording.outputs.append(_at(flat, self._batch.probe_index))
+        if self._recording is None:
+            return
+        batch = self._on(output.device)[1]
+        if batch is not None:
+            flat = output.reshape(*batch.token_ids.shape, -1)
+            self._recording.outputs.append(_at(flat, batch.probe_index).to(self._recording.device))
 
     def _keep_scored_positions(self, _: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         """Give the unembedding only the positions whose logits are needed."""
         if self._batch is None:
             return None
-        return (arguments[0][self._batch.logit_rows, self._batch.logit_tokens][None], *arguments[1:])
+        batch = self._on(arguments[0].device)[1]
+        assert batch is not None
+        return (arguments[0][batch.logit_rows, batch.logit_tokens][None], *arguments[1:])
+
+
+def _visible(window: int | None, positions: Tensor, batch: QueryBatch | None) -> Tensor | None:
+    """(B, T, T) mask of own tokens where plain causality is not enough, else None."""
+    branches = batch.branches if batch is not None else None
+    if window is None and branches is None:
+        return None
+    tokens = positions.shape[1]
+    visible = torch.ones(1, tokens, tokens, dtype=torch.bool, device=positions.device).tril()
+    if branches is not None:
+        visible = visible & ((branches[:, None] == 0) | (branches[:, None] == branches[..., None]))
+    if window is not None:
+        visible = visible & (positions[..., None] - positions[:, None] < window)
+    return visible
 
 
 def _at(states: Tensor, index: Tensor) -> Tensor:

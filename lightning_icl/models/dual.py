@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from lightning_icl.models.capture import Capture, Prefix, Recording
+from lightning_icl.models.capture import Capture
+from lightning_icl.models.recording import Prefix, Recording
 from lightning_icl.records import QueryBatch
 
 # The MLP's first matrix inside a block; gated MLPs have two side by side.

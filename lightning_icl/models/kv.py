@@ -77,7 +77,7 @@ def slices(model: PreTrainedModel, trained: Trained = "kv") -> list[Slice]:
     architecture = architecture_of(model.config)
     rows = None
     if fused_layout(model.config) is not None:
-        rows = torch.tensor(fused_rows(model.config)[int(trained == "kv")], device=model.device)
+        rows = torch.tensor(fused_rows(model.config)[int(trained == "kv")])
     first = trained == "query" or rows is not None
     projections = architecture.projections[:1] if first else architecture.projections[1:]
     found = []
@@ -91,7 +91,7 @@ def slices(model: PreTrainedModel, trained: Trained = "kv") -> list[Slice]:
                         name=f"{path}.{name}" + ("" if rows is None else f"::{trained}"),
                         layer=layer,
                         parameter=parameter,
-                        rows=rows,
+                        rows=None if rows is None else rows.to(parameter.device),
                         axis=int(isinstance(module, Conv1D) and name == "weight"),
                     )
                 )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning_icl.errors import ModelError, did_you_mean
+from lightning_icl.models.spreading import check_spread
 
 if TYPE_CHECKING:
     import torch
@@ -118,16 +119,19 @@ def load_tokenizer(source: ModelSource) -> "PreTrainedTokenizerBase":
         raise _not_loaded(source, error) from error
 
 
-def load_model(source: ModelSource, dtype: "torch.dtype | None" = None, seed: int = 0) -> "PreTrainedModel":
+def load_model(
+    source: ModelSource, dtype: "torch.dtype | None" = None, seed: int = 0, device_map: str | None = None
+) -> "PreTrainedModel":
     """The model in eval mode, its weights read once, in the type asked for.
 
     Args:
         source: where it comes from.
         dtype: type of the weights; float32 without.
         seed: seed of fresh weights.
+        device_map: "auto" to spread its layers over the GPUs of this machine; None for one device.
 
     Raises:
-        ModelError: it cannot be found or read safely.
+        ModelError: it cannot be found or read safely, or does not fit the GPUs it was to be spread over.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -141,12 +145,15 @@ def load_model(source: ModelSource, dtype: "torch.dtype | None" = None, seed: in
             )
         return model.eval()
     try:
-        return AutoModelForCausalLM.from_pretrained(
+        model = AutoModelForCausalLM.from_pretrained(
             source.location,
             dtype=dtype,
             use_safetensors=None if source.allow_pickle else True,
             trust_remote_code=source.trust_remote_code,
+            device_map=device_map,
         ).eval()
+        check_spread(model)
+        return model
     except (OSError, ValueError, KeyError) as error:
         raise _not_loaded(source, error) from error
 

@@ -19,8 +19,8 @@ from transformers.pytorch_utils import Conv1D
 from lightning_icl.models.adapters import replaced_forwards
 from lightning_icl.processor import multiplies_bfloat16
 
-# Widened weights are at most this many numbers (16 MB): larger ones leave the allocator's reach and fault in each time.
-_WIDENED = 1 << 22
+# Widened weights are at most this many numbers (3 MB): larger blocks come from the system anew each time.
+_WIDENED = 3 << 18
 
 
 @contextmanager

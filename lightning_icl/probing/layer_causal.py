@@ -67,8 +67,8 @@ def layer_causal_loss(model: PreTrainedModel, outputs: list[Tensor], token_ids: 
         ModelError: the model's final norm is not known.
     """
     norm, head = final_norm(model), model.get_output_embeddings()
-    losses = [cross_entropy(head(norm(output))[0, :-1].float(), token_ids[0, 1:]) for output in outputs]
-    return torch.stack(losses).sum()
+    logits = [head(norm(output))[0, :-1].float() for output in outputs]
+    return torch.stack([cross_entropy(of_layer, token_ids[0, 1:].to(of_layer.device)) for of_layer in logits]).sum()
 
 
 def final_norm(model: PreTrainedModel) -> nn.Module:

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from lightning_icl.errors import NumericalError
-from lightning_icl.models.capture import Capture, Prefix, Recording
+from lightning_icl.models.capture import Capture
 from lightning_icl.models.kv import LaidOver
+from lightning_icl.models.recording import Prefix, Recording
 from lightning_icl.records import Condition, Observation, QueryBatch
 
 

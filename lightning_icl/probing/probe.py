@@ -22,6 +22,7 @@ from lightning_icl.metrics.bootstrap import REPLICATES, Bootstrapped, poisson_we
 from lightning_icl.models.architecture import architecture_of, head_counts
 from lightning_icl.models.capture import Capture
 from lightning_icl.models.kv import LaidOver
+from lightning_icl.models.spreading import is_spread
 from lightning_icl.probing.backoff import Backoff
 from lightning_icl.probing.contrast import MAIN, Comparison, Contrast, ContrastMetrics, by_name, unmoved_layers
 from lightning_icl.probing.finetuning import Finetuned, KVFinetuning
@@ -61,7 +62,10 @@ class ICLProbe(LightningModule):
     def __init__(self, model: PreTrainedModel, demonstrations: Demonstrations) -> None:
         super().__init__()
         architecture_of(model.config)
-        self.model = model
+        if is_spread(model):
+            vars(self)["model"] = model  # Lightning moves the modules it knows to one device
+        else:
+            self.model = model
         self.demonstrations = demonstrations
         self.finetuning: KVFinetuning | None = None
         self.finetuned: Finetuned | None = None
@@ -173,7 +177,7 @@ class ICLProbe(LightningModule):
         heads, _, _ = head_counts(config)
         layers = int(config.num_hidden_layers)
         metrics = ContrastMetrics(contrast, architecture_of(config), layers, heads, replicates=self.replicates)
-        return metrics.to(self.device)
+        return metrics.to(self.model.device)
 
     def validation_step(self, batch: QueryBatch, batch_idx: int) -> None:
         """Look at a batch under every condition and stream what is seen into the metrics.
@@ -238,7 +242,7 @@ class ICLProbe(LightningModule):
     ) -> None:
         """The paper's levels, in the precision of the observations whatever the model runs in."""
         assert isinstance(metrics, ContrastMetrics)
-        with torch.autocast(self.device.type, enabled=False):
+        with torch.autocast(self.model.device.type, enabled=False):
             metrics.update(batch, zsl, icl, ft, weights)
             started = time.perf_counter()
             metrics.update_kendall(batch, icl, ft, weights)

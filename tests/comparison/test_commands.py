@@ -105,7 +105,8 @@ def test_another_batch_size_changes_nothing(run: Path, tmp_path: Path) -> None:
                 close(left, right, f"{where}[{number}]")
         elif isinstance(one, float):
             unbounded = ".example_icl[" in where or ".example_ft[" in where  # sums of products, not cosines or shares
-            assert one == pytest.approx(other, abs=1e-5, rel=1e-5 if unbounded else None), where
+            flipped = 1e-3 if ".kendall." in where else 1e-5  # rounding may turn a pair of nearly equal attention
+            assert one == pytest.approx(other, abs=flipped, rel=1e-5 if unbounded else None), where
         else:
             assert one == other, where
 
