@@ -153,17 +153,15 @@ class Masters:
             part.write(master.detach())
 
     def restore(self) -> None:
-        """Give the model its own weights back, to the bit."""
-        for part, before in zip(self._slices, self._before, strict=True):
+        """Give the model its own weights back, to the bit, and let gradients go, which an optimizer would keep."""
+        for part, master, before in zip(self._slices, self.parameters, self._before, strict=True):
             part.write(before)
-            part.parameter.grad = None
+            part.parameter.grad = master.grad = None
 
     def overlay(self) -> KVOverlay:
-        """The masters as they are now."""
+        """The masters themselves, which must not be stepped any more."""
         return KVOverlay(
-            tensors={
-                part.name: master.detach().clone() for part, master in zip(self._slices, self.parameters, strict=True)
-            }
+            tensors={part.name: master.detach() for part, master in zip(self._slices, self.parameters, strict=True)}
         )
 
     def update_norms(self) -> list[float]:

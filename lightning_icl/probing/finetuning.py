@@ -162,12 +162,15 @@ def training_queries(steps: list[list[Tensor]], demonstrations: Demonstrations) 
         RuntimeError: fine-tuning saw another number of tokens than the prompt holds.
     """
     places = [place for place, number in enumerate(demonstrations.token_example) if number >= 0]
-    layers = [torch.cat(tokens) for tokens in zip(*steps, strict=True)]
-    if len(places) != len(layers[0]):
-        raise RuntimeError(f"{len(layers[0])} training tokens were recorded; the prompt has {len(places)}.")
-    recorded = torch.stack(layers)
-    placed = recorded.new_zeros(len(layers), len(demonstrations.token_example), recorded.shape[-1])
-    return placed.index_copy(1, torch.tensor(places, device=recorded.device), recorded)
+    recorded = sum(len(step[0]) for step in steps)
+    if len(places) != recorded:
+        raise RuntimeError(f"{recorded} training tokens were recorded; the prompt has {len(places)}.")
+    first = steps[0]
+    placed = first[0].new_zeros(len(first), len(demonstrations.token_example), first[0].shape[-1])
+    index = torch.tensor(places, device=placed.device)
+    for layer, tokens in enumerate(zip(*steps, strict=True)):
+        placed[layer].index_copy_(0, index, torch.cat(tokens))
+    return placed
 
 
 def check_trainer(trainer: Trainer) -> None:
