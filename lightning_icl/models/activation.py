@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.functional import gelu
 from transformers.activations import FastGELUActivation, NewGELUActivation
 
@@ -19,6 +19,12 @@ def fused_activations(model: nn.Module) -> Iterator[None]:
 
     Spelled out it makes eight passes over the widest states of a block.
     """
-    fused = partial(gelu, approximate="tanh")
-    with replaced_forwards({module: fused for module in model.modules() if type(module) in _TANH_GELUS}):
+    with replaced_forwards({module: _tanh_gelu for module in model.modules() if type(module) in _TANH_GELUS}):
         yield
+
+
+def _tanh_gelu(states: Tensor) -> Tensor:
+    """In place where no gradient will ask for the input: a fresh block of that size costs as much as the function."""
+    if torch.is_grad_enabled():
+        return gelu(states, approximate="tanh")
+    return torch.ops.aten.gelu_(states, approximate="tanh")

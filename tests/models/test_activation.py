@@ -20,3 +20,14 @@ def test_fused_activation_is_the_same_function_with_the_same_gradient(spelled_ou
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
     torch.testing.assert_close(gradient, expected_gradient, rtol=0, atol=1e-9)
     assert "Gelu" not in str(model(inputs).grad_fn)
+
+
+@pytest.mark.parametrize("spelled_out", [NewGELUActivation, FastGELUActivation])
+def test_without_gradients_it_is_the_same_function_in_the_same_memory(spelled_out: type[nn.Module]) -> None:
+    model, inputs = nn.Sequential(spelled_out()), torch.linspace(-9, 9, 2001, dtype=torch.float64)
+    with torch.inference_mode():
+        expected = model(inputs)
+        with fused_activations(model):
+            found = model(inputs)
+    assert found.data_ptr() == inputs.data_ptr()
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
