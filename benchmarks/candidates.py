@@ -25,7 +25,7 @@ Candidates = Mapping[str, Callable[[], object]]
 
 def observations(model: PreTrainedModel, workload: Workload) -> tuple[ICLProbe, Candidates]:
     """Our observations of all batches, and the whole comparison."""
-    probe, batches = ready_probe(model, workload), workload.batches()
+    probe, batches = ready_probe(model, workload), [batch.to(model.device) for batch in workload.batches()]
 
     def observe(name: str) -> None:
         with probe.capture:
@@ -47,7 +47,7 @@ def observations(model: PreTrainedModel, workload: Workload) -> tuple[ICLProbe, 
 
 def plain_forward(model: PreTrainedModel, workload: Workload) -> Callable[[], object]:
     """Zero-shot forward passes of the same batches in plain transformers, logits at the last position only."""
-    inputs = [whole_inputs(batch, workload.demonstrations().bos) for batch in workload.batches()]
+    inputs = [whole_inputs(batch, workload.demonstrations().bos).to(model.device) for batch in workload.batches()]
 
     @torch.inference_mode()
     def run() -> None:
@@ -59,7 +59,7 @@ def plain_forward(model: PreTrainedModel, workload: Workload) -> Callable[[], ob
 
 def peers_way(model: PreTrainedModel, workload: Workload) -> Callable[[], object]:
     """One query's eager forward pass of prefix and query together, its attention maps and hidden states kept."""
-    ids = whole_inputs(workload.batches()[0], workload.demonstrations().prefix_token_ids)[:1]
+    ids = whole_inputs(workload.batches()[0], workload.demonstrations().prefix_token_ids)[:1].to(model.device)
 
     @torch.inference_mode()
     def run() -> object:
@@ -112,7 +112,9 @@ def matrix_products(model: PreTrainedModel, workload: Workload, dtype: torch.dty
             weight = module.weight.detach().to(dtype)
             weight = weight if isinstance(module, Conv1D) else weight.T
             rows = workload.queries if module is head else tokens
-            made = inputs.setdefault((rows, len(weight)), torch.randn(rows, len(weight), dtype=dtype))
+            made = inputs.setdefault(
+                (rows, len(weight)), torch.randn(rows, len(weight), dtype=dtype, device=weight.device)
+            )
             products.append((made, weight))
 
     @torch.inference_mode()

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
+import torch
+
 Seconds = dict[str, list[float]]
 
 
@@ -20,10 +22,17 @@ def measure(candidates: Mapping[str, Callable[[], object]], rounds: int, warm_up
 
 
 def timed(run: Callable[[], object]) -> float:
-    """Seconds that something takes."""
+    """Seconds that something takes, on a GPU until it has finished."""
+    _wait()
     started = time.perf_counter()
     run()
+    _wait()
     return time.perf_counter() - started
+
+
+def _wait() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 @dataclass(frozen=True, kw_only=True)

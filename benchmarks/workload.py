@@ -34,6 +34,8 @@ class Workload:
     """Layers, where not the shape's own."""
     width: int | None = None
     """Model width, where not the shape's own."""
+    batch_tokens: int = 2048
+    """Tokens in a batch of queries."""
 
     def but(self, **changes: int) -> "Workload":
         return replace(self, **changes)
@@ -85,8 +87,8 @@ class Workload:
             for number, ids in enumerate(drawn.tolist())
         ]
 
-    def batches(self, batch_tokens: int = 2048) -> list[QueryBatch]:
-        queries, most = self.query_list(), max(1, batch_tokens // self.tokens)
+    def batches(self) -> list[QueryBatch]:
+        queries, most = self.query_list(), max(1, self.batch_tokens // self.tokens)
         return [collate(queries[start : start + most]) for start in range(0, self.queries, most)]
 
 
@@ -115,7 +117,8 @@ def made_up_finetuning(model: PreTrainedModel, demonstrations: Demonstrations) -
         for parameter in masters.parameters:
             parameter += 1e-3 * torch.randn_like(parameter)
     config = model.config
-    queries = torch.randn(config.num_hidden_layers, len(demonstrations.prefix_token_ids), config.hidden_size)
+    shape = config.num_hidden_layers, len(demonstrations.prefix_token_ids), config.hidden_size
+    queries = torch.randn(shape, device=model.device)
     return Finetuned(
         overlay=masters.overlay(), learning_rate=0.01, losses=(), update_norms=(), training_queries=queries
     )

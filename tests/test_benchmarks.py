@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -31,6 +33,18 @@ def test_the_speed_table_has_every_figure(tmp_path: Path) -> None:
     for ratio in figures.values():
         assert 0 < ratio["low"] <= ratio["median"] <= ratio["high"]
         assert ratio["name"] in done.stdout
+
+
+def test_throughput_is_told_in_tokens_and_as_a_share_of_the_matrix_rate(tmp_path: Path) -> None:
+    file = tmp_path / "throughput.json"
+    command = [sys.executable, "-m", "benchmarks.throughput", "--size", "tiny", "--rounds", "1", "--device", "cpu",
+               "--dtype", "bfloat16", "--json", str(file)]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = json.loads(file.read_text())
+    figures, seconds = {ratio["name"]: ratio["median"] for ratio in result["ratios"]}, result["seconds"]
+    assert figures["ZSL, tokens a second"] == pytest.approx(4 * 12 / seconds["zsl"][0])
+    assert figures["ICL's share of the matrix rate"] == pytest.approx(seconds["products"][0] / seconds["icl"][0])
 
 
 def test_memory_is_told_apart_into_what_takes_it() -> None:

@@ -1,18 +1,21 @@
-"""Kendall's rank correlation (tau-b), exact, for many rows at once, in n log n steps that run on any device.
+"""Kendall's rank correlation (tau-b), exact, for many rows at once, in steps that run on any device.
 
-Discordant pairs are the inversions of a permutation. They are counted one bit of the ranks at a time: a block of ranks
-that agree in their higher bits is split, in order, into those without and those with the next bit; every one before a
-zero is an inversion. Blocks have equal sizes because ranks are a permutation, so no step looks at single rows.
+Discordant pairs are the inversions of a permutation. Places and ranks are cut into about sqrt(n) blocks of as many.
+Pairs in one block of places are compared directly, and so are pairs in one block of ranks; both take sqrt(n)
+comparisons of whole rows with themselves, shifted. Of pairs that share neither block, a table of how many ranks of each
+block stand in each block of places tells all. This makes n sqrt(n) comparisons of small numbers, which for prompts of
+thousands of tokens is faster than n log n steps of a sort.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-# Rows are taken in pieces of about this many numbers, which bounds the working memory.
-_PIECE = 1 << 22
+# Rows are taken in pieces of about this many numbers, which stay in the processor's cache.
+_PIECE = 1 << 18
 
 
 def kendall_tau(
@@ -126,18 +129,26 @@ def inversions(permutation: Int[Tensor, "row item"]) -> Int[Tensor, " row"]:
     tensor([2, 0])
     """
     rows, items = permutation.shape
-    bits = max(1, (items - 1).bit_length())
-    size = 1 << bits
-    ranks = torch.arange(size, dtype=torch.int32, device=permutation.device).repeat(rows, 1)
+    side = math.isqrt(max(items - 1, 0)) + 1
+    numbers = torch.arange(side * side, device=permutation.device)
+    small = numbers.to(torch.int16 if side * side < 1 << 15 else torch.int32)
+    ranks = small.repeat(rows, 1)  # what is added behind the items stands in order
     ranks[:, :items] = permutation
-    total = torch.zeros(rows, dtype=torch.int64, device=permutation.device)
-    for bit in reversed(range(bits)):
-        ranks = ranks.view(rows, -1, 2 << bit)
-        ones = (ranks >> bit) & 1
-        ones_before = ones.cumsum(-1, dtype=torch.int32)
-        total += ((1 - ones) * ones_before).sum((1, 2))
-        if bit:
-            place = torch.arange(2 << bit, dtype=torch.int32, device=ranks.device)
-            target = torch.where(ones.bool(), (1 << bit) + ones_before - 1, place - ones_before)
-            ranks = torch.empty_like(ranks).scatter_(-1, target.long(), ranks)
-    return total
+    places = torch.empty_like(ranks).scatter_(1, ranks.long(), small.expand_as(ranks))
+    within = _descending(ranks.view(rows, side, side)) + _descending((places // side).view(rows, side, side))
+    cell = numbers // side * side + ranks // side
+    table = torch.zeros(ranks.shape, dtype=torch.int32, device=ranks.device)
+    table = table.scatter_add_(1, cell, torch.ones_like(table)).view(rows, side, side)
+    before = table.cumsum(1) - table
+    before_and_above = before.flip(2).cumsum(2).flip(2) - before
+    return within + (table * before_and_above).sum((1, 2))
+
+
+def _descending(blocks: Int[Tensor, "row block item"]) -> Int[Tensor, " row"]:
+    """Pairs inside a block that stand in descending order, those of all blocks of a row together."""
+    items = blocks.permute(2, 1, 0).contiguous()  # shifted by whole slices, which are contiguous
+    narrow = len(items) <= 256  # an item is greater than all behind it at most
+    found = torch.zeros(items.shape, dtype=torch.uint8 if narrow else torch.int32, device=blocks.device)
+    for shift in range(1, len(items)):
+        found[:-shift] += (items[:-shift] > items[shift:]).view(torch.uint8)
+    return found.sum((0, 1))

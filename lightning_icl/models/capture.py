@@ -21,6 +21,7 @@ from lightning_icl.errors import ModelError
 from lightning_icl.models.activation import fused_activations
 from lightning_icl.models.adapters import adapted
 from lightning_icl.models.architecture import architecture_of, fused_layout, fused_rows, head_counts
+from lightning_icl.models.embedding import shared_embedding
 from lightning_icl.models.momentum import has_momentum, layer_eta
 from lightning_icl.models.recording import Prefix, Recording
 from lightning_icl.models.widening import wide_products
@@ -65,6 +66,7 @@ class Capture:
             stack.enter_context(adapted(self.model, attend))
             stack.enter_context(fused_activations(self.model))
             stack.enter_context(wide_products(self.model))
+            stack.enter_context(shared_embedding(self.model.get_input_embeddings(), lambda: self._batch))
             for layer, module in enumerate(self.attentions):
                 _OPEN[module] = (self, layer)
                 stack.callback(_OPEN.pop, module, None)

@@ -48,6 +48,13 @@ def test_inversions_equal_the_double_loop() -> None:
     assert inversions(torch.tensor(rows)).tolist() == expected
 
 
+@pytest.mark.parametrize("items", [1, 2, 256, 257, 70_000])
+def test_inversions_of_rows_in_descending_and_half_turned_order(items: int) -> None:
+    ascending = torch.arange(items)
+    found = inversions(torch.stack([ascending.flip(0), ascending.roll(items // 2), ascending]))
+    assert found.tolist() == [items * (items - 1) // 2, (items // 2) * (items - items // 2), 0]
+
+
 def test_one_rank_only_is_undefined() -> None:
     assert torch.isnan(kendall_tau(torch.ones(1, 5), torch.arange(5.0)[None])).all()
     assert torch.isnan(kendall_tau(torch.ones(1, 1), torch.ones(1, 1))).all()
