@@ -5,15 +5,15 @@
 Bytes, with b a number's width (4 or 2), N parameters, L layers, width E, key/value width K, V words, P prefix tokens, T
 batch tokens, S tokens of the longest demonstration, and M = 2 L E K key/value parameters:
 
-    probing      b (N + 2 L K (P + 2) + T (4 E + 3 F) + M)
-    fine-tuning  b N + 2 (4 + b) M + b S L (8 E + 3 F) + 6 S V
+    probing      b (N + 2 L K (P + 2) + L E P + T (4 E + 3 F) + O) + 4 M
+    fine-tuning  b (N + L E P) + 2 (4 + b) M + b S L (8 E + 3 F) + 6 S V
 
-Probing holds weights, the keys and values of the prefixes (zero-shot and fine-tuned have BOS alone), one layer's
-activations (F is feed-forward width; a gated one has two tensors of it), and the fine-tuned parameters laid over the
-model, whole where query, key and value are fused (then 3 M / 2 instead of M). Fine-tuning holds weights, float32
-masters and their gradients, the
-model's gradients, a copy to go back to, all layers' activations of one demonstration, and logits. The runtime's own
-memory (about 1 GB on a GPU) is apart.
+Probing holds weights, the keys and values of the prefixes (zero-shot and fine-tuned have BOS alone), the query
+vectors of training, one layer's activations (F is feed-forward width; a gated one has two tensors of it), the float32
+masters that fine-tuning left, and O numbers laid over the model in its own type: none where that is float32, else M,
+and 3 M / 2 where query, key and value are fused. Fine-tuning holds weights, query vectors, float32 masters and their
+gradients, the model's gradients, a copy to go back to, all layers' activations of one demonstration, and logits. The
+runtime's own memory (about 1 GB on a GPU) is apart.
 """
 
 from dataclasses import dataclass
@@ -63,17 +63,19 @@ SHAPES = (
 
 def probing(shape: Shape, number: int, prefix: int = 2000, batch: int = 2048) -> float:
     """Bytes of `Trainer.validate` with numbers of `number` bytes."""
-    laid_over = 2 * shape.layers * shape.width * shape.kv_width * (1.5 if shape.fused else 1.0)
-    states = 2 * shape.layers * shape.kv_width * (prefix + 2)
+    learnt = 2 * shape.layers * shape.width * shape.kv_width
+    laid_over = learnt * (1.5 if shape.fused else float(number < 4))
+    states = 2 * shape.layers * shape.kv_width * (prefix + 2) + shape.layers * shape.width * prefix
     activations = batch * (4 * shape.width + 3 * shape.feed_forward)
-    return number * (shape.parameters + states + activations + laid_over)
+    return number * (shape.parameters + states + activations + laid_over) + 4 * learnt
 
 
-def finetuning(shape: Shape, number: int, longest: int = 200) -> float:
+def finetuning(shape: Shape, number: int, prefix: int = 2000, longest: int = 200) -> float:
     """Bytes of `Trainer.fit`."""
     learnt = 2 * shape.layers * shape.width * shape.kv_width
-    activations = number * longest * shape.layers * (8 * shape.width + 3 * shape.feed_forward)
-    return number * shape.parameters + 2 * (4 + number) * learnt + activations + 6 * longest * shape.words
+    activations = longest * shape.layers * (8 * shape.width + 3 * shape.feed_forward)
+    held = number * (shape.parameters + shape.layers * shape.width * prefix + activations)
+    return held + 2 * (4 + number) * learnt + 6 * longest * shape.words
 
 
 def main() -> None:
