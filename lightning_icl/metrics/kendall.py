@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # Scores of float32 sums that are equal in exact arithmetic come out this close, relative to the largest of their row.
 _ROUNDING = 2e-6
+# Tell the random scores apart.
+_TOKENS, _EXAMPLES = 2, 3
 
 
 class KendallResult(NamedTuple):
@@ -48,6 +50,15 @@ class KendallResult(NamedTuple):
     """Mean score of each demonstration's tokens in context (layer, example)."""
     example_ft: Tensor
     """Mean inner product of each demonstration's tokens with the query's in fine-tuning (layer, example)."""
+
+
+class RandomTaus(NamedTuple):
+    """The baselines of a batch of queries: tau-b of in-context scores with random ones (query, layer)."""
+
+    tokens: Tensor
+    """Over demonstration tokens."""
+    examples: Tensor
+    """Over whole demonstrations."""
 
 
 def example_scores(
@@ -133,6 +144,8 @@ class Kendall(QueryMeans):
             self.add_state(f"{name}_sum", default=zeros, dist_reduce_fx="sum")
             self.add_state(f"{name}_count", default=zeros.long(), dist_reduce_fx="sum")
         self.first = {"tokens": top_tokens, "examples": top_examples}
+        self.random_taus: RandomTaus | None = None
+        """Baselines of the last batch, for other metrics that compare the same in-context scores."""
 
     def update(
         self,
@@ -141,21 +154,23 @@ class Kendall(QueryMeans):
         query_ids: Int[Tensor, " query"],
         visible: Bool[Tensor, "query layer prefix"] | None = None,
         weights: Float[Tensor, "query replicate"] | None = None,
+        random: RandomTaus | None = None,
     ) -> None:
-        """Add a batch of queries, with the bootstrap's `weights` where they are drawn already."""
+        """Add a batch of queries, with the bootstrap's `weights` and the baselines where they are known already."""
         icl, ft = icl[..., self.places], ft[..., self.places]
         seen = None if visible is None else visible[..., self.places]
         weights = self._weights(query_ids, weights)
-        drawn = random_vectors(query_ids, icl.shape[1:], kind="gaussian", salt=2)
-        value, random = self._taus(icl, ft, drawn, seen)
+        drawn = None if random else random_vectors(query_ids, icl.shape[1:], kind="gaussian", salt=_TOKENS)
+        value, by_chance = self._taus(icl, ft, drawn, seen)
         self._add("value", value, weights)
-        self._add("random", random, weights)
+        by_chance = random.tokens if random else by_chance
+        self._add("random", by_chance, weights)
         self._add("visible", torch.ones_like(icl[..., 0]) if seen is None else seen.double().mean(-1), weights)
         if seen is not None:
             icl, ft = icl.masked_fill(~seen, -torch.inf), ft.masked_fill(~seen, -torch.inf)
         self._add("top_tokens", self._recall(icl, ft, self.first["tokens"], seen), weights)
         self._add_example_means(icl, ft)
-        self._add_examples(icl, ft, query_ids, weights)
+        self.random_taus = RandomTaus(by_chance, self._add_examples(icl, ft, query_ids, weights, random))
 
     def _add_example_means(self, icl: Tensor, ft: Tensor) -> None:
         """Means over each demonstration's tokens; a demonstration with a token out of reach is left out."""
@@ -163,21 +178,26 @@ class Kendall(QueryMeans):
             parts = [scores[..., self.numbers == number].mean(-1) for number in range(self.examples)]
             self._add(name, torch.stack(parts, dim=-1) if parts else scores[..., :0])
 
-    def _add_examples(self, icl: Tensor, ft: Tensor, query_ids: Tensor, weights: Tensor | None) -> None:
+    def _add_examples(
+        self, icl: Tensor, ft: Tensor, query_ids: Tensor, weights: Tensor | None, random: RandomTaus | None
+    ) -> Tensor:
         icl, ft = (example_scores(scores, self.numbers, self.examples) for scores in (icl, ft))
         seen = torch.isfinite(icl)
-        drawn = random_vectors(query_ids, icl.shape[1:], kind="gaussian", salt=3)
-        value, random = self._taus(icl, ft, drawn, seen)
+        drawn = None if random else random_vectors(query_ids, icl.shape[1:], kind="gaussian", salt=_EXAMPLES)
+        value, by_chance = self._taus(icl, ft, drawn, seen)
         self._add("example", value, weights)
-        self._add("example_random", random, weights)
+        by_chance = random.examples if random else by_chance
+        self._add("example_random", by_chance, weights)
         self._add("top_examples", self._recall(icl, ft, self.first["examples"], seen), weights)
+        return by_chance
 
     @staticmethod
-    def _taus(icl: Tensor, ft: Tensor, drawn: Tensor, seen: Tensor | None) -> Tensor:
-        """Tau of in-context scores with those of fine-tuning and with random ones (2, query, layer)."""
+    def _taus(icl: Tensor, one: Tensor, other: Tensor | None, seen: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Tau of in-context scores with one or two others (query, layer); without a second the first again."""
         shown = None if seen is None else seen.flatten(0, 1)
-        others = (ft.flatten(0, 1), drawn.flatten(0, 1))
-        return kendall_taus(icl.flatten(0, 1), others, shown, resolution=_ROUNDING).view(2, *icl.shape[:-1])
+        others = [scores.flatten(0, 1) for scores in (one, other) if scores is not None]
+        taus = kendall_taus(icl.flatten(0, 1), others, shown, resolution=_ROUNDING).view(-1, *icl.shape[:-1])
+        return taus[0], taus[-1]
 
     @staticmethod
     def _recall(one: Tensor, other: Tensor, first: int, seen: Tensor | None) -> Tensor:

@@ -33,41 +33,36 @@ class Slice:
     """Number of the block it belongs to; None outside all blocks."""
     parameter: nn.Parameter
     """The model's parameter."""
-    rows: Tensor | None
-    """Output rows that take part; None where all do."""
-    axis: int
-    """Axis of the output rows: 0, or 1 for the transposed weights of GPT-2."""
+    place: tuple[slice | Tensor, ...]
+    """Where in the parameter the part is, as an index: of all of it, or of the output rows that take part."""
 
     def read(self) -> Tensor:
         """A copy of the part."""
-        data = self.parameter.detach()
-        return data.clone() if self.rows is None else data.index_select(self.axis, self.rows)
+        return self.parameter.detach()[self.place].clone()
 
     def gradient(self) -> Tensor:
-        """The part's gradient.
+        """The part's gradient, where it can be a view.
 
         Raises:
             RuntimeError: no gradient has reached the parameter.
         """
         if self.parameter.grad is None:
             raise RuntimeError(f"No gradient has reached {self.name}.")
-        return self.parameter.grad if self.rows is None else self.parameter.grad.index_select(self.axis, self.rows)
+        return self.parameter.grad[self.place]
 
     @torch.no_grad()
     def write(self, values: Tensor) -> None:
         """Set the part, rounding to the parameter's type."""
-        values = values.to(self.parameter)
-        if self.rows is None:
-            self.parameter.copy_(values)
-        else:
-            self.parameter.index_copy_(self.axis, self.rows, values)
+        self.parameter[self.place] = values.to(self.parameter)
 
     def whole(self, values: Tensor) -> Tensor:
         """The whole parameter as it would be after `write(values)`, the model left alone; a copy only if need be."""
         values = values.to(self.parameter)
-        if self.rows is None:
+        if values.shape == self.parameter.shape:
             return values
-        return self.parameter.detach().index_copy(self.axis, self.rows, values)
+        laid = self.parameter.detach().clone()
+        laid[self.place] = values
+        return laid
 
 
 def slices(model: PreTrainedModel, trained: Trained = "kv") -> list[Slice]:
@@ -77,7 +72,7 @@ def slices(model: PreTrainedModel, trained: Trained = "kv") -> list[Slice]:
     architecture = architecture_of(model.config)
     rows = None
     if fused_layout(model.config) is not None:
-        rows = torch.tensor(fused_rows(model.config)[int(trained == "kv")])
+        rows = fused_rows(model.config)[int(trained == "kv")]
     first = trained == "query" or rows is not None
     projections = architecture.projections[:1] if first else architecture.projections[1:]
     found = []
@@ -91,11 +86,20 @@ def slices(model: PreTrainedModel, trained: Trained = "kv") -> list[Slice]:
                         name=f"{path}.{name}" + ("" if rows is None else f"::{trained}"),
                         layer=layer,
                         parameter=parameter,
-                        rows=None if rows is None else rows.to(parameter.device),
-                        axis=int(isinstance(module, Conv1D) and name == "weight"),
+                        place=_place(rows, parameter, int(isinstance(module, Conv1D) and name == "weight")),
                     )
                 )
     return found
+
+
+def _place(rows: list[int] | None, parameter: nn.Parameter, axis: int) -> tuple[slice | Tensor, ...]:
+    """The index of some output rows along `axis`, or of everything; rows that follow each other make a view."""
+    before = (slice(None),) * axis
+    if rows is None:
+        return ()
+    if rows == list(range(rows[0], rows[-1] + 1)):
+        return (*before, slice(rows[0], rows[-1] + 1))
+    return (*before, torch.tensor(rows, device=parameter.device))
 
 
 def _all_parameters(model: PreTrainedModel) -> list[Slice]:
@@ -106,8 +110,7 @@ def _all_parameters(model: PreTrainedModel) -> list[Slice]:
             name=name,
             layer=int(name.removeprefix(blocks).split(".")[0]) if name.startswith(blocks) else None,
             parameter=parameter,
-            rows=None,
-            axis=0,
+            place=(),
         )
         for name, parameter in model.named_parameters()
     ]
@@ -140,11 +143,12 @@ class Masters:
         self._slices = slices(model, trained)
         self._before = [part.read() for part in self._slices]
         self.parameters = [nn.Parameter(_master(before)) for before in self._before]
+        self._gradients = [torch.empty_like(master) for master in self.parameters]
 
     def collect_gradients(self) -> None:
         """Move the model's gradients onto the masters."""
-        for part, master in zip(self._slices, self.parameters, strict=True):
-            master.grad = part.gradient().to(master.dtype)
+        for part, master, gradient in zip(self._slices, self.parameters, self._gradients, strict=True):
+            master.grad = gradient.copy_(part.gradient())
             part.parameter.grad = None
 
     def write(self) -> None:
@@ -157,6 +161,7 @@ class Masters:
         for part, master, before in zip(self._slices, self.parameters, self._before, strict=True):
             part.write(before)
             part.parameter.grad = master.grad = None
+        self._gradients = []
 
     def overlay(self) -> KVOverlay:
         """The masters themselves, which must not be stepped any more."""
@@ -179,7 +184,10 @@ def _master(tensor: Tensor) -> Tensor:
 
 
 class LaidOver:
-    """An overlay made ready for one model, so that switching it on and off moves pointers and copies nothing.
+    """An overlay made ready for one model: switching it on and off moves pointers.
+
+    Only where query, key and value share a parameter is a whole one copied together while it is on, so that many
+    overlays can wait without one each.
 
     Raises:
         ModelError: the overlay does not belong to this model.
@@ -197,19 +205,20 @@ class LaidOver:
                         f"The overlay does not fit this model: {name!r} has shape {tuple(values.shape)}, "
                         f"the model's is {tuple(expected)}."
                     )
-                self._pairs.append((part.parameter, part.whole(values)))
+                self._pairs.append((part, values.to(part.parameter)))
 
     @contextmanager
     def active(self) -> Iterator[None]:
         """The overlay's weights are the model's until the context ends."""
-        own = [parameter.data for parameter, _ in self._pairs]
+        own = [part.parameter.data for part, _ in self._pairs]
         try:
-            for parameter, values in self._pairs:
-                parameter.data = values
+            with torch.inference_mode(False), torch.no_grad():
+                for part, values in self._pairs:
+                    part.parameter.data = part.whole(values)
             yield
         finally:
-            for (parameter, _), data in zip(self._pairs, own, strict=True):
-                parameter.data = data
+            for (part, _), data in zip(self._pairs, own, strict=True):
+                part.parameter.data = data
 
 
 def _fitting(model: PreTrainedModel, overlay: KVOverlay) -> dict[str, Slice]:

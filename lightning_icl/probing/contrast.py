@@ -5,6 +5,7 @@ the same pass: conditions that contrasts share are observed once.
 """
 
 import warnings
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from lightning_icl.metrics import (
     SimAOUResult,
 )
 from lightning_icl.metrics.bootstrap import Bootstrapped
+from lightning_icl.metrics.kendall import RandomTaus
 from lightning_icl.models.architecture import Architecture
 from lightning_icl.probing.finetuning import Finetuned
 from lightning_icl.records import Condition, Demonstrations, Observation, QueryBatch
@@ -152,13 +154,26 @@ class ContrastMetrics(nn.Module):
         self.sim_am.update(zsl.own_scores, icl.own_scores, ft.own_scores, icl.own_lengths, ids, weights)
 
     def update_kendall(
-        self, batch: QueryBatch, icl: Observation, ft: Observation, weights: Tensor | None = None
+        self,
+        batch: QueryBatch,
+        icl: Observation,
+        ft: Observation,
+        weights: Tensor | None = None,
+        known: dict[Hashable, RandomTaus] | None = None,
     ) -> None:
-        """Add a batch of queries at the level of attention to the demonstrations."""
-        if self.contrast.training_queries is not None and not self.contrast.next_query:
-            training_queries = self.contrast.training_queries.to(ft.query)
-            by_query = torch.einsum("ble,lpe->blp", ft.query, training_queries)
-            self.kendall.update(icl.prefix_scores, by_query, batch.query_ids, icl.prefix_visible, weights)
+        """Add a batch of queries at the level of attention to the demonstrations.
+
+        `known` holds the batch's baselines by what they depend on, for contrasts that share them.
+        """
+        if self.contrast.training_queries is None or self.contrast.next_query:
+            return
+        training_queries = self.contrast.training_queries.to(ft.query)
+        by_query = torch.einsum("ble,lpe->blp", ft.query, training_queries)
+        same = self.contrast.icl.inputs, self.contrast.demonstrations.token_example
+        random = None if known is None else known.get(same)
+        self.kendall.update(icl.prefix_scores, by_query, batch.query_ids, icl.prefix_visible, weights, random)
+        if known is not None and self.kendall.random_taus is not None:
+            known[same] = self.kendall.random_taus
 
     def bootstrap(self) -> dict[str, Bootstrapped]:
         """Every figure with replicates and interval, by level and name (`sim_aou.value`); for all processes to call."""

@@ -5,7 +5,7 @@ conditions and streams the three observations into metrics. Nothing of size (que
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from lightning_icl.errors import NumericalError, ProtocolError
 from lightning_icl.metrics.bootstrap import REPLICATES, Bootstrapped, poisson_weights
+from lightning_icl.metrics.kendall import RandomTaus
 from lightning_icl.models.architecture import architecture_of, head_counts
 from lightning_icl.models.capture import Capture
 from lightning_icl.models.kv import LaidOver
@@ -192,6 +193,7 @@ class ICLProbe(LightningModule):
         contrasts = self.studied
         weights = poisson_weights(batch.query_ids, self.replicates) if self.replicates and contrasts else None
         last = {item.inputs: contrast.name for contrast in contrasts for item in contrast.conditions}
+        random: dict[Hashable, RandomTaus] = {}
         with self.capture:
             for name in ("zsl", "icl"):
                 self._look(self._views[name], batch, scores, seen)
@@ -202,7 +204,7 @@ class ICLProbe(LightningModule):
                         self._look_or_drop(view, batch, scores, seen)
                 if not self._is_dropped(contrast):
                     zsl, icl, ft = (view.read(seen[view.condition.inputs]) for view in views)
-                    self._compare(metrics, batch, zsl, icl, ft, weights)
+                    self._compare(metrics, batch, (zsl, icl, ft), weights, random)
                 for view in views:
                     if last[view.condition.inputs] == contrast.name:
                         seen.pop(view.condition.inputs, None)
@@ -235,17 +237,16 @@ class ICLProbe(LightningModule):
         self,
         metrics: nn.Module,
         batch: QueryBatch,
-        zsl: Observation,
-        icl: Observation,
-        ft: Observation,
+        seen: tuple[Observation, Observation, Observation],
         weights: Tensor | None,
+        random: dict[Hashable, RandomTaus],
     ) -> None:
         """The paper's levels, in the precision of the observations whatever the model runs in."""
         assert isinstance(metrics, ContrastMetrics)
         with torch.autocast(self.model.device.type, enabled=False):
-            metrics.update(batch, zsl, icl, ft, weights)
+            metrics.update(batch, *seen, weights)
             started = time.perf_counter()
-            metrics.update_kendall(batch, icl, ft, weights)
+            metrics.update_kendall(batch, *seen[1:], weights, random)
             self.seconds["kendall"] += time.perf_counter() - started
 
     def _keep_predictions(self, batch: QueryBatch, seen: dict[str, Tensor]) -> None:

@@ -91,15 +91,13 @@ def grouped(runs: Runs, task: TaskSweep, model: "PreTrainedModel", gigabytes: fl
 
 
 def run_bytes(model: PreTrainedModel, demonstrations: Demonstrations) -> int:
-    """Memory of one fine-tuning that waits to be observed: masters, weights ready to be laid over, query vectors."""
+    """Memory of one fine-tuning that waits to be observed: masters, the same in the model's type, query vectors."""
     heads, _, width = head_counts(model.config)
     vectors = int(model.config.num_hidden_layers) * len(demonstrations.prefix_token_ids) * heads * width
     element, weights = torch.finfo(model.dtype).bits // 8, 0
     for part in slices(model):
-        learnt = part.parameter.numel()
-        if part.rows is not None:
-            learnt = learnt // part.parameter.shape[part.axis] * len(part.rows)
-        weights += max(4, element) * learnt + element * part.parameter.numel()
+        learnt = part.read().numel()
+        weights += max(4, element) * learnt + (element * learnt if element < 4 else 0)
     return weights + element * vectors
 
 

@@ -284,3 +284,19 @@ def test_scores_of_demonstrations_are_means_over_their_tokens() -> None:
                 if number >= 0:
                     expected[:, number] += query[:, place] / numbers.count(number) / len(scores)
         torch.testing.assert_close(getattr(metric.compute(), name), expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_kendall_with_baselines_of_another_metric_is_kendall(hidden: bool) -> None:
+    generator = torch.Generator().manual_seed(3)
+    icl, one, other = torch.randn(3, 4, 2, 12, generator=generator)
+    visible = torch.arange(12).expand(4, 2, 12) > 5 if hidden else None
+    ids, places = torch.tensor([3, 1, 8, 5]), (-1, 0, 0, 0, 1, 1, 1, 2, 2, 2, 2, -1)
+    first, second, alone = (Kendall(places, layers=2, top_tokens=3, top_examples=1) for _ in range(3))
+    first.update(icl, one, ids, visible)
+    second.update(icl, other, ids, visible, random=first.random_taus)
+    alone.update(icl, other, ids, visible)
+    for name, found in second.compute()._asdict().items():
+        expected = torch.as_tensor(getattr(alone.compute(), name))
+        torch.testing.assert_close(torch.as_tensor(found), expected, rtol=0, atol=0, equal_nan=True)
+    assert second.compute().value != first.compute().value
