@@ -186,17 +186,23 @@ def _master(tensor: Tensor) -> Tensor:
 class LaidOver:
     """An overlay made ready for one model: switching it on and off moves pointers.
 
-    Only where query, key and value share a parameter is a whole one copied together while it is on, so that many
-    overlays can wait without one each.
+    Where query, key and value share a parameter, a whole one is put together. Overlays that are never on together can
+    share it and write their part into it when their turn comes.
+
+    Args:
+        model: the model.
+        overlay: fine-tuned parameters of it.
+        scratch: whole parameters by name, to be shared; filled here.
 
     Raises:
         ModelError: the overlay does not belong to this model.
     """
 
-    def __init__(self, model: PreTrainedModel, overlay: KVOverlay) -> None:
+    def __init__(self, model: PreTrainedModel, overlay: KVOverlay, scratch: dict[str, Tensor] | None = None) -> None:
         known = _fitting(model, overlay)
+        scratch = {} if scratch is None else scratch
+        self._parts: list[tuple[Slice, Tensor, Tensor]] = []
         with torch.inference_mode(False), torch.no_grad():
-            self._pairs = []
             for name, part in known.items():
                 values = overlay.tensors[name]
                 expected = part.read().shape
@@ -205,19 +211,37 @@ class LaidOver:
                         f"The overlay does not fit this model: {name!r} has shape {tuple(values.shape)}, "
                         f"the model's is {tuple(expected)}."
                     )
-                self._pairs.append((part, values.to(part.parameter)))
+                whole = values = values.to(part.parameter)
+                if values.shape != part.parameter.shape:
+                    if name not in scratch:
+                        scratch[name] = part.whole(values)
+                    whole = scratch[name]
+                self._parts.append((part, values, whole))
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """The overlay's weights are the model's until the context ends."""
-        own = [part.parameter.data for part, _ in self._pairs]
+        """The overlay's weights are the model's until the context ends.
+
+        Raises:
+            RuntimeError: another overlay with the same scratch is on.
+        """
+        own = [part.parameter.data for part, _, _ in self._parts]
+        scratch = [
+            data.is_set_to(whole)
+            for data, (_, values, whole) in zip(own, self._parts, strict=True)
+            if whole is not values
+        ]
+        if any(scratch):
+            raise RuntimeError("Two overlays that share scratch are on together.")
         try:
             with torch.inference_mode(False), torch.no_grad():
-                for part, values in self._pairs:
-                    part.parameter.data = part.whole(values)
+                for part, values, whole in self._parts:
+                    if whole is not values:
+                        whole[part.place] = values
+                    part.parameter.data = whole
             yield
         finally:
-            for (part, _), data in zip(self._pairs, own, strict=True):
+            for (part, _, _), data in zip(self._parts, own, strict=True):
                 part.parameter.data = data
 
 

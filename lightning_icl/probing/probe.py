@@ -165,10 +165,11 @@ class ICLProbe(LightningModule):
     def _prepared(self) -> dict[str, View]:
         """A view for every condition; overlays are made ready once, and equal inputs share one prefix."""
         ready: dict[int, LaidOver] = {}
+        scratch: dict[str, Tensor] = {}
         views: dict[tuple[Any, ...], View] = {}
         for item in self.conditions.values():
             if item.overlay is not None and id(item.overlay) not in ready:
-                ready[id(item.overlay)] = LaidOver(self.model, item.overlay)
+                ready[id(item.overlay)] = LaidOver(self.model, item.overlay, scratch)
             if item.inputs not in views:
                 views[item.inputs] = View.prepare(self.capture, item, ready.get(id(item.overlay)))
         return {name: views[item.inputs].read_as(item, self.capture) for name, item in self.conditions.items()}

@@ -13,6 +13,7 @@ from lightning_icl.data.module import QueryBatches
 from lightning_icl.data.queries import Query, budget_batches
 from lightning_icl.errors import NumericalError
 from lightning_icl.models.capture import Capture
+from lightning_icl.models.kv import LaidOver
 from lightning_icl.probing.observation import View
 from lightning_icl.records import Condition, QueryBatch
 
@@ -44,7 +45,10 @@ class HeldOutAccuracy(LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Make every condition ready."""
         with self.capture, self.trainer.precision_plugin.forward_context():
-            self._views = {item.name: View.prepare(self.capture, item) for item in self.conditions}
+            scratch: dict[str, Tensor] = {}
+            for item in self.conditions:
+                overlay = None if item.overlay is None else LaidOver(self.model, item.overlay, scratch)
+                self._views[item.name] = View.prepare(self.capture, item, overlay)
         self._right, self._seen = dict.fromkeys(self._views, 0), 0
 
     def validation_step(self, batch: QueryBatch, batch_idx: int) -> None:

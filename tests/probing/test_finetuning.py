@@ -11,7 +11,7 @@ from tiny_task import tiny_data
 from torch.utils.data import DataLoader
 
 from lightning_icl.errors import NumericalError, ProtocolError
-from lightning_icl.models.kv import LaidOver
+from lightning_icl.models.kv import LaidOver, Masters
 from lightning_icl.probing.finetuning import KVFinetuning
 from lightning_icl.probing.probe import ICLProbe
 from lightning_icl.records import KVOverlay
@@ -142,3 +142,27 @@ def test_an_overlay_of_another_model_is_refused() -> None:
     overlay = KVOverlay(tensors={"transformer.h.0.attn.c_attn.weight::kv": torch.zeros(2, 2)})
     with pytest.raises(ModelError, match="does not fit"):
         LaidOver(tiny_model("gpt2"), overlay)
+
+
+@pytest.mark.parametrize("variant", ["gpt2", "gpt_neox", "llama"])
+def test_overlays_that_share_scratch_are_laid_over_in_turn(variant: str) -> None:
+    model = tiny_model(variant)
+    overlays, scratch = [], {}
+    for _ in range(2):
+        masters = Masters(model)
+        with torch.no_grad():
+            for parameter in masters.parameters:
+                parameter += torch.randn_like(parameter)
+        overlays.append(masters.overlay())
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    alone, shared = ([LaidOver(model, overlay, given) for overlay in overlays] for given in (None, scratch))
+    for one, other in (*zip(alone, shared, strict=True), (alone[0], shared[0])):
+        with one.active():
+            expected = {name: parameter.clone() for name, parameter in model.named_parameters()}
+        with other.active():
+            assert all(torch.equal(expected[name], parameter) for name, parameter in model.named_parameters())
+            assert not all(torch.equal(before[name], parameter) for name, parameter in model.named_parameters())
+    assert all(torch.equal(before[name], parameter) for name, parameter in model.named_parameters())
+    if scratch:
+        with shared[0].active(), pytest.raises(RuntimeError, match="on together"), shared[1].active():
+            pass
