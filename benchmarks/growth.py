@@ -33,7 +33,7 @@ def growth(workload: Workload, rounds: int) -> list[Ratio]:
     return ratios
 
 
-def processes(rounds: int, count: int = 2, queries: int = 400) -> Ratio:
+def processes(rounds: int, count: int = 2, queries: int = 512) -> Ratio:
     """The probing of the built-in task by several processes of one thread each, against one such process."""
     taken: dict[int, list[float]] = {1: [], count: []}
     for _ in range(rounds):
@@ -47,6 +47,7 @@ def _validate_seconds(devices: int, queries: int) -> float:
         command = [
             *(sys.executable, "-m", "lightning_icl.cli", "compare", "--task", "tiny-sst2", "--accelerator", "cpu"),
             *("--limit", str(queries), "--devices", str(devices), "--out", folder, "--overwrite"),
+            *("--batch-tokens", "256"),  # whole batches are divided, so there must be many
         ]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         subprocess.run(command, check=True, env=environment, capture_output=True)
