@@ -160,10 +160,8 @@ class Kendall(QueryMeans):
         icl, ft = icl[..., self.places], ft[..., self.places]
         seen = None if visible is None else visible[..., self.places]
         weights = self._weights(query_ids, weights)
-        drawn = None if random else random_vectors(query_ids, icl.shape[1:], kind="gaussian", salt=_TOKENS)
-        value, by_chance = self._taus(icl, ft, drawn, seen)
+        value, by_chance = self._taus(icl, ft, seen, query_ids, _TOKENS, random.tokens if random else None)
         self._add("value", value, weights)
-        by_chance = random.tokens if random else by_chance
         self._add("random", by_chance, weights)
         self._add("visible", torch.ones_like(icl[..., 0]) if seen is None else seen.double().mean(-1), weights)
         if seen is not None:
@@ -183,21 +181,24 @@ class Kendall(QueryMeans):
     ) -> Tensor:
         icl, ft = (example_scores(scores, self.numbers, self.examples) for scores in (icl, ft))
         seen = torch.isfinite(icl)
-        drawn = None if random else random_vectors(query_ids, icl.shape[1:], kind="gaussian", salt=_EXAMPLES)
-        value, by_chance = self._taus(icl, ft, drawn, seen)
+        value, by_chance = self._taus(icl, ft, seen, query_ids, _EXAMPLES, random.examples if random else None)
         self._add("example", value, weights)
-        by_chance = random.examples if random else by_chance
         self._add("example_random", by_chance, weights)
         self._add("top_examples", self._recall(icl, ft, self.first["examples"], seen), weights)
         return by_chance
 
     @staticmethod
-    def _taus(icl: Tensor, one: Tensor, other: Tensor | None, seen: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Tau of in-context scores with one or two others (query, layer); without a second the first again."""
+    def _taus(
+        icl: Tensor, ft: Tensor, seen: Tensor | None, query_ids: Tensor, salt: int, by_chance: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Tau of in-context scores with those of fine-tuning and with random ones, if not known (query, layer)."""
+        others = [ft]
+        if by_chance is None:
+            others.append(random_vectors(query_ids, icl.shape[1:], kind="gaussian", salt=salt))
         shown = None if seen is None else seen.flatten(0, 1)
-        others = [scores.flatten(0, 1) for scores in (one, other) if scores is not None]
-        taus = kendall_taus(icl.flatten(0, 1), others, shown, resolution=_ROUNDING).view(-1, *icl.shape[:-1])
-        return taus[0], taus[-1]
+        flat = [scores.flatten(0, 1) for scores in others]
+        taus = kendall_taus(icl.flatten(0, 1), flat, shown, resolution=_ROUNDING).view(-1, *icl.shape[:-1])
+        return taus[0], taus[1] if by_chance is None else by_chance
 
     @staticmethod
     def _recall(one: Tensor, other: Tensor, first: int, seen: Tensor | None) -> Tensor:

@@ -36,6 +36,11 @@ class Slice:
     place: tuple[slice | Tensor, ...]
     """Where in the parameter the part is, as an index: of all of it, or of the output rows that take part."""
 
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of the part."""
+        return self.parameter.detach()[self.place].shape
+
     def read(self) -> Tensor:
         """A copy of the part."""
         return self.parameter.detach()[self.place].clone()
@@ -205,11 +210,10 @@ class LaidOver:
         with torch.inference_mode(False), torch.no_grad():
             for name, part in known.items():
                 values = overlay.tensors[name]
-                expected = part.read().shape
-                if values.shape != expected:
+                if values.shape != part.shape:
                     raise ModelError(
                         f"The overlay does not fit this model: {name!r} has shape {tuple(values.shape)}, "
-                        f"the model's is {tuple(expected)}."
+                        f"the model's is {tuple(part.shape)}."
                     )
                 whole = values = values.to(part.parameter)
                 if values.shape != part.parameter.shape:

@@ -159,7 +159,7 @@ class ContrastMetrics(nn.Module):
         icl: Observation,
         ft: Observation,
         weights: Tensor | None = None,
-        known: dict[Hashable, RandomTaus] | None = None,
+        known: dict[Hashable, RandomTaus | None] | None = None,
     ) -> None:
         """Add a batch of queries at the level of attention to the demonstrations.
 
@@ -170,10 +170,9 @@ class ContrastMetrics(nn.Module):
         training_queries = self.contrast.training_queries.to(ft.query)
         by_query = torch.einsum("ble,lpe->blp", ft.query, training_queries)
         same = self.contrast.icl.inputs, self.contrast.demonstrations.token_example
-        random = None if known is None else known.get(same)
-        self.kendall.update(icl.prefix_scores, by_query, batch.query_ids, icl.prefix_visible, weights, random)
-        if known is not None and self.kendall.random_taus is not None:
-            known[same] = self.kendall.random_taus
+        known = {} if known is None else known
+        self.kendall.update(icl.prefix_scores, by_query, batch.query_ids, icl.prefix_visible, weights, known.get(same))
+        known[same] = self.kendall.random_taus
 
     def bootstrap(self) -> dict[str, Bootstrapped]:
         """Every figure with replicates and interval, by level and name (`sim_aou.value`); for all processes to call."""

@@ -194,7 +194,7 @@ class ICLProbe(LightningModule):
         contrasts = self.studied
         weights = poisson_weights(batch.query_ids, self.replicates) if self.replicates and contrasts else None
         last = {item.inputs: contrast.name for contrast in contrasts for item in contrast.conditions}
-        random: dict[Hashable, RandomTaus] = {}
+        random: dict[Hashable, RandomTaus | None] = {}
         with self.capture:
             for name in ("zsl", "icl"):
                 self._look(self._views[name], batch, scores, seen)
@@ -240,7 +240,7 @@ class ICLProbe(LightningModule):
         batch: QueryBatch,
         seen: tuple[Observation, Observation, Observation],
         weights: Tensor | None,
-        random: dict[Hashable, RandomTaus],
+        random: dict[Hashable, RandomTaus | None],
     ) -> None:
         """The paper's levels, in the precision of the observations whatever the model runs in."""
         assert isinstance(metrics, ContrastMetrics)

@@ -96,8 +96,7 @@ def run_bytes(model: PreTrainedModel, demonstrations: Demonstrations) -> int:
     vectors = int(model.config.num_hidden_layers) * len(demonstrations.prefix_token_ids) * heads * width
     element, weights = torch.finfo(model.dtype).bits // 8, 0
     for part in slices(model):
-        learnt = part.read().numel()
-        weights += max(4, element) * learnt + (element * learnt if element < 4 else 0)
+        weights += part.shape.numel() * (max(4, element) + (element if element < 4 else 0))
     return weights + element * vectors
 
 
