@@ -3,6 +3,6 @@
 Processes wait and give memory back as those of the command line do.
 """
 
-from lightning_icl.process import prepare_process
+from lightning_icl.process_setup import prepare_process
 
 prepare_process()

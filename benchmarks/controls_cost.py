@@ -25,11 +25,11 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 from benchmarks.memory import MB, peak
 from benchmarks.random_words import random_words
 from benchmarks.rounds import Ratio, Seconds, timed
-from lightning_icl.comparison.controls import make_controls
+from lightning_icl.comparison.controls.catalogue import choose
+from lightning_icl.comparison.controls.run import make_controls
 from lightning_icl.comparison.plan import PlannedTask
 from lightning_icl.comparison.settings import CompareSettings
 from lightning_icl.comparison.trainer import make_trainer
-from lightning_icl.controls.catalogue import choose
 from lightning_icl.data.module import ICLDataModule
 from lightning_icl.probing.finetuning import KVFinetuning
 from lightning_icl.probing.probe import ICLProbe

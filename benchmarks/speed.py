@@ -21,7 +21,7 @@ from benchmarks import candidates as make
 from benchmarks.growth import growth, processes
 from benchmarks.rounds import Ratio, Seconds, measure
 from benchmarks.workload import WORKLOADS, Workload
-from lightning_icl.processor import multiplies_bfloat16
+from lightning_icl.bfloat16_support import multiplies_bfloat16
 
 PARTS = ("observations", "peers", "limit", "finetuning", "growth", "processes")
 

@@ -7,7 +7,7 @@ momentum attention, once transformers is imported.
 from importlib import import_module
 
 from lightning_icl._version import __version__
-from lightning_icl.models.registration import announce_momentum
+from lightning_icl.models.momentum.registration import announce_momentum
 
 _HOME = {
     "Condition": "lightning_icl.records",
@@ -24,12 +24,12 @@ _HOME = {
     "SimAOU": "lightning_icl.metrics",
     "Task": "lightning_icl.tasks.task",
     "find_model": "lightning_icl.models.loading",
-    "from_momentum": "lightning_icl.models.momentum",
+    "from_momentum": "lightning_icl.models.momentum.conversion",
     "load_model": "lightning_icl.models.loading",
     "load_tokenizer": "lightning_icl.models.loading",
     "momentum_attention": "lightning_icl.attention.momentum",
     "resolve_tasks": "lightning_icl.tasks.catalogue",
-    "to_momentum": "lightning_icl.models.momentum",
+    "to_momentum": "lightning_icl.models.momentum.conversion",
     "value_ema": "lightning_icl.attention.ema",
 }
 

@@ -17,7 +17,7 @@ from lightning_icl._version import __version__
 from lightning_icl.comparison.settings import CompareSettings, ValidateSettings
 from lightning_icl.dualform.settings import DualSettings
 from lightning_icl.errors import UserError, did_you_mean
-from lightning_icl.process import prepare_process
+from lightning_icl.process_setup import prepare_process
 from lightning_icl.sweeping.settings import SweepSettings
 
 Settings = TypeVar("Settings")
@@ -129,13 +129,13 @@ def _report(namespace: Any) -> None:
 
 
 def _tasks(namespace: Any) -> None:
-    from lightning_icl.catalogues import print_tasks
+    from lightning_icl.listing import print_tasks
 
     print_tasks()
 
 
 def _models(namespace: Any) -> None:
-    from lightning_icl.catalogues import print_models
+    from lightning_icl.listing import print_models
 
     print_models()
 

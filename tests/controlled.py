@@ -11,10 +11,10 @@ from exactness import RATE, make_trainer, mean_over_queries
 from tiny_models import tiny_model
 from tiny_task import tiny_data
 
-from lightning_icl.comparison.controls import make_controls
+from lightning_icl.comparison.controls.catalogue import choose, own_rates
+from lightning_icl.comparison.controls.run import make_controls
 from lightning_icl.comparison.plan import PlannedTask
 from lightning_icl.comparison.settings import CompareSettings
-from lightning_icl.controls.catalogue import choose, own_rates
 from lightning_icl.data.module import ICLDataModule
 from lightning_icl.data.queries import Query
 from lightning_icl.probing.contrast import Contrast

@@ -18,7 +18,7 @@ from experiments.momentum.settings import SIZES, ExperimentSettings, read_settin
 from experiments.momentum.summary import mean_and_error, paired_difference, published
 from lightning_icl.errors import UserError
 from lightning_icl.models.loading import find_model, load_model
-from lightning_icl.models.momentum import to_momentum
+from lightning_icl.models.momentum.conversion import to_momentum
 from lightning_icl.pretraining.packing import PackedText, encode_text
 from lightning_icl.pretraining.run import pretrain
 from lightning_icl.pretraining.text import find_text

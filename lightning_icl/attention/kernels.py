@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lightning_icl.processor import multipliable
+from lightning_icl.bfloat16_support import multipliable
 
 # Below this many keys the two small matrix products cost less than a kernel's set-up.
 _FEW_KEYS = 8

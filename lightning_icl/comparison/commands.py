@@ -8,7 +8,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 
 from lightning_icl.comparison.assemble import VIEWS, assemble, prediction_rows
-from lightning_icl.comparison.controls import Controlled, controls_section, make_controls
+from lightning_icl.comparison.controls.run import Controlled, controls_section, make_controls
 from lightning_icl.comparison.overlays import FINETUNE, read_finetuned, write_finetuned
 from lightning_icl.comparison.plan import Plan, PlannedTask, make_plan, resolved
 from lightning_icl.comparison.settings import CompareSettings, ValidateSettings

@@ -6,8 +6,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lightning_icl.comparison.controls.catalogue import Control, choose, own_rates
 from lightning_icl.comparison.settings import CompareSettings
-from lightning_icl.controls.catalogue import Control, choose, own_rates
 from lightning_icl.data.module import ICLDataModule
 from lightning_icl.errors import TaskError, UserError
 from lightning_icl.models.architecture import Architecture, architecture_of

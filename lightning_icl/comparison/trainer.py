@@ -14,9 +14,9 @@ import transformers
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.strategies import DDPStrategy
 
+from lightning_icl.bfloat16_support import warn_of_slow_bfloat16
 from lightning_icl.comparison.settings import CompareSettings
 from lightning_icl.errors import UserError
-from lightning_icl.processor import warn_of_slow_bfloat16
 
 if TYPE_CHECKING:
     from torch.distributed import GradBucket
@@ -54,7 +54,7 @@ def make_trainer(settings: CompareSettings, callbacks: list[L.Callback], *, prog
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    warn_of_slow_bfloat16(trainer, "bf16-mixed")  # bf16-true runs as `models.widening` has it
+    warn_of_slow_bfloat16(trainer, "bf16-mixed")  # bf16-true runs as `models.fast_paths` has it
     return trainer
 
 

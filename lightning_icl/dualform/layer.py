@@ -11,7 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_icl.attention.dual import (
+from lightning_icl.dualform.capture import LayerView
+from lightning_icl.dualform.implicit_patch import compare_patches
+from lightning_icl.dualform.matrix_similarity import likeness, matrix_cosine
+from lightning_icl.dualform.outer_products import (
     TokenSums,
     apply_matrix,
     demonstration_shares,
@@ -20,10 +23,7 @@ from lightning_icl.attention.dual import (
     linear_attention,
     token_sums,
 )
-from lightning_icl.attention.implicit_patch import compare_patches
-from lightning_icl.attention.likeness import likeness, matrix_cosine
 from lightning_icl.metrics.similarity import cosine
-from lightning_icl.models.dual import LayerView
 
 # Queries of a batch are taken in pieces whose matrices stay below this many numbers (64 MB in float32).
 _MATRIX_NUMBERS = 1 << 24

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from lightning_icl.dualform.capture import DualCapture, LayerView, frame_shift
 from lightning_icl.dualform.figures import DualFigures
 from lightning_icl.dualform.layer import LayerPrefix, LayerTrio, layer_figures, patch_figures, share_figures
 from lightning_icl.errors import NumericalError, ProtocolError
 from lightning_icl.models.architecture import head_counts
-from lightning_icl.models.dual import DualCapture, LayerView, frame_shift
 from lightning_icl.models.kv import LaidOver
 from lightning_icl.models.recording import Prefix
 from lightning_icl.probing.probe import ICLProbe

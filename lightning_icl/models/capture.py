@@ -18,13 +18,10 @@ from transformers import AttentionInterface, PreTrainedModel
 from lightning_icl.attention.branches import branched_ema
 from lightning_icl.attention.prefix import join_attention, own_attention, prefix_attention, repeat_heads
 from lightning_icl.errors import ModelError
-from lightning_icl.models.activation import fused_activations
 from lightning_icl.models.adapters import adapted
 from lightning_icl.models.architecture import architecture_of, fused_layout, fused_rows, head_counts
-from lightning_icl.models.embedding import shared_embedding
-from lightning_icl.models.momentum import has_momentum, layer_eta
+from lightning_icl.models.momentum.conversion import has_momentum, layer_eta
 from lightning_icl.models.recording import Prefix, Recording
-from lightning_icl.models.widening import wide_products
 from lightning_icl.records import QueryBatch
 
 _NAME = "lightning_icl"

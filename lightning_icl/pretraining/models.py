@@ -23,7 +23,7 @@ def new_model(settings: PretrainSettings, tokenizer: "PreTrainedTokenizerBase") 
     Raises:
         ModelError: the model or configuration asked for cannot be read, or has fewer positions than a block has tokens.
     """
-    from lightning_icl.models.momentum import to_momentum
+    from lightning_icl.models.momentum.conversion import to_momentum
 
     source, config = model_source(settings), check_model(settings)
     if source is None or config is None:
@@ -41,7 +41,7 @@ def check_model(settings: PretrainSettings) -> "PretrainedConfig | None":
     Raises:
         ModelError: it cannot be found, has fewer positions than a block has tokens, or cannot have momentum.
     """
-    from lightning_icl.models.momentum import check_wrappable
+    from lightning_icl.models.momentum.conversion import check_wrappable
 
     source = model_source(settings)
     if source is None:

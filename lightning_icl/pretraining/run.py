@@ -147,8 +147,8 @@ def _trainer(settings: PretrainSettings, *, validating: bool) -> "L.Trainer":
     import lightning as L
     from lightning.pytorch.callbacks import ModelCheckpoint
 
+    from lightning_icl.bfloat16_support import warn_of_slow_bfloat16
     from lightning_icl.pretraining.progress import speed_display
-    from lightning_icl.processor import warn_of_slow_bfloat16
 
     work = work_folder(settings)
     every = min(settings.validate_every, settings.steps) * settings.accumulate

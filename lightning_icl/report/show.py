@@ -12,8 +12,8 @@ from lightning_icl.report.check import check as check_cells
 from lightning_icl.report.check import check_grid, not_repeated
 from lightning_icl.report.controls import controls_grid
 from lightning_icl.report.grid import Grid, grid_to_csv, grid_to_latex, grid_to_markdown, grid_to_rich
-from lightning_icl.report.html import write_page
 from lightning_icl.report.outcomes import right_grid
+from lightning_icl.report.page.html import write_page
 from lightning_icl.report.paired import paired_grid
 from lightning_icl.report.render import summary_notes, to_csv, to_latex, to_markdown, to_rich
 from lightning_icl.report.seeds import Run, seed_groups, seeds_grid

@@ -7,8 +7,8 @@ from html import escape
 
 from lightning_icl.report.controls import COLUMNS, figures
 from lightning_icl.report.grid import Grid
+from lightning_icl.report.page.svg import ticks
 from lightning_icl.report.seeds import Run, Spread, digits, spread, spread_shown
-from lightning_icl.report.svg import ticks
 from lightning_icl.results import TaskRun
 
 _MEASURES = ("Rec2FTP", "SimAOU", "raw", "SimAM", "difference", "Kendall")

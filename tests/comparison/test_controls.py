@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lightning_icl.cli import main
-from lightning_icl.controls.catalogue import CONTROLS
+from lightning_icl.comparison.controls.catalogue import CONTROLS
 
 SMALL = ["--task", "tiny-cb", "--shots", "4", "--limit", "9"]
 

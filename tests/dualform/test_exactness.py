@@ -16,12 +16,12 @@ from tiny_task import tiny_data
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from lightning_icl.attention.dual import apply_matrix, token_sums
-from lightning_icl.attention.implicit_patch import implicit_patch
 from lightning_icl.data.module import ICLDataModule
 from lightning_icl.data.queries import budget_batches, collate
+from lightning_icl.dualform.capture import DualCapture
+from lightning_icl.dualform.implicit_patch import implicit_patch
+from lightning_icl.dualform.outer_products import apply_matrix, token_sums
 from lightning_icl.dualform.probe import DualProbe
-from lightning_icl.models.dual import DualCapture
 from lightning_icl.probing.finetuning import KVFinetuning
 
 RATE, RANK, LAYERS = 0.05, 3, (0, 1, 2)

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lightning_icl.cli import main
 from lightning_icl.models.loading import builtin_folder, find_model, load_model
-from lightning_icl.models.momentum import to_momentum
+from lightning_icl.models.momentum.conversion import to_momentum
 from lightning_icl.pretraining.documents import document
 
 RUN = "--block 128 --short-block 128 --short-steps 0 --batch 2 --warmup 2 --accelerator cpu".split()

@@ -13,8 +13,8 @@ from made_runs import LAYERS, repetition, save
 
 from lightning_icl.cli import main
 from lightning_icl.report.grid import grid_to_csv
-from lightning_icl.report.html import side_page
 from lightning_icl.report.layers import seed_curves
+from lightning_icl.report.page.html import side_page
 from lightning_icl.report.seeds import Run, same_task, seed_groups, seeds_grid
 from lightning_icl.report.side_by_side import side_grid
 from lightning_icl.results import read_run

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 
-from lightning_icl.controls.ground import Ground, Unavailable
+from lightning_icl.comparison.controls.ground import Ground, Unavailable
 from lightning_icl.data.encoding import encode_answer
 from lightning_icl.probing.contrast import Contrast
 from lightning_icl.records import Demonstrations

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.linalg import subspace_angles
 
-from lightning_icl.attention.likeness import effective_rank, likeness
+from lightning_icl.dualform.matrix_similarity import effective_rank, likeness
 
 
 @pytest.mark.parametrize("rank", [1, 3, 6])

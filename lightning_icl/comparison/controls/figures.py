@@ -6,7 +6,7 @@ from statistics import fmean, pstdev
 from typing import Any
 
 from lightning_icl.comparison.assemble import VIEWS, plain_comparison
-from lightning_icl.controls.catalogue import CONTROLS
+from lightning_icl.comparison.controls.catalogue import CONTROLS
 from lightning_icl.probing.contrast import Contrast
 from lightning_icl.probing.probe import ICLProbe, Prediction, accuracy
 

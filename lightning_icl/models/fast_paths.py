@@ -1,26 +1,30 @@
-"""Products of bfloat16 weights calculated in float32, on processors without instructions for bfloat16.
+"""Faster ways to the same numbers, for the length of a visit: products, activations and embeddings.
 
-Weights stay in bfloat16, half of float32's memory; a product widens a few of their rows at a time. Rounding is that of
-bfloat16 instructions, which sum in float32 as well and round the result. N tokens, I and O widths of input and output.
+bfloat16 weights are multiplied in float32 on processors without instructions for bfloat16: they stay in bfloat16, half
+of float32's memory, and a product widens a few of their rows at a time. Rounding is that of bfloat16 instructions, which
+sum in float32 as well and round the result. N tokens, I and O widths of input and output.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import gelu, linear
 from transformers import PreTrainedModel
+from transformers.activations import FastGELUActivation, NewGELUActivation
 from transformers.models.falcon.modeling_falcon import FalconLinear
 from transformers.pytorch_utils import Conv1D
 
+from lightning_icl.bfloat16_support import multiplies_bfloat16
 from lightning_icl.models.adapters import replaced_forwards
-from lightning_icl.processor import multiplies_bfloat16
+from lightning_icl.records import QueryBatch
 
 # Widened weights are at most this many numbers (3 MB): larger blocks come from the system anew each time.
 _WIDENED = 3 << 18
+_TANH_GELUS = (NewGELUActivation, FastGELUActivation)
 
 
 @contextmanager
@@ -89,3 +93,44 @@ class _WideLinear(torch.autograd.Function):
 def _pieces(weight: Tensor) -> Iterator[slice]:
     step = max(1, _WIDENED // weight.shape[1])
     return (slice(start, start + step) for start in range(0, len(weight), step))
+
+
+@contextmanager
+def fused_activations(model: nn.Module) -> Iterator[None]:
+    """Every GELU in its tanh form that is spelled out is one operation until the context ends.
+
+    Spelled out it makes eight passes over the widest states of a block.
+    """
+    with replaced_forwards({module: _tanh_gelu for module in model.modules() if type(module) in _TANH_GELUS}):
+        yield
+
+
+def _tanh_gelu(states: Tensor) -> Tensor:
+    """In place where no gradient will ask for the input: a fresh block of that size costs as much as the function."""
+    if torch.is_grad_enabled():
+        return gelu(states, approximate="tanh")
+    return torch.ops.aten.gelu_(states, approximate="tanh")
+
+
+@contextmanager
+def shared_embedding(embedding: nn.Module, batch: Callable[[], QueryBatch | None]) -> Iterator[None]:
+    """Until the context ends, a batch that is observed again under the same embedding weights gets the same tensor.
+
+    Args:
+        embedding: the model's input embedding.
+        batch: the batch under observation; None in a prefix or in training, which are left alone.
+    """
+    look_up = embedding.forward
+    known: tuple[QueryBatch, torch.UntypedStorage, Tensor] | None = None
+
+    def embed(token_ids: Tensor) -> Tensor:
+        nonlocal known
+        now, weight = batch(), embedding.get_parameter("weight").untyped_storage()
+        if now is None:
+            return look_up(token_ids)
+        if known is None or known[0] is not now or known[1] is not weight:
+            known = now, weight, look_up(token_ids)
+        return known[2]
+
+    with replaced_forwards({embedding: embed}):
+        yield

@@ -47,9 +47,9 @@ class _OnceImported(MetaPathFinder):
 def _register() -> None:
     from transformers import PreTrainedModel
 
-    from lightning_icl.models.momentum import add_learnt_eta, configure_momentum, fill_learnt_eta
+    from lightning_icl.models.momentum.conversion import add_learnt_eta, configure_momentum, fill_learnt_eta
 
-    import_module("lightning_icl.models.momentum_forward")
+    import_module("lightning_icl.models.momentum.forward")
     models: Any = PreTrainedModel
     models.__init__ = _with(models.__init__, after=configure_momentum)
     models.post_init = _with(models.post_init, before=add_learnt_eta)

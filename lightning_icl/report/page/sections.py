@@ -9,9 +9,9 @@ from lightning_icl.report.controls import controls_grid
 from lightning_icl.report.grid import grid_to_html
 from lightning_icl.report.layers import TITLES, Curve, seed_curves
 from lightning_icl.report.outcomes import OUTCOMES, right_count
+from lightning_icl.report.page.svg import curve_classes, extent, heat_map, line_chart
 from lightning_icl.report.paired import paired_grid
 from lightning_icl.report.seeds import Run, same_task
-from lightning_icl.report.svg import curve_classes, extent, heat_map, line_chart
 from lightning_icl.report.tables import Row, Summary, interval_shown, shown, signed
 from lightning_icl.results import CONFIG, TaskRun
 

@@ -15,9 +15,9 @@ from lightning_icl.errors import OutputError
 from lightning_icl.report.check import TOLERANCE, check_grid, not_repeated
 from lightning_icl.report.controls import controls_grid
 from lightning_icl.report.grid import grid_to_html
+from lightning_icl.report.page.queries import json_block, query_data
+from lightning_icl.report.page.sections import curves_section, run_section, summary_table, task_section
 from lightning_icl.report.paired import paired_grid
-from lightning_icl.report.queries import json_block, query_data
-from lightning_icl.report.sections import curves_section, run_section, summary_table, task_section
 from lightning_icl.report.seeds import Run, seed_groups, seeds_grid, seeds_of
 from lightning_icl.report.side_by_side import by_size, run_name, side_grid, size_charts
 from lightning_icl.report.tables import summarise

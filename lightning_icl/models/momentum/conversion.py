@@ -1,6 +1,6 @@
 """Models with momentum attention: plain models turned into them and back, their settings and their learnt η.
 
-The settings travel in the configuration, a learnt η as a parameter of every attention module. `momentum_forward` holds
+The settings travel in the configuration, a learnt η as a parameter of every attention module. `forward` holds
 the attention function, `registration` makes transformers know all this wherever `lightning_icl` is imported.
 """
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from lightning_icl.controls.ground import Ground
+from lightning_icl.comparison.controls.ground import Ground
 from lightning_icl.errors import NumericalError
 from lightning_icl.models.kv import LaidOver, slices
 from lightning_icl.probing.contrast import Contrast

@@ -17,7 +17,7 @@ from transformers.masking_utils import AttentionMaskInterface
 
 from lightning_icl.attention.ema import ema_of_seen, value_ema
 from lightning_icl.errors import ModelError
-from lightning_icl.models.momentum import NAME, layer_eta, needed_settings
+from lightning_icl.models.momentum.conversion import NAME, layer_eta, needed_settings
 
 _Mask = Tensor | BlockMask | None
 

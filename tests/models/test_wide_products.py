@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy, linear
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_icl.data.queries import Query, collate
-from lightning_icl.models import widening
+from lightning_icl.models import fast_paths
 from lightning_icl.models.capture import Capture
 
 WITHOUT = {"architecture": "x86_64", "avx2": True, "avx512_bf16": False, "amx_bf16": False}
@@ -46,7 +46,7 @@ class Products(TorchDispatchMode):
 def test_wide_product_and_its_gradients_round_the_exact_ones_once(
     transposed: bool, bias: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(widening, "_WIDENED", 50)  # 4 rows at a time, the last piece smaller
+    monkeypatch.setattr(fast_paths, "_WIDENED", 50)  # 4 rows at a time, the last piece smaller
     torch.manual_seed(0)
     states = torch.randn(2, 5, 12, dtype=torch.bfloat16)
     weight = torch.randn(12, 11, dtype=torch.bfloat16).T if transposed else torch.randn(11, 12, dtype=torch.bfloat16)
@@ -55,7 +55,7 @@ def test_wide_product_and_its_gradients_round_the_exact_ones_once(
     exact = [item.detach().double().requires_grad_() for item in given]
     to_output = torch.randn(2, 5, 11, dtype=torch.bfloat16)
 
-    found = widening.wide_linear(half[0], half[1], half[2] if bias else None)
+    found = fast_paths.wide_linear(half[0], half[1], half[2] if bias else None)
     expected = linear(*exact)
     assert found.dtype == torch.bfloat16
     # Rounding float32's sum once: half a step of bfloat16, at most 2**-8 of the number.
@@ -101,11 +101,11 @@ def test_processors_with_bfloat16_and_other_types_are_left_alone(monkeypatch: py
     for capabilities, dtype in ((WITH, torch.bfloat16), (WITHOUT, torch.float32), (WITHOUT, torch.float64)):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found, raising=False)
         model = tiny_model("gpt2", dtype=dtype)
-        with widening.wide_products(model):
+        with fast_paths.wide_products(model):
             assert not [module for module in model.modules() if "forward" in vars(module)]
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: WITHOUT, raising=False)
     model = tiny_model("gpt2", dtype=torch.bfloat16)
-    with widening.wide_products(model):
+    with fast_paths.wide_products(model):
         changed = [module for module in model.modules() if "forward" in vars(module)]
         assert len(changed) == 3 * 4 + 1  # attention in and out, feed-forward in and out; the unembedding
     assert not [module for module in model.modules() if "forward" in vars(module)]

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from lightning_icl.comparison.control_figures import left_out, measured
+from lightning_icl.comparison.controls.catalogue import CONTROLS, Control
+from lightning_icl.comparison.controls.figures import left_out, measured
+from lightning_icl.comparison.controls.ground import Fit, Ground
 from lightning_icl.comparison.plan import PlannedTask
 from lightning_icl.comparison.settings import CompareSettings
 from lightning_icl.comparison.trainer import interruptible, make_trainer
-from lightning_icl.controls.catalogue import CONTROLS, Control
-from lightning_icl.controls.ground import Fit, Ground
 from lightning_icl.errors import UserError
 from lightning_icl.models.kv import LaidOver, Trained
 from lightning_icl.probing.contrast import Contrast

@@ -9,7 +9,7 @@ import pytest
 # Blocks of 8 MB with something small and lasting between them, as hidden states with results between them.
 HOLES = """
 import os
-from lightning_icl.process import prepare_process
+from lightning_icl.process_setup import prepare_process
 prepare_process()
 bytearray(30 << 20)  # once freed, glibc takes blocks of this size from its heap
 def resident():

@@ -1,0 +1,1 @@
+"""The report as one page: its parts, charts, queries, style and script."""
