@@ -1,8 +1,8 @@
 """Faster ways to the same numbers, for the length of a visit: products, activations and embeddings.
 
-bfloat16 weights are multiplied in float32 on processors without instructions for bfloat16: they stay in bfloat16, half
-of float32's memory, and a product widens a few of their rows at a time. Rounding is that of bfloat16 instructions, which
-sum in float32 as well and round the result. N tokens, I and O widths of input and output.
+bfloat16 weights are multiplied in float32 on processors without instructions for bfloat16: they stay in bfloat16,
+half of float32's memory, and a product widens a few of their rows at a time. Rounding is that of bfloat16
+instructions, which sum in float32 as well and round the result. N tokens, I and O widths of input and output.
 """
 
 from collections.abc import Callable, Iterator
