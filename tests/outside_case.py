@@ -1,4 +1,4 @@
-"""A situation from outside: what a user gives and what must come of it. Each case of `tests/outside` is run for real."""
+"""A situation from outside: what a user gives and what must come of it. Each case in `tests/outside` runs for real."""
 
 import contextlib
 import hashlib
