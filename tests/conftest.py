@@ -9,7 +9,15 @@ os.environ.setdefault("COLUMNS", "132")
 from jaxtyping import install_import_hook
 
 # Before anything of the package is imported.
-install_import_hook(["lightning_icl.attention", "lightning_icl.metrics", "lightning_icl.records"], "beartype.beartype")
+_SHAPED = [
+    "attention",
+    "metrics",
+    "records",
+    "dualform.outer_products",
+    "dualform.matrix_similarity",
+    "dualform.implicit_patch",
+]
+install_import_hook([f"lightning_icl.{name}" for name in _SHAPED], "beartype.beartype")
 
 import logging
 from pathlib import Path

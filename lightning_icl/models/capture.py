@@ -20,6 +20,7 @@ from lightning_icl.attention.prefix import join_attention, own_attention, prefix
 from lightning_icl.errors import ModelError
 from lightning_icl.models.adapters import adapted
 from lightning_icl.models.architecture import architecture_of, fused_layout, fused_rows, head_counts
+from lightning_icl.models.fast_paths import fused_activations, shared_embedding, wide_products
 from lightning_icl.models.momentum.conversion import has_momentum, layer_eta
 from lightning_icl.models.recording import Prefix, Recording
 from lightning_icl.records import QueryBatch
