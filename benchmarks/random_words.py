@@ -6,7 +6,7 @@ from pathlib import Path
 from transformers import AutoTokenizer
 
 from lightning_icl.data.module import ICLDataModule
-from lightning_icl.models.loading import builtin_folder
+from lightning_icl.models.finding import builtin_folder
 from lightning_icl.tasks.task import FileSource, Task
 
 

@@ -21,7 +21,7 @@ from benchmarks.workload import observe
 from lightning_icl.comparison.trainer import make_trainer
 from lightning_icl.data.module import ICLDataModule
 from lightning_icl.data.queries import budget_batches, collate
-from lightning_icl.models.loading import ModelSource
+from lightning_icl.models.finding import ModelSource
 from lightning_icl.probing.finetuning import KVFinetuning
 from lightning_icl.probing.probe import ICLProbe
 from lightning_icl.records import Condition

@@ -23,7 +23,7 @@ _HOME = {
     "SimAM": "lightning_icl.metrics",
     "SimAOU": "lightning_icl.metrics",
     "Task": "lightning_icl.tasks.task",
-    "find_model": "lightning_icl.models.loading",
+    "find_model": "lightning_icl.models.finding",
     "from_momentum": "lightning_icl.models.momentum.conversion",
     "load_model": "lightning_icl.models.loading",
     "load_tokenizer": "lightning_icl.models.loading",

@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_icl.models.architecture import ARCHITECTURES, REFUSED
-from lightning_icl.models.loading import BUILTIN
+from lightning_icl.models.finding import BUILTIN
 from lightning_icl.tasks.catalogue import GROUPS, TASKS
 from lightning_icl.tasks.task import HubSource, Task
 

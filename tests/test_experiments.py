@@ -7,7 +7,7 @@ import yaml
 
 from lightning_icl.comparison.plan import learning_rate_for, seed_for
 from lightning_icl.comparison.settings import CompareSettings
-from lightning_icl.models.loading import BUILTIN
+from lightning_icl.models.finding import BUILTIN
 from lightning_icl.pretraining.settings import PretrainSettings
 from lightning_icl.published import published_size, tables
 from lightning_icl.tasks.catalogue import resolve_tasks

@@ -17,7 +17,8 @@ from experiments.momentum.measure import position_losses
 from experiments.momentum.settings import SIZES, ExperimentSettings, read_settings
 from experiments.momentum.summary import mean_and_error, paired_difference, published
 from lightning_icl.errors import UserError
-from lightning_icl.models.loading import find_model, load_model
+from lightning_icl.models.finding import find_model
+from lightning_icl.models.loading import load_model
 from lightning_icl.models.momentum.conversion import to_momentum
 from lightning_icl.pretraining.packing import PackedText, encode_text
 from lightning_icl.pretraining.run import pretrain

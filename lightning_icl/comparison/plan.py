@@ -11,7 +11,8 @@ from lightning_icl.comparison.settings import CompareSettings
 from lightning_icl.data.module import ICLDataModule
 from lightning_icl.errors import TaskError, UserError
 from lightning_icl.models.architecture import Architecture, architecture_of
-from lightning_icl.models.loading import ModelSource, context_length, find_model, load_config, load_tokenizer
+from lightning_icl.models.finding import ModelSource, find_model
+from lightning_icl.models.loading import context_length, load_config, load_tokenizer
 from lightning_icl.models.spreading import check_spreadable
 from lightning_icl.published import published_size
 from lightning_icl.records import Demonstrations

@@ -8,7 +8,7 @@ from lightning_icl.errors import ModelError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from lightning_icl.models.loading import ModelSource
+    from lightning_icl.models.finding import ModelSource
 
 
 def check_spreadable(source: "ModelSource") -> None:

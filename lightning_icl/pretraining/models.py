@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning_icl.errors import ModelError
-from lightning_icl.models.loading import ModelSource, context_length, find_model, load_config, load_model
+from lightning_icl.models.finding import ModelSource, find_model
+from lightning_icl.models.loading import context_length, load_config, load_model
 from lightning_icl.pretraining.settings import PretrainSettings
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning_icl.errors import ModelError
-from lightning_icl.models.loading import ModelSource, load_config, load_tokenizer
+from lightning_icl.models.finding import ModelSource
+from lightning_icl.models.loading import load_config, load_tokenizer
 from lightning_icl.pretraining.documents import document
 from lightning_icl.pretraining.text import Text
 from lightning_icl.tasks import words

@@ -11,7 +11,8 @@ from transformers import PreTrainedTokenizerFast
 from lightning_icl.data.encoding import bos_ids, encode_answer, encode_answers, separator_ids
 from lightning_icl.data.module import ICLDataModule
 from lightning_icl.errors import TaskError
-from lightning_icl.models.loading import builtin_folder, find_model, load_tokenizer
+from lightning_icl.models.finding import builtin_folder, find_model
+from lightning_icl.models.loading import load_tokenizer
 
 
 def rows(folder: Path, split: str) -> list[dict]:

@@ -11,7 +11,8 @@ from transformers import CONFIG_MAPPING, GPT2Config, MistralConfig
 from lightning_icl.errors import ModelError, NumericalError
 from lightning_icl.models.architecture import ARCHITECTURES, REFUSED, architecture_of
 from lightning_icl.models.capture import Capture
-from lightning_icl.models.loading import find_model, load_config, load_model
+from lightning_icl.models.finding import find_model
+from lightning_icl.models.loading import load_config, load_model
 
 
 def test_fresh_weights_have_the_same_configuration(tmp_path: Path) -> None:

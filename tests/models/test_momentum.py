@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrai
 from lightning_icl import from_momentum, load_model, to_momentum
 from lightning_icl.errors import ModelError, UserError
 from lightning_icl.models.architecture import ARCHITECTURES
-from lightning_icl.models.loading import find_model
+from lightning_icl.models.finding import find_model
 
 WRAPPABLE = [
     name

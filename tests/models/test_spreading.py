@@ -16,7 +16,8 @@ from lightning_icl.comparison.settings import CompareSettings
 from lightning_icl.errors import ModelError, UserError
 from lightning_icl.models import spreading
 from lightning_icl.models.architecture import architecture_of
-from lightning_icl.models.loading import find_model, load_model
+from lightning_icl.models.finding import find_model
+from lightning_icl.models.loading import load_model
 from lightning_icl.models.spreading import check_spread, check_spreadable
 from lightning_icl.probing import probe as probing
 from lightning_icl.probing.finetuning import KVFinetuning

@@ -12,7 +12,8 @@ from tiny_task import word_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lightning_icl.cli import main
-from lightning_icl.models.loading import builtin_folder, find_model, load_model
+from lightning_icl.models.finding import builtin_folder, find_model
+from lightning_icl.models.loading import load_model
 from lightning_icl.models.momentum.conversion import to_momentum
 from lightning_icl.pretraining.documents import document
 

@@ -13,7 +13,8 @@ from tiny_task import word_tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from lightning_icl.errors import TextError
-from lightning_icl.models.loading import builtin_folder, find_model, load_tokenizer
+from lightning_icl.models.finding import builtin_folder, find_model
+from lightning_icl.models.loading import load_tokenizer
 from lightning_icl.pretraining.blocks import TrainingBlocks
 from lightning_icl.pretraining.data import Share
 from lightning_icl.pretraining.module import CausalPretraining
