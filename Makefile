@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: compare report test lint format wheel bench
+.PHONY: compare report test lint format docs wheel bench
 
 compare: $(READY)  ## The six built-in tasks on the built-in model; prints the tables.
 	$(BIN)/lightning-icl compare
@@ -25,6 +25,9 @@ lint: $(READY)  ## Format, lint, types, spelling.
 format: $(READY)  ## Format and fix.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(READY)  ## Build the documentation site into build/site; a warning is an error.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 wheel: $(READY)  ## Build the wheel into dist/.
 	$(BIN)/python -m build --wheel
