@@ -7,28 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_icl.errors import OutputError
-from lightning_icl.report.layers import TITLES, seed_curves
+from lightning_icl.report.layers import TITLES, Curve, seed_curves
 from lightning_icl.report.seeds import Run, same_task
 from lightning_icl.report.side_by_side import SizePoint, size_points
+from lightning_icl.report.strokes import Strokes, legend_of, plot_style
 from lightning_icl.results import TaskRun
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HEADS = (("per_head", "ICL and FT"), ("zsl_per_head", "ICL and ZSL"), ("difference_per_head", "differences"))
-_STYLES: dict[str, dict[str, Any]] = {
-    "main": {"color": "tab:blue"},
-    "seed": {"color": "tab:blue", "linewidth": 0.6, "alpha": 0.6, "marker": ""},
-    "form": {"color": "tab:orange"},
-    "baseline": {"color": "0.55", "linestyle": "--"},
-    "control": {"alpha": 0.8, "linewidth": 1.0, "markersize": 2},
-    "published": {"color": "black", "linestyle": ":"},
-}
-
-
-# Of controls, none of them a colour of ours; after these the strokes change.
-_COLOURS = ("tab:purple", "tab:olive", "tab:pink", "tab:green", "tab:cyan", "tab:brown")
-_STROKES = ("-", "--", ":")
 
 
 def _pyplot() -> Any:
@@ -60,43 +48,40 @@ def draw_curves(panels: Sequence[Sequence[TaskRun]], level: str) -> "Figure":
         rows, columns, figsize=(1.0 + 3.2 * columns, 0.9 + 2.5 * rows), sharex=True, sharey=True, squeeze=False,
         layout="constrained",
     )  # fmt: skip
-    for axis, runs in zip(axes.flat, panels, strict=False):
-        _draw(axis, runs, level)
+    drawn = [seed_curves(runs, level) for runs in panels]
+    strokes = Strokes(run for runs in panels for run in runs)
+    for axis, runs, curves in zip(axes.flat, panels, drawn, strict=False):
+        _draw(axis, runs[0].task, curves, strokes)
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
     for axis in axes[-1]:
         axis.set_xlabel("layer")
-    named = max((_legend(axis) for axis in axes.flat), key=len)
+    named = _handles(axes)
+    order = [curve.label for curve in legend_of(drawn)]
     figure.legend(
-        named.values(), named, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=min(len(named), 1 + 2 * columns),
-        frameon=False,
+        [named[label] for label in order], order, loc="upper center", bbox_to_anchor=(0.5, 0.0),
+        ncols=min(len(order), 1 + 2 * columns), frameon=False,
     )  # fmt: skip
     figure.suptitle(f"{title}\n{panels[0][0].results['model']['name']}", fontsize=11)
     return figure
 
 
-def _legend(axis: Any) -> dict[str, Any]:
-    """What stands for each name, each name once."""
-    handles, labels = axis.get_legend_handles_labels()
-    return dict(zip(labels, handles, strict=True))
+def _handles(axes: Any) -> dict[str, Any]:
+    """What stands for each name, each name once, over all panels."""
+    pairs = [zip(*reversed(axis.get_legend_handles_labels()), strict=True) for axis in axes.flat]
+    return {label: handle for panel in reversed(pairs) for label, handle in panel}
 
 
-def _draw(axis: Any, runs: Sequence[TaskRun], level: str) -> None:
-    curves = seed_curves(runs, level)
-    controls = list(dict.fromkeys(curve.label for curve in curves if curve.role == "control"))
+def _draw(axis: Any, title: str, curves: Sequence[Curve], strokes: Strokes) -> None:
     for curve in curves:
-        values = _floats(curve.values)
-        style = {"marker": "o", "markersize": 3, "linewidth": 1.4, **_STYLES[curve.role]}
-        if curve.role == "control":
-            place = controls.index(curve.label)
-            style |= {"color": _COLOURS[place % 6], "linestyle": _STROKES[place // 6 % 3]}
+        values, stroke = _floats(curve.values), strokes.of(curve)
         if curve.upper is not None:
-            band = {"alpha": 0.25, "linewidth": 0, "color": style["color"], "label": curve.label}
+            band = {"alpha": 0.25, "linewidth": 0, "color": stroke.light, "label": curve.label}
             axis.fill_between(range(len(values)), values, _floats(curve.upper), **band)
             continue
-        axis.plot(range(len(values)), values, label=curve.label, **style)
+        axis.plot(range(len(values)), values, label=curve.label, **plot_style(stroke))
     axis.axhline(0.0, color="0.8", linewidth=0.8, zorder=0)
-    axis.set_title(runs[0].task, fontsize=10)
+    axis.set_title(title, fontsize=10)
     axis.xaxis.get_major_locator().set_params(integer=True)
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
@@ -190,7 +175,7 @@ def draw_sizes(measures: Mapping[str, Sequence[SizePoint]]) -> "Figure":
         axis.set_visible(False)
     for axis in axes[-1]:
         axis.set_xlabel("parameters")
-    named = max((_legend(axis) for axis in axes.flat), key=len)
+    named = _handles(axes)
     figure.tight_layout()
     figure.legend(named.values(), named, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=columns, frameon=False)
     return figure

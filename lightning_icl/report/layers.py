@@ -22,6 +22,8 @@ class Curve:
     role: Role
     values: Values
     upper: Values | None = None
+    family: str = ""
+    """Of a control its kind, which has one colour in all charts."""
 
 
 TITLES = {
@@ -61,7 +63,7 @@ def layer_curves(run: TaskRun, level: str) -> list[Curve]:
     curves = [
         Curve(label=label, role=role, values=tuple(values[key]))
         for key, label, role in _LINES[level]
-        if values.get(key)
+        if _has_values(values.get(key))
     ]
     curves += _control_curves(run.results.get("controls") or {}, level)
     if (
@@ -86,17 +88,22 @@ def seed_curves(runs: Sequence[TaskRun], level: str) -> list[Curve]:
     saved = [run.results.get(level) or {} for run in runs]
     curves = []
     for key, label, role in _LINES[level]:
-        there = [tuple(values[key]) for values in saved if values.get(key)]
-        if there and role == "main":
-            curves += [Curve(label="each seed", role="seed", values=values) for values in there]
-        if there:
-            curves.append(Curve(label=label, role=role, values=_mean(there)))
+        members = [tuple(values[key]) for values in saved if _has_values(values.get(key))]
+        if members and role == "main":
+            curves += [Curve(label="each seed", role="seed", values=values) for values in members]
+        if members:
+            curves.append(Curve(label=label, role=role, values=_mean(members)))
     controls = {
         f"{name} {number}": {**control, "kind": _kind(name, control)}
         for number, run in enumerate(runs)
         for name, control in (run.results.get("controls") or {}).items()
     }
     return [*curves, *_control_curves(controls, level)]
+
+
+def _has_values(curve: Sequence[float | None] | None) -> bool:
+    """Whether there is anything to draw: a level that a control cannot have is saved as a list of null."""
+    return any(value is not None for value in curve or ())
 
 
 def _mean(members: Sequence[Values]) -> Values:
@@ -111,26 +118,29 @@ def _kind(name: str, control: Mapping[str, Any]) -> str:
 def control_groups(controls: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
     """Controls of one kind together: by their `kind`, else by their name without a closing number.
 
+    What has a spread is the mean of other members, and left out.
+
     >>> list(control_groups({"order-1": {}, "order-2": {}, "untrained": {}}))
     ['order', 'untrained']
     """
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for name, control in controls.items():
-        groups.setdefault(_kind(name, control), []).append(control)
+        if not control.get("spread"):
+            groups.setdefault(_kind(name, control), []).append(control)
     return groups
 
 
 def _control_curves(controls: Mapping[str, Mapping[str, Any]], level: str) -> list[Curve]:
     curves = []
-    # What has a spread is the mean of other members.
-    single = {name: control for name, control in controls.items() if not control.get("spread")}
-    for kind, members in control_groups(single).items():
-        there = [tuple(values) for member in members if (values := (member.get(level) or {}).get("per_layer"))]
-        if len(there) > 1:
-            low, high = _extent(there)
-            curves.append(Curve(label=f"{kind} ({len(there)} runs)", role="control", values=low, upper=high))
-        elif there:
-            curves.append(Curve(label=kind, role="control", values=there[0]))
+    for kind, entries in control_groups(controls).items():
+        lines = [(entry.get(level) or {}).get("per_layer") or () for entry in entries]
+        members = [tuple(values) for values in lines if _has_values(values)]
+        if len(members) > 1:
+            low, high = _extent(members)
+            label = f"{kind} ({len(members)} runs)"
+            curves.append(Curve(label=label, role="control", values=low, upper=high, family=kind))
+        elif members:
+            curves.append(Curve(label=kind, role="control", values=members[0], family=kind))
     return curves
 
 

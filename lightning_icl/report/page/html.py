@@ -20,6 +20,7 @@ from lightning_icl.report.page.sections import curves_section, run_section, summ
 from lightning_icl.report.paired import paired_grid
 from lightning_icl.report.seeds import Run, seed_groups, seeds_grid, seeds_of
 from lightning_icl.report.side_by_side import by_size, run_name, side_grid, size_charts
+from lightning_icl.report.strokes import style_rules
 from lightning_icl.report.tables import summarise
 from lightning_icl.results import TaskRun, write_text
 
@@ -118,6 +119,7 @@ def _check(runs: Sequence[TaskRun]) -> str:
 
 def _page(title: str, facts: str, sections: Sequence[tuple[str, str, str]], data: str) -> str:
     style, script = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    style += style_rules()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     there = [section for section in sections if section[2]]
     links = "".join(f'<a href="#{name}">{escape(heading)}</a>' for name, heading, _ in there)

@@ -9,9 +9,10 @@ from lightning_icl.report.controls import controls_grid
 from lightning_icl.report.grid import grid_to_html
 from lightning_icl.report.layers import TITLES, Curve, seed_curves
 from lightning_icl.report.outcomes import OUTCOMES, right_count
-from lightning_icl.report.page.svg import curve_classes, extent, heat_map, line_chart
+from lightning_icl.report.page.svg import extent, heat_map, line_chart
 from lightning_icl.report.paired import paired_grid
 from lightning_icl.report.seeds import Run, same_task
+from lightning_icl.report.strokes import Strokes, legend_of
 from lightning_icl.report.tables import Row, Summary, interval_shown, shown, signed
 from lightning_icl.results import CONFIG, TaskRun
 
@@ -87,7 +88,7 @@ def curves_section(group: Sequence[Run]) -> str:
     Args:
         group: one run, or runs that differ in the seed alone.
     """
-    parts = []
+    parts, strokes = [], Strokes(run for runs in group for run in runs)
     for level, title in TITLES.items():
         drawn = [(same[0].task, curves) for same in same_task(group) if (curves := seed_curves(same, level))]
         if not drawn:
@@ -95,24 +96,23 @@ def curves_section(group: Sequence[Run]) -> str:
         span = extent([curve for _, curves in drawn for curve in curves])
         charts = "".join(
             f"<figure><figcaption>{escape(task)}</figcaption>"
-            f"{line_chart(curves, f'{title}, {task}', span=span)}</figure>"
+            f"{line_chart(curves, f'{title}, {task}', strokes=strokes, span=span)}</figure>"
             for task, curves in drawn
         )
         parts.append(
             f"<h3>{escape(title)}</h3><p class=hint>{escape(_READ[level])}</p>"
-            f'{legend(max((curves for _, curves in drawn), key=len))}<div class="charts">{charts}</div>'
+            f'{legend(legend_of(curves for _, curves in drawn), strokes)}<div class="charts">{charts}</div>'
         )
     return "".join(parts)
 
 
-def legend(curves: Sequence[Curve]) -> str:
-    """Names and strokes of curves, each name once."""
-    named = {curve.label: (curve, name) for curve, name in zip(curves, curve_classes(curves), strict=True)}
+def legend(curves: Sequence[Curve], strokes: Strokes) -> str:
+    """Names and strokes of curves."""
     items = "".join(
         f'<li><svg class="key" viewBox="0 0 24 10" aria-hidden="true">'
-        f'<g class="{"band" if curve.upper else "curve"} {name}">'
+        f'<g class="{"band" if curve.upper else "curve"} {strokes.name(curve)}">'
         f'<path d="{"M1 1H23V9H1Z" if curve.upper else "M1 5H23"}"/></g></svg>{escape(curve.label)}</li>'
-        for curve, name in named.values()
+        for curve in curves
     )
     return f'<ul class="legend">{items}</ul>'
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from html import escape
 
 from lightning_icl.report.layers import Curve, Values
+from lightning_icl.report.strokes import Strokes
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40.0, 8.0, 8.0, 30.0
 
@@ -36,6 +37,7 @@ def line_chart(
     curves: Sequence[Curve],
     title: str,
     *,
+    strokes: Strokes | None = None,
     span: tuple[float, float] | None = None,
     x_label: str = "layer",
     first: int = 0,
@@ -45,8 +47,9 @@ def line_chart(
     """Curves over whole numbers; bands where a curve has an upper edge, gaps where a value is missing.
 
     Args:
-        curves: what to draw; colour and dash follow each curve's role and its number among equals.
-        title: said to those who hear the page.
+        curves: what to draw.
+        title: read out by screen readers.
+        strokes: how curves of controls look, shared by all charts of a legend; not needed where there are none.
         span: smallest and largest value on the vertical axis; that of the curves without.
         x_label: below the horizontal axis.
         first: number of the first point.
@@ -75,21 +78,16 @@ def line_chart(
     parts.append(
         f'<text class="axis" x="{_LEFT + inner / 2:g}" y="{height - 3:g}" text-anchor="middle">{escape(x_label)}</text>'
     )
-    classes = curve_classes(curves)
+    strokes = strokes or Strokes(())
     # Bands first, the main curve last, so that nothing covers it.
-    for curve, name in sorted(zip(curves, classes, strict=True), key=lambda item: _DEPTH[item[0].role]):
-        parts.append(_band(curve, name, x, y) if curve.upper else _curve(curve, name, x, y, first, x_label))
+    for curve in sorted(curves, key=lambda curve: _DEPTH[curve.role]):
+        name = strokes.name(curve)
+        dot = strokes.of(curve).dot
+        parts.append(_band(curve, name, x, y) if curve.upper else _curve(curve, name, x, y, first, x_label, dot))
     return "".join([*parts, "</svg>"])
 
 
 _DEPTH = {"control": 0, "baseline": 1, "seed": 1, "form": 2, "published": 3, "main": 4}
-
-
-def curve_classes(curves: Sequence[Curve]) -> list[str]:
-    """The class of each curve: its role, and for controls one of six colours and three strokes, so that 18 differ."""
-    places = dict.fromkeys(curve.label for curve in curves if curve.role == "control")
-    names = {label: f"control c{place % 6} d{place // 6 % 3}" for place, label in enumerate(places)}
-    return [names[curve.label] if curve.role == "control" else curve.role for curve in curves]
 
 
 def _runs(values: Sequence[float | None]) -> list[list[tuple[int, float]]]:
@@ -103,15 +101,15 @@ def _runs(values: Sequence[float | None]) -> list[list[tuple[int, float]]]:
     return [stretch for stretch in found if stretch]
 
 
-def _curve(curve: Curve, name: str, x, y, first: int, x_label: str) -> str:  # type: ignore[no-untyped-def]
+def _curve(curve: Curve, name: str, x, y, first: int, x_label: str, dot: float) -> str:  # type: ignore[no-untyped-def]
     stretches = _runs(curve.values)
     path = "".join("M" + "L".join(f"{x(number):.1f} {y(value):.1f}" for number, value in run) for run in stretches)
     dots = "".join(
-        f'<circle cx="{x(number):.1f}" cy="{y(value):.1f}" r="2.4">'
+        f'<circle cx="{x(number):.1f}" cy="{y(value):.1f}" r="{dot:g}">'
         f"<title>{escape(curve.label)}, {x_label} {number + first}: {value:.3f}</title></circle>"
         for run in stretches
         for number, value in run
-        if curve.role != "seed"
+        if dot
     )
     return f'<g class="curve {name}"><path d="{path}"/>{dots}</g>'
 
