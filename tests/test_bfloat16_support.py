@@ -8,7 +8,7 @@ import lightning as L
 import pytest
 import torch
 
-from lightning_icl import processor
+from lightning_icl import bfloat16_support
 from lightning_icl.comparison.settings import CompareSettings
 from lightning_icl.comparison.trainer import make_trainer
 from lightning_icl.pretraining import run
@@ -34,7 +34,7 @@ def warned(
     monkeypatch: pytest.MonkeyPatch,
 ) -> list[str]:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
-    processor._warn_once.cache_clear()
+    bfloat16_support._warn_once.cache_clear()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for _ in range(2):
