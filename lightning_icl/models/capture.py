@@ -21,7 +21,7 @@ from lightning_icl.errors import ModelError
 from lightning_icl.models.adapters import adapted
 from lightning_icl.models.architecture import architecture_of, fused_layout, fused_rows, head_counts
 from lightning_icl.models.fast_paths import fused_activations, shared_embedding, wide_products
-from lightning_icl.models.momentum.conversion import has_momentum, layer_eta
+from lightning_icl.models.momentum.settings import has_momentum, layer_eta
 from lightning_icl.models.recording import Prefix, Recording
 from lightning_icl.records import QueryBatch
 
@@ -346,12 +346,10 @@ def attend(
     return output, None
 
 
-AttentionInterface.register(_NAME, attend)
-
-
 @contextmanager
 def _routed(model: PreTrainedModel) -> Iterator[None]:
     """Every attention layer of the model calls `attend`, and no mask is built, until the context ends."""
+    AttentionInterface.register(_NAME, attend)  # here and not on import, which is to leave transformers as it is
     configs = {id(module.config): module.config for module in model.modules() if isinstance(module, PreTrainedModel)}
     before = [(config, config._attn_implementation) for config in configs.values()]
     try:

@@ -60,6 +60,9 @@ def load_model(
     import torch
     from transformers import AutoModelForCausalLM
 
+    from lightning_icl.models.momentum.registration import enable_momentum
+
+    enable_momentum()
     dtype = dtype or torch.float32
     if source.fresh:
         with torch.random.fork_rng(devices=[]):

@@ -42,7 +42,7 @@ def check_model(settings: PretrainSettings) -> "PretrainedConfig | None":
     Raises:
         ModelError: it cannot be found, has fewer positions than a block has tokens, or cannot have momentum.
     """
-    from lightning_icl.models.momentum.conversion import check_wrappable
+    from lightning_icl.models.momentum.settings import check_wrappable
 
     source = model_source(settings)
     if source is None:
@@ -94,6 +94,9 @@ def _of_configuration(config: "PretrainedConfig", tokenizer: "PreTrainedTokenize
     """Any architecture: its configuration with the tokenizer's vocabulary and special tokens."""
     from transformers import AutoModelForCausalLM
 
+    from lightning_icl.models.momentum.registration import enable_momentum
+
+    enable_momentum()
     config.vocab_size = len(tokenizer)
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         setattr(config, name, getattr(tokenizer, name))

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torchmetrics.aggregation import MeanMetric
 
+from lightning_icl.models.momentum.registration import enable_momentum
 from lightning_icl.pretraining.settings import PretrainSettings
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ class CausalPretraining(LightningModule):
         super().__init__()
         self.model, self.settings = model, settings
         self.held_out = MeanMetric()
+
+    def setup(self, stage: str) -> None:
+        """Make momentum attention known here too: a spawned process is given its model ready made."""
+        enable_momentum()
 
     def on_train_batch_start(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
         """Draw dropout afresh from seed, batch and process, so that a resumed run draws the same."""

@@ -8,7 +8,8 @@ from torch.nn.functional import cross_entropy
 
 from lightning_icl.models.finding import BUILTIN, find_model
 from lightning_icl.models.loading import load_model, load_tokenizer
-from lightning_icl.models.momentum.conversion import from_momentum, has_momentum
+from lightning_icl.models.momentum.conversion import from_momentum
+from lightning_icl.models.momentum.settings import has_momentum
 from lightning_icl.pretraining.blocks import Documents
 from lightning_icl.pretraining.settings import PretrainSettings
 

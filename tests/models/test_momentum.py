@@ -10,7 +10,7 @@ from tiny_models import VARIANTS, tiny_model
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
-from lightning_icl import from_momentum, load_model, to_momentum
+from lightning_icl import enable_momentum, from_momentum, load_model, to_momentum
 from lightning_icl.errors import ModelError, UserError
 from lightning_icl.models.architecture import ARCHITECTURES
 from lightning_icl.models.finding import find_model
@@ -21,6 +21,9 @@ WRAPPABLE = [
     if not ARCHITECTURES[model_type].adapter and "momentum_attention" not in settings
 ]
 IDS = torch.randint(3, 97, (2, 75), generator=torch.Generator().manual_seed(0))
+
+
+enable_momentum()
 
 
 def momentum_model(variant: str = "llama", base: str = "sdpa", **settings: object) -> PreTrainedModel:
@@ -173,16 +176,13 @@ def test_a_window_that_drops_values_from_the_cache_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("variant", "learn"), [("llama", True), ("gpt2", False)])
-def test_a_fresh_process_loads_the_same_model_by_importing_the_package(
-    variant: str, learn: bool, tmp_path: Path
-) -> None:
+def test_a_fresh_process_loads_the_same_model_after_one_line(variant: str, learn: bool, tmp_path: Path) -> None:
     model = momentum_model(variant, learn=learn)
     model.save_pretrained(tmp_path / "model")
     program = (
-        "import sys, lightning_icl\nassert not {'torch', 'transformers'} & set(sys.modules)\n"
-        "import importlib.util\nimportlib.util.find_spec('transformers.modeling_utils')\n"  # looked for is not imported
-        "import torch\nfrom transformers import AutoModelForCausalLM\n"
+        "import torch, lightning_icl\nfrom transformers import AutoModelForCausalLM\n"
         "from safetensors.torch import load_file, save_file\n"
+        "lightning_icl.enable_momentum()\n"
         f"model = AutoModelForCausalLM.from_pretrained({str(tmp_path / 'model')!r})\n"
         f"ids = load_file({str(tmp_path / 'ids')!r})['ids']\n"
         "with torch.no_grad(): logits = model(input_ids=ids).logits\n"
@@ -195,10 +195,11 @@ def test_a_fresh_process_loads_the_same_model_by_importing_the_package(
     torch.testing.assert_close(load_file(tmp_path / "logits")["logits"], logits(model), atol=1e-6, rtol=0)
 
 
-def test_without_the_package_a_momentum_model_is_refused_not_run_plainly(tmp_path: Path) -> None:
+def test_without_that_line_a_momentum_model_is_refused_not_run_plainly(tmp_path: Path) -> None:
     momentum_model("gpt2").save_pretrained(tmp_path)
-    program = f"from transformers import AutoModelForCausalLM as M\nM.from_pretrained({str(tmp_path)!r})"
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
+    imports = "import lightning_icl\nfrom transformers import AutoModelForCausalLM as M\n"
+    program = f"{imports}M.from_pretrained({str(tmp_path)!r})"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert run.returncode
     assert "momentum" in run.stderr.splitlines()[-1]
 

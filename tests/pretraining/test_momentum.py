@@ -5,7 +5,8 @@ import torch
 from tiny_task import word_tokenizer
 
 from lightning_icl.errors import UserError
-from lightning_icl.models.momentum.conversion import from_momentum, has_momentum
+from lightning_icl.models.momentum.conversion import from_momentum
+from lightning_icl.models.momentum.settings import has_momentum
 from lightning_icl.pretraining.models import new_model
 from lightning_icl.pretraining.settings import PretrainSettings
 

@@ -17,7 +17,7 @@ from transformers.masking_utils import AttentionMaskInterface
 
 from lightning_icl.attention.ema import ema_of_seen, value_ema
 from lightning_icl.errors import ModelError
-from lightning_icl.models.momentum.conversion import NAME, layer_eta, needed_settings
+from lightning_icl.models.momentum.settings import layer_eta, needed_settings
 
 _Mask = Tensor | BlockMask | None
 
@@ -122,7 +122,3 @@ def _window_is_full() -> ModelError:
         "which are padding, but momentum attention sums all of them. Pass `use_cache=False`, or keep the text within "
         "the window."
     )
-
-
-AttentionInterface.register(NAME, momentum_forward)
-AttentionMaskInterface.register(NAME, momentum_mask)

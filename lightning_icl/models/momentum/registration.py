@@ -1,59 +1,39 @@
-"""What `import lightning_icl` adds to transformers, so that `from_pretrained` alone loads a momentum model.
+"""Making momentum attention known to transformers, so that its `from_pretrained` loads momentum models.
 
-A momentum model needs its attention function known by name, and its learnt η there before the weights are read, while
-transformers has no way of announcing either. So the moment transformers' models are imported, or at once where they are
-already, three of its methods get a step more. Until then nothing heavy is imported, and other models never notice.
+The attention function is registered by name, as transformers offers. A learnt η must be a parameter before weights are
+read, which transformers has no way of announcing: two of its methods get a step more. Other models never notice.
 """
 
-import sys
-from collections.abc import Callable, Sequence
-from functools import partial, wraps
-from importlib import import_module
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
-from types import ModuleType
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
-_MODELS = "transformers.modeling_utils"
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.masking_utils import AttentionMaskInterface
+
+from lightning_icl.models.momentum.forward import momentum_forward, momentum_mask
+from lightning_icl.models.momentum.preparation import add_learnt_eta, configure_momentum, fill_learnt_eta
+from lightning_icl.models.momentum.settings import NAME
 
 
-def announce_momentum() -> None:
-    """Register momentum attention with transformers, now or as soon as it is imported."""
-    if _MODELS in sys.modules:
-        _register()
-    else:
-        sys.meta_path.insert(0, _OnceImported())
+def enable_momentum() -> None:
+    """Let transformers load and run momentum models in this process; calling it again changes nothing.
 
-
-class _OnceImported(MetaPathFinder):
-    """Registers when transformers' models have been imported, and is gone then."""
-
-    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """The other finders' answer, its loader followed by the registration."""
-        if name != _MODELS:
-            return None
-        found = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)
-        spec = next((spec for spec in found if spec is not None), None)
-        if spec is not None and spec.loader is not None:
-            spec.loader.exec_module = partial(self._execute, spec.loader.exec_module)  # type: ignore[method-assign]
-        return spec
-
-    def _execute(self, execute: Callable[[ModuleType], None], module: ModuleType) -> None:
-        execute(module)
-        sys.meta_path.remove(self)
-        _register()
-
-
-def _register() -> None:
-    from transformers import PreTrainedModel
-
-    from lightning_icl.models.momentum.conversion import add_learnt_eta, configure_momentum, fill_learnt_eta
-
-    import_module("lightning_icl.models.momentum.forward")
+    `load_model` and `to_momentum` call it. A program that uses `from_pretrained` itself calls it once before.
+    """
+    if NAME in AttentionInterface():
+        return
+    AttentionInterface.register(NAME, momentum_forward)
+    AttentionMaskInterface.register(NAME, momentum_mask)
     models: Any = PreTrainedModel
-    models.__init__ = _with(models.__init__, after=configure_momentum)
-    models.post_init = _with(models.post_init, before=add_learnt_eta)
+    models.post_init = _with(models.post_init, before=_prepare)
     models.initialize_weights = _with(models.initialize_weights, after=fill_learnt_eta)
+
+
+def _prepare(model: PreTrainedModel) -> None:
+    """The modules are made, the weights not yet read."""
+    configure_momentum(model)
+    add_learnt_eta(model)
 
 
 def _with(

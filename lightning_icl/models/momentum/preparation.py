@@ -1,0 +1,81 @@
+"""Steps that make a model of plain modules a momentum model: its configuration, its learnt η and their first values.
+
+They are taken while transformers makes a model, and when a finished one is converted.
+"""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from lightning_icl.attention.ema import logit
+from lightning_icl.models.architecture import ARCHITECTURES, head_counts
+from lightning_icl.models.momentum.settings import (
+    KEY,
+    NAME,
+    PARAMETER,
+    MomentumSettings,
+    check_wrappable,
+    momentum_settings,
+)
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def configure_momentum(model: "PreTrainedModel") -> None:
+    """Set a model's configuration up as it asks for; done while transformers makes any model.
+
+    Raises:
+        ModelError: its attention cannot be wrapped, or its settings are none.
+        UserError: η does not lie strictly between 0 and 1.
+    """
+    config = model.config
+    chosen = config._attn_implementation
+    if getattr(config, KEY, None) is None and chosen != NAME:
+        return
+    check_wrappable(config)
+    settings = momentum_settings(config)
+    if settings is None or chosen != NAME:  # asked for by name alone, or with the implementation to run underneath
+        base = model.get_correct_attn_implementation(None) if chosen == NAME else chosen
+        settings = MomentumSettings(**{**(getattr(config, KEY, None) or {}), "base": base})
+        setattr(config, KEY, asdict(settings))
+    settings.check_layers(config.num_hidden_layers)
+    config._attn_implementation = NAME
+    # In config.json: elsewhere transformers then refuses the model by this name, and does not run it without momentum.
+    config.attn_implementation = NAME
+
+
+def add_learnt_eta(model: "PreTrainedModel") -> None:
+    """Give every attention module its learnt η, if it has one; done when the modules are there, before weights load."""
+    settings = momentum_settings(model.config)
+    if settings is None or not settings.learn:
+        return
+    for module in attention_modules(model):
+        if PARAMETER not in module._parameters:
+            like = next(module.parameters())
+            empty = torch.empty(head_counts(model.config)[1], dtype=like.dtype, device=like.device)
+            module.register_parameter(PARAMETER, nn.Parameter(empty))
+
+
+def fill_learnt_eta(model: "PreTrainedModel") -> None:
+    """Give every η that no checkpoint has set its first value."""
+    settings = momentum_settings(model.config)
+    if settings is None or not settings.learn:
+        return
+    for layer, module in enumerate(attention_modules(model)):
+        parameter = module._parameters[PARAMETER]
+        if parameter is not None and not parameter.is_meta and not getattr(parameter, "_is_hf_initialized", False):
+            with torch.no_grad():
+                parameter.fill_(logit(settings.of_layer(layer)))
+            parameter._is_hf_initialized = True  # type: ignore[attr-defined]
+
+
+def attention_modules(model: "PreTrainedModel") -> list[nn.Module]:
+    """The attention modules of a causal model, or of its body alone."""
+    row = ARCHITECTURES[model.config.model_type]
+    path = row.layers
+    if not hasattr(model, path.split(".")[0]):
+        path = path.removeprefix(f"{model.base_model_prefix}.")
+    return [block.get_submodule(row.attention) for block in model.get_submodule(path).children()]

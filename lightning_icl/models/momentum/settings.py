@@ -1,0 +1,123 @@
+"""What a configuration says about momentum attention, and which models can have it.
+
+The settings travel in the configuration, a learnt η as a parameter of every attention module.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from lightning_icl.attention.ema import DEFAULT_ETA, check_eta, learnt_eta
+from lightning_icl.errors import ModelError, did_you_mean
+from lightning_icl.models.architecture import ARCHITECTURES, architecture_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+NAME = "momentum"
+PARAMETER = "momentum_logit"
+"""Name of the parameter of an attention module whose sigmoid is its learnt η, one entry for each value head."""
+KEY = "momentum_attention"
+_BASES = ("sdpa", "eager", "flex_attention")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MomentumSettings:
+    """What a configuration says under `momentum_attention`."""
+
+    eta: float | Sequence[float] = DEFAULT_ETA
+    """η in (0, 1), of all layers or of each; where it is learnt, its first value."""
+    learn: bool = False
+    """Whether η is learnt, one for each value head of each layer."""
+    base: str = "sdpa"
+    """The attention implementation underneath: `sdpa`, `eager` or `flex_attention`."""
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            UserError: η does not lie strictly between 0 and 1.
+            ModelError: no momentum can be added to this attention implementation.
+        """
+        for eta in self.eta if isinstance(self.eta, Sequence) else (self.eta,):
+            check_eta(eta)
+        if self.base not in _BASES:
+            raise ModelError(
+                f"Momentum attention cannot wrap the attention implementation {self.base!r}. Load the model with one "
+                f"of {', '.join(_BASES)}; sdpa runs flash kernels by itself where they serve."
+            )
+
+    def check_layers(self, layers: int) -> None:
+        """Raise a ModelError where there is not one η for each layer."""
+        if isinstance(self.eta, Sequence) and len(self.eta) != layers:
+            raise ModelError(f"{len(self.eta)} values of eta for {layers} layers: give one number, or one for each.")
+
+    def of_layer(self, layer: int) -> float:
+        """η of one layer, as the settings have it."""
+        return self.eta[layer] if isinstance(self.eta, Sequence) else self.eta
+
+
+def momentum_settings(config: "PreTrainedConfig") -> MomentumSettings | None:
+    """The momentum settings of a configuration; None where attention is plain.
+
+    Raises:
+        ModelError: an unknown setting.
+    """
+    given = getattr(config, KEY, None)
+    if given is None:
+        return None
+    if not isinstance(given, dict) or (odd := sorted(given.keys() - MomentumSettings.__dataclass_fields__.keys())):
+        unknown = f" Unknown: {odd}." if isinstance(given, dict) else ""
+        raise ModelError(f"{KEY} = {given!r} in the configuration: give a mapping of eta, learn and base.{unknown}")
+    return MomentumSettings(**given)
+
+
+def needed_settings(config: "PreTrainedConfig") -> MomentumSettings:
+    """The momentum settings of a configuration that must have some.
+
+    Raises:
+        ModelError: it has none.
+    """
+    settings = momentum_settings(config)
+    if settings is None:
+        raise ModelError(
+            f"The attention implementation {NAME!r} is set, but the configuration has no {KEY!r}. Turn the model into "
+            "a momentum model with lightning_icl.to_momentum(model, eta=...), or load it with "
+            f"attn_implementation={NAME!r}."
+        )
+    return settings
+
+
+def has_momentum(model: "PreTrainedModel") -> bool:
+    """Whether the model's attention runs with momentum now."""
+    return model.config._attn_implementation == NAME
+
+
+def layer_eta(module: nn.Module) -> float | Tensor:
+    """η of an attention module: a number, or one for each value head where it is learnt."""
+    learnt = getattr(module, PARAMETER, None)
+    if learnt is not None:
+        return learnt_eta(learnt)
+    return needed_settings(module.config).of_layer(module.layer_idx)  # type: ignore[arg-type]
+
+
+def check_wrappable(config: "PreTrainedConfig") -> None:
+    """Refuse models whose attention cannot be wrapped.
+
+    Raises:
+        ModelError: with the reason and the architectures that can be.
+    """
+    known = sorted(name for name, row in ARCHITECTURES.items() if not row.adapter)
+    if config.model_type in ARCHITECTURES and ARCHITECTURES[config.model_type].adapter:
+        raise ModelError(
+            f"Models of type {config.model_type!r} compute attention in their own code, past transformers' attention "
+            f"interface: momentum cannot be added. Use one of: {', '.join(known)}."
+        )
+    if config.model_type not in ARCHITECTURES:
+        raise ModelError(
+            f"Momentum attention cannot be added to models of type {config.model_type!r}. "
+            f"{did_you_mean(str(config.model_type), known)}"
+        )
+    architecture_of(config)
