@@ -1,14 +1,14 @@
 """Everything that can be known, and every mistake that can be found, before any weights are loaded."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning_icl.comparison.controls.catalogue import Control, choose, own_rates
 from lightning_icl.comparison.settings import CompareSettings
-from lightning_icl.data.module import ICLDataModule
+from lightning_icl.data.module import ICLDataModule, load_data
 from lightning_icl.errors import TaskError, UserError
 from lightning_icl.models.architecture import Architecture, architecture_of
 from lightning_icl.models.finding import ModelSource, find_model
@@ -87,19 +87,8 @@ def make_plan(settings: CompareSettings) -> Plan:
 def _plan_task(
     settings: CompareSettings, name: str, task: Task, config: "PretrainedConfig", tokenizer: "PreTrainedTokenizerBase"
 ) -> PlannedTask:
-    data = ICLDataModule(
-        task,
-        tokenizer,
-        context_length=context_length(config),
-        data=None if settings.data is None else Path(settings.data),
-        shots=settings.shots,
-        seed=seed_for(settings, task),
-        limit=settings.limit,
-        template=settings.template,
-        separator=settings.separator,
-        probe_token=settings.probe_token,
-        batch_tokens=settings.batch_tokens,
-    )
+    length, seed = context_length(config), seed_for(settings, task)
+    data = load_data(settings, task, tokenizer, length, shots=settings.shots, seed=seed)
     asked = any(control.name == "other-task" for control in choose(settings.controls))
     return PlannedTask(
         name=name,
@@ -117,16 +106,12 @@ def _neighbour(
     other = neighbour(task.name)
     if other is None:
         return None
+    main = data.demonstrations
+    # Its queries are not asked, and the variant of the template is the main task's.
+    settings = replace(settings, limit=1, template=None)
     try:
-        return ICLDataModule(
-            other,
-            data.tokenizer,
-            context_length=context_length(config),
-            data=None if settings.data is None else Path(settings.data),
-            shots=len(data.demonstrations),
-            seed=data.demonstrations.seed,
-            limit=1,
-            separator=settings.separator,
+        return load_data(
+            settings, other, data.tokenizer, context_length(config), shots=len(main), seed=main.seed
         ).demonstrations
     except UserError:
         return None

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from lightning_icl.data.settings import DataSettings, at_least_one
 from lightning_icl.errors import UserError
+from lightning_icl.models.settings import ModelSettings
 
 Table = Literal["accuracy", "rec2ftp", "simaou", "simam", "kendall"]
 
@@ -16,49 +18,69 @@ ALIASES: Mapping[str, str] = {"32": "32-true", "bf16": "bf16-true", "64": "64-tr
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareSettings:
-    """Zero-shot, in-context and fine-tuned, side by side."""
+class RunSettings(DataSettings, ModelSettings):
+    """What every command that runs a model on tasks can be told."""
 
-    model: str = "builtin"
-    """The model under study: `builtin`, a hub name, a folder, or `random:NAME` for fresh weights."""
-    task: str = "builtin"
-    """What is asked: task names with commas between them, `builtin`, `paper`, or a YAML file of your own."""
-    data: str | None = None
-    """Folder with TASK/{train,validation}.{jsonl,csv,parquet}; without it rows come from the task's own source."""
+    precision: str = "32-true"
+    """Number type of model and Trainer: 32-true, bf16-true, bf16-mixed or 64-true (in short 32, bf16, 64)."""
+    accelerator: str = "auto"
+    """Kind of device, as in Lightning's Trainer."""
+    out: str | None = None
+    """Folder for the run, one folder inside it for each task; without it runs/MODEL-DATE-TIME."""
+    overwrite: bool = False
+    """Replace a run that the output folder already holds."""
+
+    def __post_init__(self) -> None:
+        """Check what can be checked alone.
+
+        Raises:
+            UserError: a number out of range, or an unknown precision.
+        """
+        super().__post_init__()
+        if self.trainer_precision not in PRECISIONS:
+            raise UserError(f"--precision {self.precision!r}: choose one of {', '.join(PRECISIONS)}.")
+
+    @property
+    def trainer_precision(self) -> str:
+        """The precision in Lightning's words."""
+        return ALIASES.get(self.precision, self.precision)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptSettings(RunSettings):
+    """One prompt and one fine-tuning for each task."""
+
     shots: int = 32
     """Demonstrations asked for; where the context holds fewer, the number used is reported."""
     seed: int | Literal["published"] = 1
     """Seed of the shuffle that picks the demonstrations; `published` takes the paper's for its tasks and models."""
     lr: float | Literal["published"] | None = None
     """Learning rate of fine-tuning; without it the paper's rate for its tasks, else the task's own."""
-    limit: int | None = None
-    """Number of queries, the first of the fixed shuffle; without it at most 2,000."""
-    template: str | None = None
-    """Variant of the prompt template, such as `program` or `paper`; without it the task's default."""
-    probe_token: Literal["prompt", "answer"] = "prompt"
-    """The token looked at: the prompt's last, or that of the first answer (of a row's first option in multiple choice)
-    put behind it, right or wrong, as the paper's program does."""
-    separator: Literal["eos", "newline"] = "eos"
-    """What closes each demonstration in the prompt."""
-    precision: str = "32-true"
-    """Number type of model and Trainer: 32-true, bf16-true, bf16-mixed or 64-true (in short 32, bf16, 64)."""
-    batch_tokens: int = 2048
-    """Tokens in a batch of queries, padding counted, three queries at least; raise it on a GPU, lower it when memory is
-    short."""
+
+    def __post_init__(self) -> None:
+        """Check what can be checked alone.
+
+        Raises:
+            UserError: a number out of range.
+        """
+        super().__post_init__()
+        at_least_one(self, "shots")
+        if isinstance(self.lr, float) and not 0 < self.lr < float("inf"):
+            raise UserError(f"--lr {self.lr}: the learning rate must be a positive number.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareSettings(PromptSettings):
+    """Zero-shot, in-context and fine-tuned, side by side."""
+
     devices: int | str = 1
     """Devices on each machine, as in Lightning's Trainer."""
     num_nodes: int = 1
     """Machines, as in Lightning's Trainer."""
     strategy: str = "auto"
     """How devices work together, as in Lightning's Trainer."""
-    accelerator: str = "auto"
-    """Kind of device, as in Lightning's Trainer."""
     device_map: Literal["auto"] | None = None
     """`auto` spreads a model larger than one GPU over all GPUs of this machine, layer by layer, in one process."""
-    out: str | None = None
-    """Folder for the run, one folder inside it for each task; without it runs/MODEL-DATE-TIME."""
-    overwrite: bool = False
-    """Replace a run that the output folder already holds."""
     tables: list[Table] = field(default_factory=lambda: ["accuracy", "rec2ftp", "simaou", "simam", "kendall"])
     """Which of the paper's tables the printed summary shows."""
     controls: str | None = None
@@ -67,35 +89,20 @@ class CompareSettings:
     """Learning rates of controls that are not to use that of fine-tuning: NAME=RATE with commas between them."""
     show_prompt: bool = False
     """Print the first zero-shot and in-context inputs token by token, and stop."""
-    allow_pickle: bool = False
-    """Read weights from pickle files where a model has no safetensors; they can run code."""
-    trust_remote_code: bool = False
-    """Let a model's own code from the hub run."""
 
     def __post_init__(self) -> None:
         """Check what can be checked alone.
 
         Raises:
-            UserError: a number out of range, or an unknown precision.
+            UserError: a number out of range, or a device map together with devices.
         """
-        for name in ("shots", "limit", "batch_tokens", "num_nodes"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"--{name.replace('_', '-')} {value}: it must be at least 1.")
-        if isinstance(self.lr, float) and not 0 < self.lr < float("inf"):
-            raise UserError(f"--lr {self.lr}: the learning rate must be a positive number.")
+        super().__post_init__()
+        at_least_one(self, "num_nodes")
         if self.device_map is not None and (self.devices, self.num_nodes, self.accelerator) != (1, 1, "auto"):
             raise UserError(
                 "--device-map spreads one process over the GPUs of this machine: leave --devices, --num-nodes and "
                 "--accelerator out."
             )
-        if ALIASES.get(self.precision, self.precision) not in PRECISIONS:
-            raise UserError(f"--precision {self.precision!r}: choose one of {', '.join(PRECISIONS)}.")
-
-    @property
-    def trainer_precision(self) -> str:
-        """The precision in Lightning's words."""
-        return ALIASES.get(self.precision, self.precision)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,14 +4,13 @@ Prompt and answer are encoded apart and joined, so that a prompt's tokens never 
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from lightning_icl.data.settings import Separator
 from lightning_icl.errors import TaskError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-Separator = Literal["eos", "newline"]
 
 
 def encode(tokenizer: "PreTrainedTokenizerBase", text: str) -> tuple[int, ...]:

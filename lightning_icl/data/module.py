@@ -6,7 +6,7 @@ every process takes the same fine-tuning steps.
 
 import copy
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_icl.data.demonstrations import Example, choose_demonstrations
-from lightning_icl.data.encoding import Separator, bos_ids, encode, encode_answer, encode_answers, separator_ids
-from lightning_icl.data.queries import ProbeToken, Query, budget_batches, collate
+from lightning_icl.data.encoding import bos_ids, encode, encode_answer, encode_answers, separator_ids
+from lightning_icl.data.queries import Query, budget_batches, collate
+from lightning_icl.data.settings import DataSettings, ProbeToken, Separator
 from lightning_icl.errors import TaskError
 from lightning_icl.records import Demonstrations, QueryBatch
 from lightning_icl.tasks.rows import QUERY_SEED, Row, TaskRows, load_rows, query_order, shuffled_train
@@ -246,3 +247,19 @@ class ICLDataModule(LightningDataModule):
             nothing = collate(batches[-1]).rows(0, 0)
             return DataLoader([nothing], batch_size=None)  # type: ignore[arg-type]
         return DataLoader(QueryBatches(share), batch_size=None, shuffle=False)
+
+
+def load_data(
+    settings: DataSettings,
+    task: Task,
+    tokenizer: "PreTrainedTokenizerBase",
+    context_length: int | None,
+    *,
+    shots: int,
+    seed: int,
+) -> ICLDataModule:
+    """A task's data module as the settings have it; see `ICLDataModule` for arguments and errors."""
+    options = {field.name: getattr(settings, field.name) for field in fields(DataSettings) if field.name != "task"}
+    if settings.data is not None:
+        options["data"] = Path(settings.data)
+    return ICLDataModule(task, tokenizer, context_length=context_length, shots=shots, seed=seed, **options)

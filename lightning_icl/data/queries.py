@@ -7,14 +7,12 @@ Where answers have several tokens, they follow the prompt as branches, so the pr
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from lightning_icl.data.settings import ProbeToken
 from lightning_icl.records import QueryBatch
-
-ProbeToken = Literal["prompt", "answer"]
 
 
 @dataclass(frozen=True, kw_only=True)

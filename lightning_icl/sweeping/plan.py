@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from lightning_icl.data.module import ICLDataModule
+from lightning_icl.data.module import ICLDataModule, load_data
 from lightning_icl.data.queries import Query
 from lightning_icl.errors import OutputError, TaskError, UserError
 from lightning_icl.models.architecture import architecture_of
@@ -149,19 +149,7 @@ def _task_sweep(settings: SweepSettings, source: ModelSource, task: Task, folder
         for seed in settings.seed_numbers:
             place = folder / task.name / f"shots-{shots}" / f"seed-{seed}"
             unit = Unit(model=source.name, task=task.name, shots=shots, seed=seed, folder=place)
-            data[unit] = ICLDataModule(
-                task,
-                tokenizer,
-                context_length=context_length(config),
-                data=None if settings.data is None else Path(settings.data),
-                shots=shots,
-                seed=seed,
-                limit=settings.limit,
-                template=settings.template,
-                separator=settings.separator,
-                probe_token=settings.probe_token,
-                batch_tokens=settings.batch_tokens,
-            )
+            data[unit] = load_data(settings, task, tokenizer, context_length(config), shots=shots, seed=seed)
     return TaskSweep(source=source, task=task, data=data, held_out=_held_out(settings, task, data.values()))
 
 

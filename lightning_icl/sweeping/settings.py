@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Literal, TypeVar
 
-from lightning_icl.comparison.settings import CompareSettings
+from lightning_icl.comparison.settings import CompareSettings, RunSettings
 from lightning_icl.errors import UserError
 
 Number = TypeVar("Number", int, float)
@@ -17,15 +17,17 @@ PAPER_RATES = tuple(float(f"{digit}e-{power}") for power in (4, 3, 2, 1) for dig
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepSettings:
+class SweepSettings(RunSettings):
     """Many comparisons in one plan."""
 
     model: str = "builtin"
     """Models with commas between them: `builtin`, hub names, folders, or `random:NAME` for fresh weights."""
-    task: str = "builtin"
-    """What is asked: task names with commas between them, `builtin`, `paper`, or a YAML file of your own."""
-    data: str | None = None
-    """Folder with TASK/{train,validation}.{jsonl,csv,parquet}; without it rows come from the task's own source."""
+    accelerator: str = "auto"
+    """Kind of device, as in Lightning's Trainer; each process uses one device."""
+    out: str = "runs/sweep"
+    """Folder of the sweep. Runs finished there are kept, and the plan may grow by models, tasks and rates."""
+    overwrite: bool = False
+    """Measure everything again and replace finished runs of the plan."""
     seeds: list[int] | int | str = "1,2,3,4,5,6,7"
     """Seeds of the shuffles that pick the demonstrations, with commas between them."""
     shots: list[int] | int | str = "32"
@@ -37,37 +39,15 @@ class SweepSettings:
     queries as the paper did."""
     heldout: int = 256
     """Rows of the training split to choose on; they are in no demonstration of the plan. Unused by `--select paper`."""
-    limit: int | None = None
-    """Number of queries of each task, the first of the fixed shuffle; without it at most 2,000."""
-    template: str | None = None
-    """Variant of the prompt template, such as `program` or `paper`; without it the task's default."""
-    probe_token: Literal["prompt", "answer"] = "prompt"
-    """The token looked at: the prompt's last, or that of the first answer put behind it."""
-    separator: Literal["eos", "newline"] = "eos"
-    """What closes each demonstration in the prompt."""
-    precision: str = "32-true"
-    """Number type of model and Trainer: 32-true, bf16-true, bf16-mixed or 64-true (in short 32, bf16, 64)."""
-    batch_tokens: int = 2048
-    """Tokens in a batch of queries, padding counted."""
     overlay_memory: float = 4.0
     """Gigabytes for fine-tuned weights held at once. Where a task's need more, they are observed in several passes,
     each of which observes the zero-shot and in-context conditions again."""
-    accelerator: str = "auto"
-    """Kind of device, as in Lightning's Trainer; each process uses one device."""
     part: str | None = None
     """This process's share of the plan, I/N with I from 0 to N-1, such as $SLURM_ARRAY_TASK_ID/8."""
-    out: str = "runs/sweep"
-    """Folder of the sweep. Runs finished there are kept, and the plan may grow by models, tasks and rates."""
-    overwrite: bool = False
-    """Measure everything again and replace finished runs of the plan."""
     dry_run: bool = False
     """Print the plan and its cost, the time estimated from a short measurement on each model, and stop."""
     collect: bool = False
     """Only make the tables of the runs that are finished."""
-    allow_pickle: bool = False
-    """Read weights from pickle files where a model has no safetensors; they can run code."""
-    trust_remote_code: bool = False
-    """Let a model's own code from the hub run."""
 
     def __post_init__(self) -> None:
         """Check what can be checked alone.
@@ -75,14 +55,14 @@ class SweepSettings:
         Raises:
             UserError: a list that cannot be read, or a number out of range.
         """
+        super().__post_init__()
         if min(self.shot_numbers) < 1 or min(self.seed_numbers) < 0:
             raise UserError("--shots must be at least 1 and --seeds at least 0.")
         if not all(0 < rate < float("inf") for rate in self.rates):
             raise UserError(f"--lrs {self.lrs}: learning rates must be positive numbers.")
         if self.heldout < 1 or not self.overlay_memory > 0:
             raise UserError("--heldout must be at least 1 and --overlay-memory more than 0.")
-        _ = self.share
-        self.compare(self.models[0])
+        _ = self.models, self.share
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -120,9 +100,8 @@ class SweepSettings:
 
     def compare(self, model: str) -> CompareSettings:
         """The settings that every run on a model shares, as a comparison has them."""
-        names = {field.name for field in fields(CompareSettings)} & {field.name for field in fields(self)}
-        own = {name: getattr(self, name) for name in names - {"model", "shots"}}
-        return CompareSettings(**own, model=model)
+        shared = {field.name: getattr(self, field.name) for field in fields(RunSettings)}
+        return CompareSettings(**{**shared, "model": model})
 
 
 def _numbers(flag: str, given: "list[Number] | Number | str", kind: Callable[[str], Number]) -> tuple[Number, ...]:

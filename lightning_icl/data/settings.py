@@ -1,0 +1,54 @@
+"""What a user can set about a task's prompts and queries. A new flag stands here and in `ICLDataModule`, nowhere else.
+
+Light on purpose: `--help` reads this file and must answer at once.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lightning_icl.errors import UserError
+
+ProbeToken = Literal["prompt", "answer"]
+Separator = Literal["eos", "newline"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """Which rows become prompts and queries, and how; every field but `task` is an argument of `ICLDataModule`."""
+
+    task: str = "builtin"
+    """What is asked: task names with commas between them, `builtin`, `paper`, or a YAML file of your own."""
+    data: str | None = None
+    """Folder with TASK/{train,validation}.{jsonl,csv,parquet}; without it rows come from the task's own source."""
+    limit: int | None = None
+    """Number of queries, the first of the fixed shuffle; without it at most 2,000."""
+    template: str | None = None
+    """Variant of the prompt template, such as `program` or `paper`; without it the task's default."""
+    probe_token: ProbeToken = "prompt"
+    """The token looked at: the prompt's last, or that of the first answer (of a row's first option in multiple choice)
+    put behind it, right or wrong, as the paper's program does."""
+    separator: Separator = "eos"
+    """What closes each demonstration in the prompt."""
+    batch_tokens: int = 2048
+    """Tokens in a batch of queries, padding counted, three queries at least; raise it on a GPU, lower it when memory is
+    short."""
+
+    def __post_init__(self) -> None:
+        """Check what can be checked alone.
+
+        Raises:
+            UserError: a number out of range.
+        """
+        at_least_one(self, "limit", "batch_tokens")
+
+
+def at_least_one(settings: object, *names: str) -> None:
+    """Check counts among settings; None counts nothing.
+
+    Raises:
+        UserError: one of them is below 1.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name.replace('_', '-')} {value}: it must be at least 1.")

@@ -1,0 +1,15 @@
+"""What a user can set about the model under study. Light on purpose: `--help` reads this file."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """Which model, and what it may do to this machine."""
+
+    model: str = "builtin"
+    """The model under study: `builtin`, a hub name, a folder, or `random:NAME` for fresh weights."""
+    allow_pickle: bool = False
+    """Read weights from pickle files where a model has no safetensors; they can run code."""
+    trust_remote_code: bool = False
+    """Let a model's own code from the hub run."""
