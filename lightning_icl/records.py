@@ -133,9 +133,9 @@ class QueryBatch:
 class KVOverlay:
     """Fine-tuned key/value parameters, to be laid over a model (never a second full model).
 
-    `tensors` holds only what training changed, float32, under `<parameter name>` for whole parameters and under
-    `<parameter name>::kv` for the key/value rows of a fused query-key-value parameter. Controls lay over the query
-    projections alone (`::query`), or all parameters.
+    `tensors` holds only what training changed, in float32 or better, under `<parameter name>` for whole parameters and
+    under `<parameter name>::kv` for the key/value rows of a fused query-key-value parameter. Controls lay over the
+    query projections alone (`::query`), or all parameters.
     """
 
     tensors: Mapping[str, Tensor]
@@ -187,8 +187,8 @@ class Condition:
 class Observation:
     """What one condition shows for a batch of queries, at the probe token t of each (definitions, section 3).
 
-    All tensors are float32. `own` tokens are those of the query itself, up to and including t; BOS and the
-    demonstrations belong to the prefix, so that every condition has the same own tokens.
+    All tensors are float32, or float64 where the model is. `own` tokens are those of the query itself, up to and
+    including t; BOS and the demonstrations belong to the prefix, so that every condition has the same own tokens.
     """
 
     answer_scores: Float[Tensor, "batch answer"]

@@ -1,6 +1,7 @@
 """Largest deviations between the program and the oracle, for one variant of one architecture."""
 
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -36,19 +37,32 @@ def windows_of(variant: str, layers: int) -> list[int | None]:
     }.get(variant, [None] * layers)
 
 
-def deviations(variant: str, probe_token: ProbeToken, answers: str, folder: Path) -> dict[str, float]:
-    """By quantity, the largest absolute deviation over all layers, heads, queries and answers."""
-    model = tiny_model(variant)
+def deviations(
+    variant: str,
+    probe_token: ProbeToken,
+    answers: str,
+    folder: Path,
+    *,
+    rate: float = RATE,
+    dtype: torch.dtype = torch.float32,
+    reference: torch.dtype | None = None,
+    **settings: Any,
+) -> dict[str, float]:
+    """By quantity, the largest absolute deviation over all layers, heads, queries and answers.
+
+    The program measures in `dtype`, the oracle in `reference`, the same type unless it is given.
+    """
+    model = tiny_model(variant).to(dtype)
     if variant == "falcon-alibi":  # the eager path of transformers adds the bias twice; its SDPA path is right
         model.config._attn_implementation = "sdpa"
-    data = tiny_data(folder, answers, probe_token=probe_token)
+    data = tiny_data(folder, answers, probe_token=probe_token, **settings)
     probe = ICLProbe(model, data.demonstrations)
-    trainer = make_trainer(KVFinetuning(RATE))
+    trainer = make_trainer(KVFinetuning(rate), precision="64-true" if dtype == torch.float64 else "32-true")
     trainer.fit(probe, datamodule=data)
     trainer.validate(probe, datamodule=data, verbose=False)
     windows = windows_of(variant, model.config.num_hidden_layers)
     queries = sorted(data.queries, key=lambda query: query.index)
-    expected = oracle.measure(model, data.demonstrations, queries, RATE, windows)
+    expected = oracle.measure(model.to(reference or dtype), data.demonstrations, queries, rate, windows)
     return compare(probe, expected)
 
 

@@ -170,6 +170,18 @@ def _watched_after_rotary(model_type: str, config: object, modules: list[nn.Modu
         yield
 
 
+@contextmanager
+def softmax_in_own_type() -> Iterator[None]:
+    """Eager attention takes its softmax in float32 whatever the model's type; here a float64 model keeps float64."""
+    narrow = nn.functional.softmax
+
+    def wide(scores: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
+        return narrow(scores, dim=dim, dtype=None if scores.dtype == torch.float64 else dtype)
+
+    with mock.patch.object(nn.functional, "softmax", wide):
+        yield
+
+
 def look(
     model: PreTrainedModel, token_ids: Sequence[int], grad: bool = False, positions: Sequence[int] | None = None
 ) -> Seen:
@@ -178,7 +190,7 @@ def look(
     ids, placed = torch.tensor([list(token_ids)]), {}
     if positions is not None:
         placed = {"position_ids": torch.tensor([list(positions)]), "attention_mask": torch.ones_like(ids)}
-    with watched(model) as seen, torch.set_grad_enabled(grad):
+    with watched(model) as seen, torch.set_grad_enabled(grad), softmax_in_own_type():
         logits = model(input_ids=ids, use_cache=False, **placed).logits[0]
     queries = []
     for module, raw in zip(attention_modules(model), seen["queries"], strict=True):

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_icl.attention.precision import at_least_float32
 from lightning_icl.dualform.capture import LayerView
 from lightning_icl.dualform.implicit_patch import compare_patches
 from lightning_icl.dualform.matrix_similarity import likeness, matrix_cosine
@@ -104,13 +105,8 @@ def _some(view: LayerView, rows: slice) -> LayerView:
     for field in fields(view):
         value = getattr(view, field.name)
         if isinstance(value, Tensor):
-            cut[field.name] = _wide(value[rows])
+            cut[field.name] = at_least_float32(value[rows])
     return replace(view, **cut)
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    """In float32 or better."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def layer_figures(trio: LayerTrio, rank: int) -> dict[str, Tensor]:
@@ -194,7 +190,7 @@ def patch_figures(trio: LayerTrio, weight: Tensor, before: Tensor | None) -> tup
     Returns:
         The figures by name, (query) each, and how fine-tuning moved the input of the last query.
     """
-    zsl, icl, ft = (_wide(view.mlp_input) for view in (trio.zsl, trio.icl, trio.ft))
+    zsl, icl, ft = (at_least_float32(view.mlp_input) for view in (trio.zsl, trio.icl, trio.ft))
     moved = ft - zsl
     others = torch.cat([torch.full_like(moved[:1], torch.nan) if before is None else before, moved[:-1]])
     found = compare_patches(weight.to(zsl), zsl, icl, ft, others)

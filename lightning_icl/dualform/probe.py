@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from lightning_icl.attention.precision import at_least_float32
 from lightning_icl.dualform.capture import DualCapture, LayerView, frame_shift
 from lightning_icl.dualform.figures import DualFigures
 from lightning_icl.dualform.layer import LayerPrefix, LayerTrio, layer_figures, patch_figures, share_figures
@@ -158,6 +159,4 @@ class DualProbe(ICLProbe):
 
 def _states(prefix: Prefix | None, layer: int) -> tuple[Tensor, Tensor]:
     assert prefix is not None
-    key, value = prefix.keys[layer], prefix.values[layer]
-    wide = torch.promote_types(key.dtype, torch.float32)
-    return key.to(wide), value.to(wide)
+    return at_least_float32(prefix.keys[layer]), at_least_float32(prefix.values[layer])

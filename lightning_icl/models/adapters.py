@@ -16,6 +16,7 @@ from transformers.models.bloom import modeling_bloom
 from transformers.models.falcon import modeling_falcon
 from transformers.models.gptj import modeling_gptj
 
+from lightning_icl.attention.precision import at_least_float32
 from lightning_icl.models.architecture import architecture_of
 
 Attend = Callable[..., tuple[Tensor, None]]
@@ -143,7 +144,7 @@ def _falcon(
 def _alibi(build: Callable[..., Tensor], heads: int, like: Tensor, factor: float, length: int) -> Tensor:
     """The model's own bias of each head at key positions 0..length-1, (H, length), as it is added to scaled scores."""
     ones = torch.ones(1, length, dtype=torch.long, device=like.device)
-    return build(ones, heads, like.dtype).view(heads, length).float() * factor
+    return at_least_float32(build(ones, heads, like.dtype).view(heads, length)) * factor
 
 
 _FORWARDS: dict[str, Callable[..., tuple[Tensor, None]]] = {

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
 from lightning_icl.attention.branches import branched_ema
+from lightning_icl.attention.precision import at_least_float32
 from lightning_icl.attention.prefix import join_attention, own_attention, prefix_attention, repeat_heads
 from lightning_icl.errors import ModelError
 from lightning_icl.models.adapters import adapted
@@ -222,14 +223,14 @@ class Capture:
     def _record_scores(
         self, recording: Recording, batch: QueryBatch, layer: int, query: Tensor, key: Tensor, scaling: float
     ) -> None:
-        """Scores of the probe token before mask, soft cap and softmax, in float32 (definitions, section 3)."""
+        """Scores of the probe token before mask, cap and softmax, in float32 or better (definitions, section 3)."""
         rows = torch.arange(len(batch.probe_index), device=query.device)
-        probe = query[rows, :, batch.probe_index].float()
-        own = torch.einsum("bhd,bhtd->bht", probe, repeat_heads(key, query.shape[1]).float()) * scaling
+        probe = at_least_float32(query[rows, :, batch.probe_index])
+        own = torch.einsum("bhd,bhtd->bht", probe, at_least_float32(repeat_heads(key, query.shape[1]))) * scaling
         beyond = torch.arange(key.shape[2], device=key.device) > batch.probe_index[:, None]
         recording.own_scores.append(own.masked_fill(beyond[:, None], 0.0).to(recording.device))
         if self._prefix is not None:
-            keys = self._prefix.keys[layer][0].float()
+            keys = at_least_float32(self._prefix.keys[layer][0])
             grouped = probe.unflatten(1, (keys.shape[0], -1)).sum(2)
             # One product a key head: a single one over all of them would copy the prefix's keys for each batch.
             scores = (grouped.transpose(0, 1) @ keys.mT).sum(0) * scaling

@@ -179,7 +179,7 @@ class Masters:
         squares = [0.0] * int(self._model.config.num_hidden_layers)
         for part, master, before in zip(self._slices, self.parameters, self._before, strict=True):
             if part.layer is not None:
-                squares[part.layer] += float((master.detach() - before.float()).double().square().sum())
+                squares[part.layer] += float((master.detach() - before.to(master.dtype)).double().square().sum())
         return [square**0.5 for square in squares]
 
 

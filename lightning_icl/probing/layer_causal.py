@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from lightning_icl.errors import ModelError
 from lightning_icl.models.architecture import architecture_of
+from lightning_icl.probing.loss import next_token_loss
 
 Reading = Literal["attention", "block"]
 """A layer's output: the residual stream after its attention (the paper's text), or after its block (its program)."""
@@ -67,8 +67,8 @@ def layer_causal_loss(model: PreTrainedModel, outputs: list[Tensor], token_ids: 
         ModelError: the model's final norm is not known.
     """
     norm, head = final_norm(model), model.get_output_embeddings()
-    logits = [head(norm(output))[0, :-1].float() for output in outputs]
-    return torch.stack([cross_entropy(of_layer, token_ids[0, 1:].to(of_layer.device)) for of_layer in logits]).sum()
+    losses = [next_token_loss(head(norm(output))[0], token_ids[0]) for output in outputs]
+    return torch.stack([loss.to(losses[0].device) for loss in losses]).sum()
 
 
 def final_norm(model: PreTrainedModel) -> nn.Module:

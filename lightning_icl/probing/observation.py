@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from lightning_icl.attention.precision import at_least_float32
 from lightning_icl.errors import NumericalError
 from lightning_icl.models.capture import Capture
 from lightning_icl.models.kv import LaidOver
@@ -22,7 +23,7 @@ class View:
     prefix: Prefix | None
     overlay: LaidOver | None
     content_free: Tensor | None = None
-    """Log-probability of each answer after content-free inputs (answer), float32; None where scores are taken as is."""
+    """Log-probability of each answer after content-free inputs (answer); None where scores are taken as is."""
 
     @classmethod
     def prepare(cls, capture: Capture, condition: Condition, overlay: LaidOver | None = None) -> "View":
@@ -62,7 +63,7 @@ class View:
             logits, recording = capture.observe(batch, self.prefix, self.condition.position_offset)
         answers = self.condition.answer_ids
         scores = answer_scores(logits, batch if answers is None else batch.scoring(answers))
-        outputs = torch.stack(recording.outputs, dim=1).float()
+        outputs = at_least_float32(torch.stack(recording.outputs, dim=1))
         absent = ~_present(batch)
         if not (torch.isfinite(scores).logical_or(absent).all() and torch.isfinite(outputs).all()):
             raise _not_finite(self.condition.name, scores.masked_fill(absent, 0.0), outputs, batch)
@@ -71,7 +72,7 @@ class View:
             attention_output=outputs,
             own_scores=torch.stack(recording.own_scores, dim=1),
             own_lengths=batch.probe_index + 1,
-            query=torch.stack(recording.queries, dim=1).float(),
+            query=at_least_float32(torch.stack(recording.queries, dim=1)),
             prefix_scores=_prefix_scores(recording, outputs),
             prefix_visible=_visible(recording, self.prefix, batch, self.condition.position_offset),
         )
@@ -84,7 +85,7 @@ class View:
 
 
 def answer_scores(logits: Tensor, batch: QueryBatch) -> Tensor:
-    """Mean log-probability of each answer's tokens after the prompt (batch, answer), float32.
+    """Mean log-probability of each answer's tokens after the prompt (batch, answer), in float32 or better.
 
     A query with fewer answers than another of its batch has -inf in the places it lacks, which can never be chosen.
 
@@ -92,13 +93,12 @@ def answer_scores(logits: Tensor, batch: QueryBatch) -> Tensor:
         logits: (logit, vocabulary) at the batch's scored positions.
         batch: says which logits predict which answer tokens.
     """
-    logits = logits.float()
+    logits = at_least_float32(logits)
     chosen = logits[batch.scored_logits, batch.scored_ids] - logits.logsumexp(-1)[batch.scored_logits]
     shape = (len(batch.query_ids), batch.answers)
     place = (batch.scored_rows, batch.scored_answers)
-    total = torch.zeros(shape, dtype=torch.float32, device=logits.device).index_put_(place, chosen, accumulate=True)
-    count = torch.zeros(shape, dtype=torch.float32, device=logits.device)
-    count.index_put_(place, torch.ones_like(chosen), accumulate=True)
+    total = logits.new_zeros(shape).index_put_(place, chosen, accumulate=True)
+    count = logits.new_zeros(shape).index_put_(place, torch.ones_like(chosen), accumulate=True)
     return (total / count).masked_fill(~_present(batch), float("-inf"))
 
 

@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 import torch
 from lightning import LightningModule
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from lightning_icl.errors import NumericalError, ProtocolError
@@ -28,6 +27,7 @@ from lightning_icl.probing.backoff import Backoff
 from lightning_icl.probing.contrast import MAIN, Comparison, Contrast, ContrastMetrics, by_name, unmoved_layers
 from lightning_icl.probing.finetuning import Finetuned, KVFinetuning
 from lightning_icl.probing.layer_causal import layer_causal_loss, layer_outputs
+from lightning_icl.probing.loss import next_token_loss
 from lightning_icl.probing.observation import View
 from lightning_icl.records import Condition, Demonstrations, Observation, QueryBatch
 
@@ -134,10 +134,7 @@ class ICLProbe(LightningModule):
         own: AbstractContextManager[list[Tensor]] = layer_outputs(self.model, reading) if reading else nullcontext([])
         with self.capture, own as outputs:
             logits, queries = self.capture.train_forward(batch)
-            if reading:
-                loss = layer_causal_loss(self.model, outputs, batch)
-            else:
-                loss = cross_entropy(logits[0, :-1].float(), batch[0, 1:])
+            loss = layer_causal_loss(self.model, outputs, batch) if reading else next_token_loss(logits[0], batch[0])
         self.log("finetune/loss", loss.detach(), prog_bar=True)
         return {"loss": loss, "queries": queries}
 

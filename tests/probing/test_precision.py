@@ -4,12 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from exactness import make_trainer
+from exactness import deviations, make_trainer
 from tiny_models import tiny_model
 from tiny_task import tiny_data
 
+from lightning_icl.data.queries import collate
 from lightning_icl.probing.finetuning import KVFinetuning
+from lightning_icl.probing.observation import View
 from lightning_icl.probing.probe import ICLProbe
+from lightning_icl.records import Condition
 
 
 def measured(variant: str, precision: str, folder: Path) -> tuple[torch.Tensor, ICLProbe]:
@@ -46,3 +49,25 @@ def test_double_precision_agrees_with_float32(variant: str, tmp_path: Path) -> N
     assert exact.comparison is not None
     assert probe.comparison is not None
     assert abs(probe.comparison.sim_aou.raw - exact.comparison.sim_aou.raw) < 1e-4
+
+
+@pytest.mark.parametrize("rate", [1e-4, 1e-5])
+@pytest.mark.parametrize("variant", ["gpt2", "gpt_neox", "bloom"])
+def test_double_precision_keeps_the_digits_of_small_rates(variant: str, rate: float, tmp_path: Path) -> None:
+    """Updates of 1e-6 of an output and less: float32 anywhere on the way would leave two digits of them."""
+    found = deviations(variant, "prompt", "single", tmp_path, rate=rate, dtype=torch.float64)
+    assert max(found.values()) < 1e-8, found
+
+
+@pytest.mark.parametrize("variant", ["gpt2", "llama", "qwen3", "bloom", "gptj"])
+def test_nothing_is_narrowed_under_double_precision(variant: str, tmp_path: Path) -> None:
+    data = tiny_data(tmp_path)
+    probe = ICLProbe(tiny_model(variant).double(), data.demonstrations)
+    make_trainer(KVFinetuning(0.01), precision="64-true").fit(probe, datamodule=data)
+    assert probe.finetuned is not None
+    assert all(tensor.dtype == torch.float64 for tensor in probe.finetuned.overlay.tensors.values())
+    batch = collate(data.queries)
+    with probe.capture as capture:
+        seen = View.prepare(capture, Condition.in_context(data.demonstrations)).observe(capture, batch)
+    for name in ("answer_scores", "attention_output", "own_scores", "query", "prefix_scores"):
+        assert getattr(seen, name).dtype == torch.float64, name

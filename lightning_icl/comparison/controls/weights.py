@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from lightning_icl.attention.precision import at_least_float32
 from lightning_icl.comparison.controls.ground import Ground
 from lightning_icl.errors import NumericalError
 from lightning_icl.models.kv import LaidOver, slices
@@ -79,10 +80,10 @@ def gaussian_overlay(model: PreTrainedModel, overlay: KVOverlay, seed: int) -> K
     """
     tensors = {}
     for part in slices(model):
-        before, after = part.read().float(), overlay.tensors[part.name].float()
+        before = at_least_float32(part.read())
         generator = torch.Generator().manual_seed(zlib.crc32(f"{part.name}/{seed}".encode()))
         noise = torch.randn(before.shape, generator=generator).to(before)
-        norm = torch.linalg.vector_norm(after.to(before) - before)
+        norm = torch.linalg.vector_norm(overlay.tensors[part.name].to(before) - before)
         tensors[part.name] = before + noise * (norm / torch.linalg.vector_norm(noise))
     return KVOverlay(tensors=tensors)
 
