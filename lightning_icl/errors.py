@@ -46,3 +46,13 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
     close = get_close_matches(given, names, n=1, cutoff=0.5)
     question = f"Did you mean {close[0]!r}? " if close else ""
     return f"{question}Known: {', '.join(names)}."
+
+
+def shown(value: object, most: int = 80, quoted: bool = True) -> str:
+    """A value as a message shows it: on one line, cut in the middle where it is long.
+
+    >>> shown("a" * 500, most=11)
+    "'aaaa…aaaa'"
+    """
+    text = repr(value) if quoted else str(value)
+    return text if len(text) <= most else f"{text[: (most - 1) // 2]}…{text[-((most - 1) // 2) :]}"

@@ -11,7 +11,7 @@ from random import Random
 
 from lightning_icl.tasks import sentences, words
 from lightning_icl.tasks.generated import GENERATED
-from lightning_icl.tasks.task import fill_template
+from lightning_icl.tasks.template import fill_template
 
 TEMPLATES = (
     "Sentence: {text} Label:",

@@ -7,8 +7,9 @@ section 1), so long options are not put at a disadvantage. A demonstration shows
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lightning_icl.errors import TaskError, did_you_mean
-from lightning_icl.tasks.task import Task, label_number, one_line
+from lightning_icl.errors import TaskError, did_you_mean, shown
+from lightning_icl.tasks.task import Task
+from lightning_icl.tasks.values import is_missing, label_number, text_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,16 +52,16 @@ class MultipleChoice(Task):
             values = _listed(row, self.option_fields[0])
         else:
             values = [_inside(row, name) for name in self.option_fields]
-            while values and (values[-1] is None or values[-1] == ""):  # in a table, shorter rows end in empty cells
+            while values and is_missing(values[-1]):  # in a table, shorter rows end in empty cells
                 values.pop()
-        texts = tuple("" if value is None else one_line(value).strip() for value in values)
-        if len(texts) < 2:
-            raise TaskError(f"the row has {len(texts)} options in {self.choices}; two or more are needed.")
-        if "" in texts:
-            raise TaskError(f"option {texts.index('')} (counted from 0) is empty.")
+        if len(values) < 2:
+            raise TaskError(f"the row has {len(values)} options in {self.choices}; two or more are needed.")
+        texts = tuple(_option(number, value) for number, value in enumerate(values))
         twice = next((text for text in texts if texts.count(text) > 1), None)
         if twice is not None:
-            raise TaskError(f"the option {twice!r} occurs twice, so no score can tell them apart. Leave the row out.")
+            raise TaskError(
+                f"the option {shown(twice)} occurs twice, so no score can tell them apart. Leave the row out."
+            )
         return texts
 
     def gold(self, row: Mapping[str, object], label_field: str) -> int:
@@ -72,12 +73,18 @@ class MultipleChoice(Task):
         count = len(self.options(row))
         if not self.option_labels:
             return label_number(row[label_field], self.label_names, count)
-        names = [str(name) for name in _listed(row, self.option_labels)]
+        names = [text_of(name) for name in _listed(row, self.option_labels)]
         if len(names) != count:
             raise TaskError(f"there are {count} options, but {len(names)} labels in {self.option_labels!r}.")
         if len(set(names)) < len(names):
             raise TaskError(f"{self.option_labels!r} holds a label twice: {', '.join(names)}.")
-        return label_number(str(row[label_field]), names, count)
+        return label_number(row[label_field], names, count)
+
+
+def _option(number: int, value: object) -> str:
+    if is_missing(value):
+        raise TaskError(f"option {number} (counted from 0) is empty.")
+    return text_of(value).strip()
 
 
 def _inside(row: object, path: str) -> object:
@@ -101,5 +108,5 @@ def _inside(row: object, path: str) -> object:
 def _listed(row: Mapping[str, object], path: str) -> Sequence[object]:
     value = _inside(row, path)
     if not isinstance(value, list | tuple):
-        raise TaskError(f"the field {path!r} must hold a list with one entry for each option, not {value!r}.")
+        raise TaskError(f"the field {path!r} must hold a list with one entry for each option, not {shown(value)}.")
     return list(value)

@@ -2,10 +2,10 @@
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from lightning_icl.errors import TaskError
+from lightning_icl.errors import TaskError, shown
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")
 
@@ -16,16 +16,20 @@ def split_file(data: Path, task: str, split: str) -> Path:
     Raises:
         TaskError: there is none.
     """
-    folder = data.expanduser() / task
-    if not data.expanduser().is_dir():
-        raise TaskError(f"--data {str(data)!r} is no folder.")
-    found = [path for suffix in SUFFIXES if (path := folder / f"{split}{suffix}").is_file()]
-    if len(found) > 1:
-        raise TaskError(f"{found[0]} and {found[1]} both hold the {split} rows of task {task!r}. Keep one of them.")
-    if not found:
+    try:
+        root = data.expanduser()
+        folder, is_folder = root / task, root.is_dir()
+    except (OSError, RuntimeError) as error:  # a name too long, or `~` of an unknown user
+        raise TaskError(f"--data {shown(str(data))} is no folder: {shown(str(error), quoted=False)}.") from error
+    if not is_folder:
+        raise TaskError(f"--data {shown(str(data))} is no folder.")
+    paths = [path for suffix in SUFFIXES if (path := folder / f"{split}{suffix}").is_file()]
+    if len(paths) > 1:
+        raise TaskError(f"{paths[0]} and {paths[1]} both hold the {split} rows of task {task!r}. Keep one of them.")
+    if not paths:
         names = ", ".join(f"{split}{suffix}" for suffix in SUFFIXES)
         raise TaskError(f"There are no {split} rows of task {task!r} in {str(folder)!r}: none of {names} exists.")
-    return found[0]
+    return paths[0]
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
@@ -35,38 +39,62 @@ def read_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
         TaskError: the file cannot be read, with the line where it is malformed.
     """
     readers = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
+    name = shown(str(path), most=200, quoted=False)
     if path.suffix not in readers:
-        raise TaskError(f"{path}: rows are read from {', '.join(SUFFIXES)}, not from {path.suffix or 'such a file'!r}.")
+        raise TaskError(f"{name}: rows are read from {', '.join(SUFFIXES)}, not from {path.suffix or 'such a file'!r}.")
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for without end
+            raise TaskError(f"{name} is no regular file, so rows cannot be read from it.")
         yield from readers[path.suffix](path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise TaskError(f"{path} cannot be read: {error}") from error
+    except UnicodeDecodeError as error:
+        raise TaskError(f"{name} is not UTF-8 text ({error.reason}). Save it as UTF-8.") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        if isinstance(error, TaskError):
+            raise
+        raise TaskError(f"{name} cannot be read: {shown(str(error), most=200, quoted=False)}.") from error
 
 
 def _read_jsonl(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8-sig") as lines:  # with or without a byte order mark
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
+            place = f"{path}, line {number}"
             try:
-                row = json.loads(line)
+                row = json.loads(line, object_pairs_hook=_once)
             except json.JSONDecodeError as error:
-                raise TaskError(
-                    f"{path}, line {number}: malformed JSON ({error.msg} at column {error.colno})."
-                ) from error
+                raise TaskError(f"{place}: malformed JSON ({error.msg} at column {error.colno}).") from error
+            except RecursionError as error:
+                raise TaskError(f"{place}: the JSON is nested too deeply.") from error
+            except ValueError as error:  # a field twice, or an integer of thousands of digits
+                raise TaskError(f"{place}: {shown(str(error), most=200, quoted=False)}.") from error
             if not isinstance(row, dict):
-                raise TaskError(f"{path}, line {number}: a row must be a JSON object, not {type(row).__name__}.")
-            yield f"{path}, line {number}", row
+                raise TaskError(f"{place}: a row must be a JSON object, not {type(row).__name__}.")
+            yield place, row
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object whose names occur once each; of two equal ones `json` would silently keep the last."""
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        raise ValueError(f"the field {shown(_twice([name for name, _ in pairs]))} occurs twice")
+    return row
+
+
+def _twice(names: Sequence[str]) -> str | None:
+    """The first name that occurs more than once."""
+    return next((name for name in names if names.count(name) > 1), None)
 
 
 def _read_csv(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
     with path.open(encoding="utf-8-sig", newline="") as lines:
         reader = csv.reader(lines, strict=True)
         try:
-            header = next(reader, None)
-            if header is None:
-                return
-            for cells in reader:
+            rows = (cells for cells in reader if cells and (len(cells) > 1 or cells[0].strip()))  # no blank lines
+            header = next(rows, [])
+            if (name := _twice(header)) is not None:
+                raise TaskError(f"{path}, line {reader.line_num}: the column {shown(name)} occurs twice.")
+            for cells in rows:
                 place = f"{path}, line {reader.line_num}"
                 if len(cells) != len(header):
                     raise TaskError(f"{place}: {len(cells)} cells under {len(header)} column names.")
@@ -80,8 +108,11 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.read_table(path)
+        table = pyarrow.parquet.ParquetFile(path).read()
     except pyarrow.ArrowException as error:
-        raise TaskError(f"{path} cannot be read as Parquet: {' '.join(str(error).split())}") from error
+        reason = shown(" ".join(str(error).split()), most=200, quoted=False)
+        raise TaskError(f"{path} cannot be read as Parquet: {reason}") from error
+    if (name := _twice(table.column_names)) is not None:
+        raise TaskError(f"{path}: the column {shown(name)} occurs twice.")
     for number, row in enumerate(table.to_pylist()):
         yield f"{path}, row {number}", row

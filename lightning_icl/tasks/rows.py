@@ -8,11 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning_icl.errors import TaskError, did_you_mean
+from lightning_icl.errors import TaskError, did_you_mean, shown
 from lightning_icl.tasks.files import read_rows, split_file
 from lightning_icl.tasks.generated import GENERATED, TRAIN_ROWS, VALIDATION_ROWS, generate_rows
 from lightning_icl.tasks.hub import hub_rows
-from lightning_icl.tasks.task import FileSource, HubSource, Task, template_fields
+from lightning_icl.tasks.task import FileSource, HubSource, Task
+from lightning_icl.tasks.template import field_text, template_fields
+from lightning_icl.tasks.values import is_missing
 
 QUERY_SEED = 1
 MOST_QUERIES = 2000
@@ -90,24 +92,42 @@ def _raw_rows(task: Task, split: str, data: Path | None) -> tuple[str, Iterable[
 def _checked(
     task: Task,
     raw: Iterable[tuple[str, Mapping[str, object]]],
-    fields: Sequence[str],
+    fields: Mapping[str, int],
     label_field: str,
     origin: str,
 ) -> tuple[Row, ...]:
     rows = []
     for index, (place, row) in enumerate(raw):
-        for name in (*fields, label_field):
-            if row.get(name) is None:
-                raise TaskError(
-                    f"{place}: the row lacks the field {name!r} of task {task.name!r}. {did_you_mean(name, row)}"
-                )
         try:
+            for name, character in fields.items():
+                _check_field(row, name, character)
+            _check_label(row, label_field)
             rows.append(Row(index=index, fields=row, options=task.options(row), label=task.gold(row, label_field)))
         except TaskError as error:
             raise TaskError(f"{place}: {error}") from error
     if not rows:
         raise TaskError(f"{origin} of task {task.name!r} is empty: there is nothing to learn from or to ask.")
     return tuple(rows)
+
+
+def _check_field(row: Mapping[str, object], name: str, character: int) -> None:
+    """That the template's field at a character can be filled."""
+    if name not in row:
+        raise TaskError(
+            f"the row lacks the field {shown(name)}, which the template has at character {character}. "
+            f"{did_you_mean(name, map(str, row))} Braces that are text are doubled: {{{{ and }}}}."
+        )
+    if is_missing(row[name]):
+        raise TaskError(f"the field {shown(name)} is empty: there is no text. Fill it in or leave the row out.")
+    field_text(row, name)
+
+
+def _check_label(row: Mapping[str, object], name: str) -> None:
+    if name not in row:
+        raise TaskError(
+            f"the row lacks the field {shown(name)}, where the task's label is (`label_field`). "
+            f"{did_you_mean(name, map(str, row))}"
+        )
 
 
 def _check_classes(task: Task, rows: Sequence[Row], origin: str) -> None:

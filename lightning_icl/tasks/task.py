@@ -1,77 +1,12 @@
-"""What a task is: a prompt with named fields, the answers to choose from, and where the rows are.
+"""What a task is: a prompt with named fields, the answers to choose from, and where the rows are."""
 
-A template is filled by field name only. Text that comes from a data set is never interpreted: braces, attribute
-access and format specifications in it stay text.
-"""
-
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lightning_icl.errors import TaskError, did_you_mean
-
-_FIELD = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
-
-
-def template_fields(template: str) -> tuple[str, ...]:
-    """Names of the fields in a template, in order of first use.
-
-    >>> template_fields("{premise} Question: {hypothesis}. Answer:")
-    ('premise', 'hypothesis')
-    """
-    return tuple(dict.fromkeys(_FIELD.findall(template)))
-
-
-def fill_template(template: str, row: Mapping[str, object]) -> str:
-    """The template with each `{field}` replaced by the row's text; line breaks inside a field become one space.
-
-    >>> fill_template("Sentence: {text} Label:", {"text": "a {text} with {0.__class__}"})
-    'Sentence: a {text} with {0.__class__} Label:'
-
-    Raises:
-        TaskError: the row lacks a field of the template.
-    """
-
-    def text_of(match: re.Match[str]) -> str:
-        name = match.group(1)
-        if name not in row or row[name] is None:
-            raise TaskError(f"The template needs the field {name!r}, which the row lacks. {did_you_mean(name, row)}")
-        return one_line(row[name])
-
-    return _FIELD.sub(text_of, template)
-
-
-def one_line(value: object) -> str:
-    """A value's text, each line break in it and the spaces around it made one space."""
-    return re.sub(r"\s*[\r\n]+\s*", " ", str(value))
-
-
-def label_number(value: object, names: Sequence[str], count: int) -> int:
-    """The number that a row's label stands for.
-
-    Args:
-        value: the label as the row gives it.
-        names: what labels are called, by number; none where rows give numbers.
-        count: how many there are to choose from.
-
-    >>> label_number("B", ["A", "B", "C"], 3), label_number("2", [], 3)
-    (1, 2)
-
-    Raises:
-        TaskError: it is none of them.
-    """
-    if isinstance(value, str) and value in names:
-        return list(names).index(value)
-    if isinstance(value, str) and value.strip().lstrip("-").isdigit() and not names:
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
-        wanted = f"one of {', '.join(names)}" if names else "a label number"
-        hint = "" if names else " For labels as text, give their names in order as `label_names` in a task file."
-        raise TaskError(f"the label {value!r} must be {wanted}.{hint}")
-    if not 0 <= value < count:
-        raise TaskError(f"the label {value} is out of range: labels go from 0 to {count - 1}.")
-    return int(value)
+from lightning_icl.errors import TaskError, did_you_mean, shown
+from lightning_icl.tasks.template import check_template, fill_template
+from lightning_icl.tasks.values import label_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +43,9 @@ class Task:
 
     The rest of the program asks a task for the `prompt`, `options` and `gold` of a row only, so another form of task
     overrides these (`tasks.choice.MultipleChoice`).
+
+    Raises:
+        TaskError: templates, answers or label names that prompts cannot be made of.
     """
 
     name: str
@@ -121,13 +59,32 @@ class Task:
     label_field: str = "label"
     """Field that holds the label number, or one of `label_names`."""
     label_names: tuple[str, ...] = ()
-    """Names of the labels, by number, where rows give the label as text."""
+    """What rows call the labels, by number; without names rows give the number itself."""
     learning_rates: Mapping[str, float] = field(default_factory=lambda: {"default": 1e-3})
     """Fine-tuning rate by model size as published (`1.3B`, `2.7B`), and under `default` for any other model."""
     seeds: Mapping[str, int] = field(default_factory=dict)
     """Seed of the published demonstrations by model size."""
     reference: str = ""
     """Publication the data comes from."""
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without rows."""
+        for name, template in self.templates.items():
+            try:
+                check_template(template)
+            except TaskError as error:
+                raise TaskError(f"template {shown(name)}: {error}") from error
+        for answer in self.answers:
+            if answer != " ".join(answer.split()):
+                raise TaskError(
+                    f"the answer {shown(answer)} has a blank at its beginning or end, two in a row, or a line break; "
+                    "the blank before an answer is put there by the program."
+                )
+        for words, kind in ((self.answers, "answers"), (self.label_names, "label names")):
+            if len(set(words)) < len(words):
+                raise TaskError(f"there is a word twice among the {kind}: {shown(list(words))}.")
+        if self.answers and len(self.label_names) not in (0, len(self.answers)):
+            raise TaskError(f"there are {len(self.answers)} answers but {len(self.label_names)} label names.")
 
     @property
     def choices(self) -> str:
@@ -147,8 +104,8 @@ class Task:
         return self.templates[variant]
 
     def prompt(self, row: Mapping[str, object], variant: str | None = None) -> str:
-        """The query prompt of a row."""
-        return fill_template(self.template(variant), row)
+        """The query prompt of a row, without blanks at its end, since an answer brings its own."""
+        return fill_template(self.template(variant), row).rstrip()
 
     def options(self, row: Mapping[str, object]) -> tuple[str, ...]:
         """The answers that a row's query chooses from: the answer words.

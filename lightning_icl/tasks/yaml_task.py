@@ -22,9 +22,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning_icl.errors import TaskError, did_you_mean
+from lightning_icl.errors import TaskError, did_you_mean, shown
 from lightning_icl.tasks.choice import MultipleChoice
-from lightning_icl.tasks.task import FileSource, HubSource, Task, template_fields
+from lightning_icl.tasks.task import FileSource, HubSource, Task
 
 _KEYS = (
     "name",
@@ -77,13 +77,19 @@ def read_task(path: Path) -> Task:
         "learning_rates": {"default": float(rate)},
         "reference": str(content.get("reference", "")),
     }
-    if "answers" in content:
-        return Task(answers=_words(path, content, "answers", least=2), **common)
-    return MultipleChoice(
-        option_fields=_option_fields(path, content["options"]),
-        option_labels=str(content.get("option_labels", "")),
-        **common,
+    form: type[Task] = Task if "answers" in content else MultipleChoice
+    own: dict[str, Any] = (
+        {"answers": _words(path, content, "answers", least=2)}
+        if form is Task
+        else {
+            "option_fields": _option_fields(path, content["options"]),
+            "option_labels": str(content.get("option_labels", "")),
+        }
     )
+    try:
+        return form(**common, **own)
+    except TaskError as error:
+        raise TaskError(f"Task file {str(path)!r}: {error}") from error
 
 
 def _option_fields(path: Path, given: object) -> tuple[str, ...]:
@@ -105,10 +111,10 @@ def _templates(path: Path, content: Mapping[str, Any]) -> dict[str, str]:
     if not isinstance(templates, dict) or not templates:
         raise TaskError(f"Task file {str(path)!r}: `templates` must name one or more templates.")
     for name, template in templates.items():
-        if not isinstance(template, str) or not template_fields(template):
+        if not isinstance(template, str):
             raise TaskError(
-                f"Task file {str(path)!r}: template {name!r} must be a text with at least one {{field}}, "
-                f"not {template!r}."
+                f"Task file {str(path)!r}: template {shown(name)} must be a text with at least one {{field}}, "
+                f"not {shown(template)}."
             )
     return {str(name): template for name, template in templates.items()}
 
@@ -118,10 +124,8 @@ def _words(path: Path, content: Mapping[str, Any], key: str, least: int) -> tupl
     if not isinstance(words, list) or len(words) < least or not all(isinstance(word, str) and word for word in words):
         raise TaskError(
             f"Task file {str(path)!r}: `{key}` must be a list of {'at least two ' if least else ''}words, by label "
-            f"number, not {words!r}. Put words such as yes and no in quotes: YAML reads them as true and false."
+            f"number, not {shown(words)}. Put words such as yes and no in quotes: YAML reads them as true and false."
         )
-    if len(set(words)) < len(words):
-        raise TaskError(f"Task file {str(path)!r}: `{key}` holds a word twice: {words}.")
     return tuple(words)
 
 
