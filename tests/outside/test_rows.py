@@ -68,7 +68,7 @@ REFUSED = [
     ("a label that is null", labelled("null"), [THIRD, "no label"]),
     ("a label that is empty", labelled('""'), [THIRD, "no label"]),
     ("a label in Arabic digits", labelled('"١"'), [THIRD, "label '١'"]),
-    ("no label", jsonl('{"text": "x", "lable": 1}'), [THIRD, "lacks the field 'label'", "Did you mean 'lable'"]),
+    ("no label", jsonl('{"text": "x", "labels": 1}'), [THIRD, "lacks the field 'label'", "Did you mean 'labels'"]),
     ("a text that is NaN", jsonl('{"text": NaN, "label": 1}'), [THIRD, "'text' is empty"]),
     ("a text that is null", jsonl('{"text": null, "label": 1}'), [THIRD, "'text' is empty"]),
     ("a text of blanks", jsonl('{"text": "  ", "label": 1}'), [THIRD, "'text' is empty"]),
@@ -138,6 +138,6 @@ def test_the_same_rows_however_they_are_written(
 ) -> None:
     """The query shown is the first of the fixed shuffle of two rows: `fine`, whose answer is `so`."""
     case = Case(
-        situation=situation, arguments=SHOW, files=files, status=0, says=["gold 'so'", "(1 + 4 tokens", "ine| Label"]
+        situation=situation, arguments=SHOW, files=files, status=0, says=["gold 'so'", "(1 + 4 tokens", "| Label|:|"]
     )
     check_case(case, tmp_path, monkeypatch, capsys)
