@@ -48,7 +48,7 @@ REFUSED = [
     ("more label names than answers", own("{text}:", "answers: [a, b]\nlabel_names: [x, y, z]"), ["2 answers but 3"]),
     ("fewer label names than answers", own("{text}:", "answers: [a, b]\nlabel_names: [x]"), ["2 answers but 1"]),
     ("numbers where names are", own("{text}:", "answers: [a, b]\nlabel_names: [x, y]"), ["line 1", "label 0", "x, y"]),
-    ("the label in another field", own("{text}:", "answers: [a, b]\nlabel_field: labels"), ["'labels'", "mean 'label'"]),
+    ("the label in another field", own("{text}:", "answers: [a, b]\nlabel_field: labels"), ["mean 'label'"]),
     ("another variant that is broken", {**own("{text}:"), "own.yaml": (
         "templates: {a: '{text}:', b: '{text'}\nanswers: [a, b]\nrows: {train: rows.jsonl, validation: rows.jsonl}\n"
     )}, ["own.yaml", "template 'b'"]),
