@@ -45,3 +45,55 @@ assert len(before) > 10_000
 def test_importing_the_whole_package_changes_no_other() -> None:
     run = subprocess.run([sys.executable, "-W", "ignore", "-c", IMPORTS_ALL], capture_output=True, text=True, cwd=ROOT)
     assert run.returncode == 0, run.stderr
+
+
+RIGHT = """
+from lightning_icl import ICLDataModule, ICLProbe, KVFinetuning, Task, find_model, load_model, load_tokenizer
+from lightning_icl import Rec2FTP, resolve_tasks, value_ema
+
+task: Task = resolve_tasks("tiny-sst2")["tiny-sst2"]
+source = find_model("builtin")
+data = ICLDataModule(task, load_tokenizer(source), context_length=2048, shots=32, limit=64)
+probe = ICLProbe(load_model(source), data.demonstrations)
+tuning, metric = KVFinetuning(learning_rate=0.1), Rec2FTP()
+reveal_type(ICLDataModule)
+reveal_type(data.demonstrations.labels)
+reveal_type(value_ema)
+"""
+WRONG = """
+from lightning_icl import ICLDataModule, KVFinetuning, find_model, load_tokenizer, nothing, resolve_tasks
+
+source = find_model(7)
+data = ICLDataModule(7, load_tokenizer(source), context_length=2048, shot=32)
+tuning = KVFinetuning(learning_rate="fast")
+print(resolve_tasks("tiny-sst2")["tiny-sst2"].tokens)
+"""
+# What third parties export is left out: their types would take minutes to read, and none of them is in question.
+STRICT = """
+[mypy]
+strict = true
+[mypy-torch.*,lightning.*,torchmetrics.*,datasets.*,transformers.*,jaxtyping.*,numpy.*,scipy.*]
+follow_imports = skip
+[mypy-lightning_icl.*]
+follow_imports = silent
+"""
+
+
+def test_a_strict_type_checker_passes_a_right_program_and_stops_every_mistake_of_a_wrong_one(tmp_path: Path) -> None:
+    for name, content in (("right.py", RIGHT), ("wrong.py", WRONG), ("mypy.ini", STRICT)):
+        (tmp_path / name).write_text(content)
+    command = [sys.executable, "-m", "mypy", "--config-file", tmp_path / "mypy.ini", "--cache-dir", tmp_path / "cache"]
+    command += [tmp_path / "right.py", tmp_path / "wrong.py"]
+    said = subprocess.run(command, capture_output=True, text=True, cwd=ROOT).stdout.splitlines()
+    revealed = [line.split('"')[1].replace("builtins.", "") for line in said if "Revealed type" in line]
+    assert revealed[0].startswith("def (task: lightning_icl.tasks.task.Task, ")
+    assert revealed[0].endswith("lightning_icl.data.module.ICLDataModule")
+    assert revealed[1:2] == ["tuple[int, ...]"]
+    assert "object" not in revealed
+    mistakes = [line for line in said if " error: " in line]
+    assert all("wrong.py:" in line for line in mistakes), mistakes
+    codes = {(int(line.split("wrong.py:")[1].split(":")[0]), line.rsplit("[", 1)[1]) for line in mistakes}
+    assert codes == {
+        (2, "attr-defined]"), (4, "arg-type]"), (5, "call-arg]"), (5, "arg-type]"), (6, "arg-type]"),
+        (7, "attr-defined]"),
+    }  # fmt: skip
