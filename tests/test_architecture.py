@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,13 @@ def test_files_are_short_and_say_what_they_are_for(path: Path) -> None:
     text = path.read_text()
     assert len(text.splitlines()) <= 400
     assert ast.get_docstring(ast.parse(text)), "no module docstring"
+
+
+def test_what_is_particular_to_an_architecture_stands_in_its_table() -> None:
+    for path in MODULES:
+        if path != PACKAGE / "models" / "architecture.py":
+            asked = re.findall(r"model_type *(?:==|!=|in\b|not in\b).*", path.read_text())
+            assert not asked, f"{path.relative_to(PACKAGE)}: make a field of Architecture of this: {asked}"
 
 
 def test_every_exported_name_exists_where_it_is_said_to_be() -> None:

@@ -3,6 +3,9 @@
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
 
+from lightning_icl.models.momentum.registration import enable_momentum
+
+enable_momentum()
 VOCABULARY = 97
 
 _COMMON = {

@@ -10,8 +10,9 @@ from torch.nn.functional import cross_entropy
 
 from experiments.momentum.settings import ExperimentSettings
 from lightning_icl.data.module import ICLDataModule
+from lightning_icl.models.architecture import context_length
 from lightning_icl.models.finding import find_model
-from lightning_icl.models.loading import context_length, load_model, load_tokenizer
+from lightning_icl.models.loading import load_model, load_tokenizer
 from lightning_icl.models.momentum.settings import PARAMETER, layer_eta
 from lightning_icl.pretraining.packing import PackedText, encode_text
 from lightning_icl.pretraining.text import find_text

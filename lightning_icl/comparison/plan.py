@@ -10,9 +10,9 @@ from lightning_icl.comparison.controls.catalogue import Control, choose, own_rat
 from lightning_icl.comparison.settings import CompareSettings
 from lightning_icl.data.module import ICLDataModule, load_data
 from lightning_icl.errors import TaskError, UserError
-from lightning_icl.models.architecture import Architecture, architecture_of
+from lightning_icl.models.architecture import Architecture, architecture_of, context_length
 from lightning_icl.models.finding import ModelSource, find_model
-from lightning_icl.models.loading import context_length, load_config, load_tokenizer
+from lightning_icl.models.loading import load_config, load_tokenizer
 from lightning_icl.models.spreading import check_spreadable
 from lightning_icl.published import published_size
 from lightning_icl.records import Demonstrations

@@ -17,21 +17,6 @@ from lightning_icl.models.capture import Capture
 from lightning_icl.models.recording import Prefix, Recording
 from lightning_icl.records import QueryBatch
 
-# The MLP's first matrix inside a block; gated MLPs have two side by side.
-_FIRST_MLP: dict[str, tuple[str, ...]] = {
-    "gpt2": ("mlp.c_fc",),
-    "gpt_neox": ("mlp.dense_h_to_4h",),
-    "opt": ("fc1",),
-    "phi3": ("mlp.gate_up_proj",),
-    "phi": ("mlp.fc1",),
-    "xglm": ("fc1",),
-    "gpt_neo": ("mlp.c_fc",),
-    "gptj": ("mlp.fc_in",),
-    "bloom": ("mlp.dense_h_to_4h",),
-    "falcon": ("mlp.dense_h_to_4h",),
-}
-_GATED = ("mlp.gate_proj", "mlp.up_proj")
-
 
 @dataclass(frozen=True, kw_only=True)
 class LayerView:
@@ -112,8 +97,8 @@ class DualCapture(Capture):
         return torch.cat(weights)
 
     def _mlp_modules(self, layer: int) -> list[nn.Module]:
-        paths = _FIRST_MLP.get(self.architecture.model_type, _GATED)
-        return [self.model.get_submodule(f"{self.architecture.layers}.{layer}.{path}") for path in paths]
+        block = self.model.get_submodule(f"{self.architecture.layers}.{layer}")
+        return [block.get_submodule(path) for path in self.architecture.first_mlp]
 
     def _forward(self, run: Any, token_ids: Tensor, positions: Tensor, recording: Recording) -> Any:
         def run_shifted(**arguments: Any) -> Any:

@@ -6,7 +6,7 @@ from lightning_icl.comparison.assemble import versions
 from lightning_icl.comparison.plan import Plan, PlannedTask
 from lightning_icl.dualform.figures import BY_LAYER, BY_MATRIX, BY_QUERY_HEAD
 from lightning_icl.dualform.probe import DualProbe
-from lightning_icl.models.architecture import head_counts
+from lightning_icl.models.architecture import has_alibi, has_soft_cap, head_counts
 from lightning_icl.results import SCHEMA
 
 DUAL_FORM = "dual_form.json"
@@ -54,9 +54,9 @@ def left_out(probe: DualProbe) -> list[str]:
     """What of this model's attention a linear form cannot hold."""
     config = probe.model.config
     parts = []
-    if getattr(config, "attn_logit_softcapping", None):
+    if has_soft_cap(config):
         parts.append("the soft cap on scores")
-    if config.model_type == "bloom" or getattr(config, "alibi", False):
+    if has_alibi(config):
         parts.append("the position bias on scores (ALiBi)")
     if getattr(config, "momentum_attention", None):
         parts.append("the moving average of values (momentum attention), taken off the head's output too,")

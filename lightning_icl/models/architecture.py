@@ -1,4 +1,4 @@
-"""Where each supported architecture keeps its attention modules, projections and query norms.
+"""What is particular to each supported architecture: where its modules stand, and what its configuration means.
 
 The rest of the room asks this table and never a model's class. Outputs are read at the output projection, before
 any post-norm and before the residual is added (definitions, section 3).
@@ -37,16 +37,31 @@ class Architecture:
     """Output projection inside the attention module."""
     query_norm: tuple[str, NormLayout] | None = None
     """Query normalisation inside the attention module, and the layout of its output."""
+    first_mlp: tuple[str, ...] = ("mlp.gate_proj", "mlp.up_proj")
+    """The MLP's first matrix inside a block; gated MLPs have two side by side."""
+    final_norm: str = "model.norm"
+    """Path of the normalisation between the last block and the unembedding."""
     adapter: bool = False
     """Whether it bypasses the attention interface and is routed through it by an adapter."""
     absolute_positions: bool = False
     """Whether positions are added to the token embeddings; else they are relative (rotary, ALiBi, or none)."""
+    takes_positions: bool = True
+    """Whether its forward pass takes position ids."""
+    alibi: bool = False
+    """Whether its positions always are a bias on scores (ALiBi); some others have the bias by configuration."""
     remark: str = ""
     """What is particular to it."""
 
 
 def _gpt2_like(model_type: str, title: str, attention: str, **settings: object) -> Architecture:
-    return Architecture(model_type=model_type, title=title, layers="transformer.h", attention=attention, **settings)  # type: ignore[arg-type]
+    return Architecture(
+        model_type=model_type,
+        title=title,
+        layers="transformer.h",
+        attention=attention,
+        final_norm="transformer.ln_f",
+        **settings,  # type: ignore[arg-type]
+    )
 
 
 def _llama_like(model_type: str, title: str, **settings: object) -> Architecture:
@@ -65,6 +80,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             projections=("c_attn",) * 3,
             fused="blocks",
             output="c_proj",
+            first_mlp=("mlp.c_fc",),
             absolute_positions=True,
             remark="fused qkv",
         ),
@@ -76,6 +92,8 @@ ARCHITECTURES: dict[str, Architecture] = {
             projections=_FUSED_QKV,
             fused="per_head",
             output="dense",
+            first_mlp=("mlp.dense_h_to_4h",),
+            final_norm="gpt_neox.final_layer_norm",
             remark="fused qkv, interleaved per head",
         ),
         Architecture(
@@ -84,6 +102,8 @@ ARCHITECTURES: dict[str, Architecture] = {
             layers="model.decoder.layers",
             attention="self_attn",
             output="out_proj",
+            first_mlp=("fc1",),
+            final_norm="model.decoder.final_layer_norm",
             absolute_positions=True,
         ),
         _llama_like("llama", "Llama", remark="grouped-query"),
@@ -99,8 +119,22 @@ ARCHITECTURES: dict[str, Architecture] = {
             query_norm=("q_norm", "heads_first"),
             remark="query and key norm, alternating sliding window, pre and post norm",
         ),
-        _llama_like("phi3", "Phi-3", projections=("qkv_proj",) * 3, fused="blocks", remark="fused qkv"),
-        _llama_like("phi", "Phi", output="dense", remark="partial rotary, parallel block"),
+        _llama_like(
+            "phi3",
+            "Phi-3",
+            projections=("qkv_proj",) * 3,
+            fused="blocks",
+            first_mlp=("mlp.gate_up_proj",),
+            remark="fused qkv",
+        ),
+        _llama_like(
+            "phi",
+            "Phi",
+            output="dense",
+            first_mlp=("mlp.fc1",),
+            final_norm="model.final_layernorm",
+            remark="partial rotary, parallel block",
+        ),
         _llama_like("olmo2", "OLMo 2", query_norm=("q_norm", "flat"), remark="query and key norm, post norm"),
         _llama_like("smollm3", "SmolLM3", remark="grouped-query, layers without positions"),
         _llama_like("stablelm", "StableLM", remark="partial rotary"),
@@ -110,6 +144,8 @@ ARCHITECTURES: dict[str, Architecture] = {
             "xglm",
             "XGLM, fairseq dense",
             output="out_proj",
+            first_mlp=("fc1",),
+            final_norm="model.layer_norm",
             adapter=True,
             absolute_positions=True,
             remark="the paper's models",
@@ -119,11 +155,20 @@ ARCHITECTURES: dict[str, Architecture] = {
             "GPT-Neo",
             "attn.attention",
             output="out_proj",
+            first_mlp=("mlp.c_fc",),
             adapter=True,
             absolute_positions=True,
             remark="alternating local window",
         ),
-        _gpt2_like("gptj", "GPT-J", "attn", output="out_proj", adapter=True, remark="partial rotary, parallel block"),
+        _gpt2_like(
+            "gptj",
+            "GPT-J",
+            "attn",
+            output="out_proj",
+            first_mlp=("mlp.fc_in",),
+            adapter=True,
+            remark="partial rotary, parallel block",
+        ),
         _gpt2_like(
             "bloom",
             "BLOOM",
@@ -131,7 +176,10 @@ ARCHITECTURES: dict[str, Architecture] = {
             projections=_FUSED_QKV,
             fused="per_head",
             output="dense",
+            first_mlp=("mlp.dense_h_to_4h",),
             adapter=True,
+            takes_positions=False,
+            alibi=True,
             remark="ALiBi, fused qkv interleaved per head",
         ),
         _gpt2_like(
@@ -141,6 +189,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             projections=_FUSED_QKV,
             fused="per_head",
             output="dense",
+            first_mlp=("mlp.dense_h_to_4h",),
             adapter=True,
             remark="multi-query, grouped or ALiBi; fused qkv",
         ),
@@ -234,6 +283,29 @@ def head_counts(config: "PretrainedConfig") -> tuple[int, int, int]:
         kv_heads = int(config.num_kv_heads) if grouped or not config.multi_query else 1
     width = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
     return heads, kv_heads, width
+
+
+def has_alibi(config: "PretrainedConfig") -> bool:
+    """Whether positions are a bias on scores (ALiBi)."""
+    row = ARCHITECTURES.get(config.model_type)
+    return bool(getattr(config, "alibi", False)) or (row is not None and row.alibi)
+
+
+def has_soft_cap(config: "PretrainedConfig") -> bool:
+    """Whether attention scores are capped before softmax."""
+    return bool(getattr(config, "attn_logit_softcapping", None))
+
+
+def scales_logits(config: "PretrainedConfig") -> bool:
+    """Whether logits are scaled or capped behind the unembedding."""
+    names = ("logits_scaling", "logit_scale", "final_logit_softcapping")
+    return any(getattr(config, name, None) for name in names)
+
+
+def context_length(config: "PretrainedConfig") -> int | None:
+    """How many positions the model has; None where its positions have no end (ALiBi)."""
+    length = None if has_alibi(config) else getattr(config, "max_position_embeddings", None)
+    return None if length is None else int(length)
 
 
 def fused_layout(config: "PretrainedConfig") -> FusedLayout | None:

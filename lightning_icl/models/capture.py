@@ -130,8 +130,8 @@ class Capture:
     def _forward(self, run: nn.Module, token_ids: Tensor, positions: Tensor, recording: Recording) -> Any:
         """Run the model, or its body without the unembedding, filling `recording`."""
         self._positions, self._recording = positions, recording
-        # BLOOM knows no position ids: its positions are the ALiBi bias, which `attend` adds.
-        arguments = {} if self.architecture.model_type == "bloom" else {"position_ids": positions}
+        # Without position ids the positions are the ALiBi bias alone, which `attend` adds.
+        arguments = {"position_ids": positions} if self.architecture.takes_positions else {}
         try:
             return run(input_ids=token_ids, use_cache=False, **arguments)
         finally:

@@ -103,11 +103,3 @@ def _not_loaded(source: ModelSource, error: Exception) -> ModelError:
         f"The model {source.name!r} cannot be loaded from the Hugging Face hub{offline}: {reason} Check the name and "
         f"the network, or download the model where there is one and give its folder. {hint}"
     )
-
-
-def context_length(config: "PretrainedConfig") -> int | None:
-    """How many positions the model has; None where its positions have no end (ALiBi)."""
-    if config.model_type == "bloom" or getattr(config, "alibi", False):
-        return None
-    length = getattr(config, "max_position_embeddings", None)
-    return None if length is None else int(length)

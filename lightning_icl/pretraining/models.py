@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning_icl.errors import ModelError
+from lightning_icl.models.architecture import context_length
 from lightning_icl.models.finding import ModelSource, find_model
-from lightning_icl.models.loading import context_length, load_config, load_model
+from lightning_icl.models.loading import load_config, load_model
 from lightning_icl.pretraining.settings import PretrainSettings
 
 if TYPE_CHECKING:

@@ -13,13 +13,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lightning_icl.errors import ModelError
-from lightning_icl.models.architecture import architecture_of
+from lightning_icl.models.architecture import architecture_of, scales_logits
 from lightning_icl.probing.loss import next_token_loss
 
 Reading = Literal["attention", "block"]
 """A layer's output: the residual stream after its attention (the paper's text), or after its block (its program)."""
-
-_FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "layer_norm")
 
 
 @contextmanager
@@ -77,11 +75,8 @@ def final_norm(model: PreTrainedModel) -> nn.Module:
     Raises:
         ModelError: it is not known, or the logits are not plainly those of the unembedding.
     """
-    body = model.get_submodule(architecture_of(model.config).layers.rpartition(".")[0])
-    found = next((getattr(body, name) for name in _FINAL_NORMS if getattr(body, name, None) is not None), None)
-    scaled = any(
-        getattr(model.config, name, None) for name in ("logits_scaling", "logit_scale", "final_logit_softcapping")
-    )
-    if found is None or scaled:
+    body, _, name = architecture_of(model.config).final_norm.rpartition(".")
+    norm = getattr(model.get_submodule(body), name)  # None in OPT models that have no norm there
+    if norm is None or scales_logits(model.config):
         raise ModelError(f"The layer-causal loss is not offered for {model.config.model_type!r} models.")
-    return found
+    return norm

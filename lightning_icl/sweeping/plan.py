@@ -10,9 +10,9 @@ from pathlib import Path
 from lightning_icl.data.module import ICLDataModule, load_data
 from lightning_icl.data.queries import Query
 from lightning_icl.errors import OutputError, TaskError, UserError
-from lightning_icl.models.architecture import architecture_of
+from lightning_icl.models.architecture import architecture_of, context_length
 from lightning_icl.models.finding import ModelSource, find_model
-from lightning_icl.models.loading import context_length, load_config, load_tokenizer
+from lightning_icl.models.loading import load_config, load_tokenizer
 from lightning_icl.results import check_output, to_json, write_text
 from lightning_icl.sweeping.settings import SweepSettings
 from lightning_icl.tasks.catalogue import resolve_tasks

@@ -10,7 +10,7 @@ from tiny_models import VARIANTS, tiny_model
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
-from lightning_icl import enable_momentum, from_momentum, load_model, to_momentum
+from lightning_icl import from_momentum, load_model, to_momentum
 from lightning_icl.errors import ModelError, UserError
 from lightning_icl.models.architecture import ARCHITECTURES
 from lightning_icl.models.finding import find_model
@@ -21,9 +21,6 @@ WRAPPABLE = [
     if not ARCHITECTURES[model_type].adapter and "momentum_attention" not in settings
 ]
 IDS = torch.randint(3, 97, (2, 75), generator=torch.Generator().manual_seed(0))
-
-
-enable_momentum()
 
 
 def momentum_model(variant: str = "llama", base: str = "sdpa", **settings: object) -> PreTrainedModel:

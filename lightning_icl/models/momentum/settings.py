@@ -109,15 +109,16 @@ def check_wrappable(config: "PreTrainedConfig") -> None:
     Raises:
         ModelError: with the reason and the architectures that can be.
     """
-    known = sorted(name for name, row in ARCHITECTURES.items() if not row.adapter)
-    if config.model_type in ARCHITECTURES and ARCHITECTURES[config.model_type].adapter:
+    wrappable = sorted(name for name, row in ARCHITECTURES.items() if not row.adapter)
+    row = ARCHITECTURES.get(config.model_type)
+    if row is not None and row.adapter:
         raise ModelError(
             f"Models of type {config.model_type!r} compute attention in their own code, past transformers' attention "
-            f"interface: momentum cannot be added. Use one of: {', '.join(known)}."
+            f"interface: momentum cannot be added. Use one of: {', '.join(wrappable)}."
         )
-    if config.model_type not in ARCHITECTURES:
+    if row is None:
         raise ModelError(
             f"Momentum attention cannot be added to models of type {config.model_type!r}. "
-            f"{did_you_mean(str(config.model_type), known)}"
+            f"{did_you_mean(str(config.model_type), wrappable)}"
         )
     architecture_of(config)
