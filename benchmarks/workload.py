@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, PretrainedConfig, Pre
 
 from lightning_icl.data.queries import Query, collate
 from lightning_icl.models.capture import Capture
-from lightning_icl.models.kv import Masters
+from lightning_icl.models.masters import Masters
 from lightning_icl.probing.finetuning import Finetuned
 from lightning_icl.probing.observation import View
 from lightning_icl.probing.probe import ICLProbe

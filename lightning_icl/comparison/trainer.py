@@ -6,20 +6,15 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import torch
 import transformers
 from lightning.pytorch.callbacks import RichProgressBar
-from lightning.pytorch.strategies import DDPStrategy
 
 from lightning_icl.bfloat16_support import warn_of_slow_bfloat16
 from lightning_icl.comparison.settings import CompareSettings
 from lightning_icl.errors import UserError
-
-if TYPE_CHECKING:
-    from torch.distributed import GradBucket
 
 DTYPES = {
     "32-true": torch.float32,
@@ -45,7 +40,7 @@ def make_trainer(settings: CompareSettings, callbacks: list[L.Callback], *, prog
         accelerator=settings.accelerator,
         devices=devices,
         num_nodes=nodes,
-        strategy=_strategy(settings.strategy, devices, nodes),
+        strategy=settings.strategy,
         precision=settings.trainer_precision,  # type: ignore[arg-type]
         callbacks=[*callbacks, RichProgressBar()] if terminal else callbacks,
         enable_progress_bar=terminal,
@@ -101,18 +96,3 @@ def launched(settings: CompareSettings) -> tuple[int | str, int]:
             f"or start torchrun with --nproc-per-node {settings.devices}."
         )
     return local, world // local
-
-
-def _strategy(name: str, devices: int | str, nodes: int) -> Any:
-    """Lightning's own, but DDP without gradient traffic: every process takes the same steps on the same examples."""
-    many = (isinstance(devices, int) and devices > 1) or nodes > 1
-    if name == "ddp" or (name == "auto" and many):
-        return DDPStrategy(ddp_comm_hook=keep_own_gradients)
-    return name
-
-
-def keep_own_gradients(_: object, bucket: "GradBucket") -> torch.futures.Future[torch.Tensor]:
-    """A DDP communication hook that communicates nothing."""
-    future: torch.futures.Future[torch.Tensor] = torch.futures.Future()
-    future.set_result(bucket.buffer())
-    return future

@@ -125,9 +125,10 @@ def shared_embedding(embedding: nn.Module, batch: Callable[[], QueryBatch | None
 
     def embed(token_ids: Tensor) -> Tensor:
         nonlocal known
-        now, weight = batch(), embedding.get_parameter("weight").untyped_storage()
+        now = batch()
         if now is None:
             return look_up(token_ids)
+        weight = embedding.get_parameter("weight").untyped_storage()
         if known is None or known[0] is not now or known[1] is not weight:
             known = now, weight, look_up(token_ids)
         return known[2]

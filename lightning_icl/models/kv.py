@@ -1,4 +1,4 @@
-"""The parameters that fine-tuning updates: which they are, their float32 masters, and overlays on them.
+"""The parameters that fine-tuning updates: which they are, and overlays on them.
 
 Restricted fine-tuning (Dai et al., section 4.1) updates key and value projections and nothing else. Where query, key
 and value share one fused parameter, only its key/value rows take part, and the query rows stay bit-identical. Controls
@@ -45,23 +45,8 @@ class Slice:
         """A copy of the part."""
         return self.parameter.detach()[self.place].clone()
 
-    def gradient(self) -> Tensor:
-        """The part's gradient, where it can be a view.
-
-        Raises:
-            RuntimeError: no gradient has reached the parameter.
-        """
-        if self.parameter.grad is None:
-            raise RuntimeError(f"No gradient has reached {self.name}.")
-        return self.parameter.grad[self.place]
-
-    @torch.no_grad()
-    def write(self, values: Tensor) -> None:
-        """Set the part, rounding to the parameter's type."""
-        self.parameter[self.place] = values.to(self.parameter)
-
     def whole(self, values: Tensor) -> Tensor:
-        """The whole parameter as it would be after `write(values)`, the model left alone; a copy only if need be."""
+        """The whole parameter with other values in this part, the model left alone; a copy only if need be."""
         values = values.to(self.parameter)
         if values.shape == self.parameter.shape:
             return values
@@ -135,57 +120,6 @@ class GradientGate:
         """Give every parameter its own flag back."""
         for parameter, flag in self._flags:
             parameter.requires_grad_(flag)
-
-
-class Masters:
-    """Float32 masters of what is trained: optimised in place of the model's own, then written into it.
-
-    A learning rate of 1e-4 vanishes in bfloat16 weights, so the steps are taken on these whatever the model's type.
-    """
-
-    def __init__(self, model: PreTrainedModel, trained: Trained = "kv") -> None:
-        self._model = model
-        self._slices = slices(model, trained)
-        self._before = [part.read() for part in self._slices]
-        self.parameters = [nn.Parameter(_master(before)) for before in self._before]
-        self._gradients = [torch.empty_like(master) for master in self.parameters]
-
-    def collect_gradients(self) -> None:
-        """Move the model's gradients onto the masters."""
-        for part, master, gradient in zip(self._slices, self.parameters, self._gradients, strict=True):
-            master.grad = gradient.copy_(part.gradient())
-            part.parameter.grad = None
-
-    def write(self) -> None:
-        """Write the masters into the model."""
-        for part, master in zip(self._slices, self.parameters, strict=True):
-            part.write(master.detach())
-
-    def restore(self) -> None:
-        """Give the model its own weights back, to the bit, and let gradients go, which an optimizer would keep."""
-        for part, master, before in zip(self._slices, self.parameters, self._before, strict=True):
-            part.write(before)
-            part.parameter.grad = master.grad = None
-        self._gradients = []
-
-    def overlay(self) -> KVOverlay:
-        """The masters themselves, which must not be stepped any more."""
-        return KVOverlay(
-            tensors={part.name: master.detach() for part, master in zip(self._slices, self.parameters, strict=True)}
-        )
-
-    def update_norms(self) -> list[float]:
-        """Per layer the Frobenius norm of the change of what is trained in it."""
-        squares = [0.0] * int(self._model.config.num_hidden_layers)
-        for part, master, before in zip(self._slices, self.parameters, self._before, strict=True):
-            if part.layer is not None:
-                squares[part.layer] += float((master.detach() - before.to(master.dtype)).double().square().sum())
-        return [square**0.5 for square in squares]
-
-
-def _master(tensor: Tensor) -> Tensor:
-    """A copy in float32 or better."""
-    return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32), copy=True)
 
 
 class LaidOver:

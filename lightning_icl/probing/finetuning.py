@@ -1,8 +1,8 @@
 """Restricted fine-tuning as a callback of `Trainer.fit` (Dai et al., section 4.1; definitions, section 2).
 
 Only key and value projections learn, by one plain SGD step for each demonstration, in prompt order, on the causal
-language-modelling loss over all tokens of the example. Steps are taken on float32 masters; the model itself gets its
-own weights back when fitting ends, and what was learnt is an overlay.
+language-modelling loss over all tokens of the example. Steps are taken on float32 masters, the model itself is never
+written, and what was learnt is an overlay.
 """
 
 import math
@@ -11,12 +11,21 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from lightning_icl.errors import NumericalError, ProtocolError
-from lightning_icl.models.kv import GradientGate, Masters, Trained
+from lightning_icl.models.kv import GradientGate, Trained
+from lightning_icl.models.masters import Masters, PlainSGD
 from lightning_icl.probing.layer_causal import Reading
+from lightning_icl.probing.protocol import (
+    check_settings,
+    check_trainer,
+    check_untouched,
+    checksums,
+    fit_from_the_start,
+    keep_gradients_apart,
+)
 from lightning_icl.records import Demonstrations, KVOverlay
 
 
@@ -49,13 +58,16 @@ class Finetunable(Protocol):
 class KVFinetuning(Callback):
     """Fine-tune key and value projections on the demonstrations, once each.
 
+    The same Trainer may fit again, the same probe or another one. The model is never written; its parameters' own
+    `requires_grad` flags come back when fitting ends, whatever ends it.
+
     Args:
         learning_rate: rate of the plain SGD steps.
         trained: what learns; a control may train the query projections or everything instead.
         layer_causal: which outputs make each layer's own loss (`probing.layer_causal`); None for the model's loss.
 
     Raises:
-        ProtocolError: the Trainer or the data would break the protocol.
+        ProtocolError: the Trainer or the data would break the protocol, or something has broken it.
     """
 
     def __init__(self, learning_rate: float, trained: Trained = "kv", layer_causal: Reading | None = None) -> None:
@@ -66,6 +78,7 @@ class KVFinetuning(Callback):
         self.layer_causal: Reading | None = layer_causal
         self._masters: Masters | None = None
         self._gate: GradientGate | None = None
+        self._before: dict[str, int] = {}
         self._queries: list[list[Tensor]] = []
         self._losses: list[float] = []
 
@@ -73,28 +86,46 @@ class KVFinetuning(Callback):
         """Check the Trainer's side of the protocol; from here on gradients reach what is trained only."""
         if stage == "fit":
             check_trainer(trainer)
+            others = [item for item in trainer.callbacks if isinstance(item, KVFinetuning)]  # type: ignore[attr-defined]
+            if len(others) > 1:
+                raise ProtocolError(f"The Trainer has {len(others)} callbacks KVFinetuning; one fit takes one.")
+            fit_from_the_start(trainer)
             probe = self._probe(pl_module)
-            probe.finetuning = self
+            probe.finetuning, probe.finetuned = self, None
             self._gate = GradientGate(probe.model, self.trained)
 
-    def begin(self, model: PreTrainedModel) -> list[nn.Parameter]:
-        """The parameters to optimise."""
+    def optimizer(self, model: PreTrainedModel) -> torch.optim.Optimizer:
+        """Plain SGD on float32 masters of what is trained."""
         self._masters, self._queries, self._losses = Masters(model, self.trained), [], []
-        return self._masters.parameters
+        return PlainSGD(self._masters, self.learning_rate)
+
+    @property
+    def masters(self) -> Masters:
+        """What learns, while fitting.
+
+        Raises:
+            RuntimeError: nothing is being fitted.
+        """
+        if self._masters is None:
+            raise RuntimeError("Nothing is being fine-tuned.")
+        return self._masters
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check the number of steps."""
-        steps, wanted = trainer.num_training_batches, len(self._probe(pl_module).demonstrations)
+        probe = self._probe(pl_module)
+        steps, wanted = trainer.num_training_batches, len(probe.demonstrations)
         if steps != wanted:
             raise ProtocolError(
                 f"Fine-tuning takes one step for each of the {wanted} demonstrations; the training data has {steps} "
                 "batches. Use ICLDataModule, or a DataLoader over the same examples with batch_size=1."
             )
+        keep_gradients_apart(trainer)
+        self._before = checksums(probe.model)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Tensor, batch_idx: int) -> None:
-        """Check that this step's example is the demonstration whose turn it is, and keep dropout off."""
+        """Check that this step's example is the demonstration whose turn it is."""
+        check_settings(trainer)
         probe = self._probe(pl_module)
-        probe.model.eval()
         expected = [[*probe.demonstrations.bos, *probe.demonstrations.examples[batch_idx]]]
         if not torch.is_tensor(batch) or batch.tolist() != expected:
             raise ProtocolError(
@@ -103,17 +134,15 @@ class KVFinetuning(Callback):
                 "Trainer(use_distributed_sampler=False)), or ICLDataModule."
             )
 
-    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Hand the model's gradients to the masters."""
-        assert self._masters is not None
-        self._masters.collect_gradients()
-
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Tensor, batch_idx: int
     ) -> None:
-        """Write the stepped masters into the model; keep the step's loss and query vectors."""
-        assert self._masters is not None
-        self._masters.write()
+        """Check that one step was taken; keep its loss and query vectors."""
+        if self.masters.steps != batch_idx + 1:
+            raise ProtocolError(
+                f"{self.masters.steps} steps were taken for {batch_idx + 1} demonstrations: a callback or plugin of "
+                "the Trainer keeps the optimizer from its step. Leave it out."
+            )
         bos = len(self._probe(pl_module).demonstrations.bos)
         self._queries.append([queries[0, bos:] for queries in outputs["queries"]])
         self._losses.append(float(outputs["loss"]))
@@ -124,29 +153,46 @@ class KVFinetuning(Callback):
             )
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave what was learnt with the probe, and the model as it was."""
-        assert self._masters is not None
+        """Leave what was learnt with the probe."""
         probe = self._probe(pl_module)
+        if len(self._losses) != len(probe.demonstrations):
+            raise ProtocolError(
+                f"Fine-tuning stopped after {len(self._losses)} of {len(probe.demonstrations)} demonstrations. Leave "
+                "out what stops the Trainer early."
+            )
         probe.finetuned = Finetuned(
-            overlay=self._masters.overlay(),
+            overlay=self.masters.overlay(),
             learning_rate=self.learning_rate,
             losses=tuple(self._losses),
-            update_norms=tuple(self._masters.update_norms()),
+            update_norms=tuple(self.masters.update_norms()),
             training_queries=training_queries(self._queries, probe.demonstrations),
         )
-        self._release()
         _check_same_everywhere(probe.finetuned.overlay)
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Give the model its weights back even when fitting fails."""
-        self._release()
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check, after all other callbacks, that the model is as it was."""
+        probe, before = self._probe(pl_module), self._before
+        self._release(probe)
+        try:
+            check_untouched(before, probe.model)
+        except ProtocolError:
+            probe.finetuned = None
+            raise
 
-    def _release(self) -> None:
-        if self._masters is not None:
-            self._masters.restore()
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Let go of the model even when fitting fails."""
+        self._release(pl_module)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let go of the model where there was nothing to fit."""
+        self._release(pl_module)
+
+    def _release(self, module: object) -> None:
         if self._gate is not None:
             self._gate.open()
-        self._masters, self._gate, self._queries = None, None, []
+        self._masters, self._gate, self._queries, self._before = None, None, [], {}
+        if isinstance(module, Finetunable) and module.finetuning is self:
+            module.finetuning = None
 
     @staticmethod
     def _probe(module: LightningModule) -> Finetunable:
@@ -171,34 +217,6 @@ def training_queries(steps: list[list[Tensor]], demonstrations: Demonstrations) 
     for layer, tokens in enumerate(zip(*steps, strict=True)):
         placed[layer].index_copy_(0, index, torch.cat(tokens))
     return placed
-
-
-def check_trainer(trainer: Trainer) -> None:
-    """Refuse a Trainer whose settings would change what fine-tuning means.
-
-    Raises:
-        ProtocolError: with the setting, its value, and the value it must have.
-    """
-    settings = (
-        ("max_epochs", trainer.max_epochs, 1),
-        ("max_steps", trainer.max_steps, -1),
-        ("accumulate_grad_batches", trainer.accumulate_grad_batches, 1),
-        ("gradient_clip_val", trainer.gradient_clip_val or None, None),
-        ("limit_train_batches", trainer.limit_train_batches, 1.0),
-        ("overfit_batches", getattr(trainer, "overfit_batches", 0.0), 0.0),
-        ("fast_dev_run", bool(getattr(trainer, "fast_dev_run", False)), False),
-    )
-    for name, given, needed in settings:
-        if given != needed:
-            raise ProtocolError(
-                f"Trainer({name}={given}) breaks the fine-tuning protocol (one epoch, one plain SGD step for each "
-                f"demonstration). Set {name}={needed}."
-            )
-    if str(trainer.precision).startswith("16"):
-        raise ProtocolError(
-            f"Trainer(precision={trainer.precision!r}): gradients underflow in float16. Use 32-true, bf16-true or "
-            "bf16-mixed."
-        )
 
 
 def _check_same_everywhere(overlay: KVOverlay) -> None:

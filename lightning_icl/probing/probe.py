@@ -12,7 +12,8 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
-from lightning import LightningModule
+from lightning import Callback, LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -29,6 +30,7 @@ from lightning_icl.probing.finetuning import Finetuned, KVFinetuning
 from lightning_icl.probing.layer_causal import layer_causal_loss, layer_outputs
 from lightning_icl.probing.loss import next_token_loss
 from lightning_icl.probing.observation import View
+from lightning_icl.probing.protocol import check_strategy, check_trainer
 from lightning_icl.records import Condition, Demonstrations, Observation, QueryBatch
 
 Item = TypeVar("Item")
@@ -113,13 +115,25 @@ class ICLProbe(LightningModule):
         """The paper's comparison, once `validate` has made it."""
         return self.comparisons.get(MAIN)
 
+    def configure_callbacks(self) -> list[Callback]:
+        """None of its own; but this is where a Trainer is checked before any callback of it acts.
+
+        Raises:
+            ProtocolError: the Trainer would break the protocol, or lose the results.
+        """
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            check_trainer(self.trainer)
+        else:
+            check_strategy(self.trainer)
+        return []
+
     # Fitting: one demonstration a step.
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Plain SGD over float32 masters of the key/value parameters."""
         if self.finetuning is None:
             raise ProtocolError("Trainer.fit on an ICLProbe needs the callback KVFinetuning(learning_rate=...).")
-        return torch.optim.SGD(self.finetuning.begin(self.model), lr=self.finetuning.learning_rate)
+        return self.finetuning.optimizer(self.model)
 
     def on_train_start(self) -> None:
         """Start the clock of fine-tuning."""
@@ -130,13 +144,20 @@ class ICLProbe(LightningModule):
 
         A control sums such a loss of every layer instead (`probing.layer_causal`).
         """
-        reading = self.finetuning.layer_causal if self.finetuning is not None else None
+        assert self.finetuning is not None
+        self.model.eval()  # no dropout, whoever has switched it on
+        reading = self.finetuning.layer_causal
         own: AbstractContextManager[list[Tensor]] = layer_outputs(self.model, reading) if reading else nullcontext([])
-        with self.capture, own as outputs:
+        with self.capture, self.finetuning.masters.in_use(), own as outputs:
             logits, queries = self.capture.train_forward(batch)
             loss = layer_causal_loss(self.model, outputs, batch) if reading else next_token_loss(logits[0], batch[0])
         self.log("finetune/loss", loss.detach(), prog_bar=True)
         return {"loss": loss, "queries": queries}
+
+    def backward(self, loss: Tensor, *_: Any, **__: Any) -> None:
+        """Take gradients of what is trained and of nothing else, past all that listens for a parameter's gradient."""
+        assert self.finetuning is not None
+        self.finetuning.masters.backward(loss)
 
     def on_train_end(self) -> None:
         """Stop the clock of fine-tuning."""

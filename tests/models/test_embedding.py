@@ -10,7 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_icl.data.queries import Query, collate
 from lightning_icl.models.capture import Capture
-from lightning_icl.models.kv import LaidOver, Masters
+from lightning_icl.models.kv import LaidOver
+from lightning_icl.models.masters import Masters
 
 PROMPTS = ((5, 6, 7, 8), (9, 10, 11, 12, 13))
 

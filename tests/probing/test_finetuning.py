@@ -11,7 +11,8 @@ from tiny_task import tiny_data
 from torch.utils.data import DataLoader
 
 from lightning_icl.errors import NumericalError, ProtocolError
-from lightning_icl.models.kv import LaidOver, Masters
+from lightning_icl.models.kv import LaidOver
+from lightning_icl.models.masters import Masters
 from lightning_icl.probing.finetuning import KVFinetuning
 from lightning_icl.probing.probe import ICLProbe
 from lightning_icl.records import KVOverlay
