@@ -120,8 +120,9 @@ def _sweep(namespace: Any) -> None:
 
 def _report(namespace: Any) -> None:
     from lightning_icl.report.show import show_report
+    from lightning_icl.saving.paths import output_path
 
-    html = None if namespace.html is None else Path(namespace.html).expanduser()
+    html = None if namespace.html is None else output_path(namespace.html, "--html")
     folders = [Path(run) for run in namespace.runs]
     wanted = {name: getattr(namespace, name) for name in ("tables", "intervals", "export", "check")}
     if not show_report(folders, **wanted, html=html):

@@ -15,7 +15,8 @@ from rich.console import Console
 
 from experiments.momentum.settings import SIZES, ExperimentSettings, model_folder, read_settings
 from lightning_icl.errors import UserError
-from lightning_icl.results import to_json, write_text
+from lightning_icl.results import to_json
+from lightning_icl.saving.workspace import held, write_text
 
 MEASURED = "measured.json"
 _WIDE = 120
@@ -97,15 +98,13 @@ def _make_tokenizer(settings: ExperimentSettings, out: Path) -> None:
     """One tokenizer for all models, so that perplexities can be compared."""
     from lightning_icl.pretraining.text import find_text
     from lightning_icl.pretraining.tokenizer import train_tokenizer
-    from lightning_icl.results import finished_folder
 
     if "tokenizer" in settings.pretrain or (out / "tokenizer").is_dir():
         return
     first = settings.training(settings.variants[0], settings.seeds[0], out)
-    out.mkdir(parents=True, exist_ok=True)
     text = find_text(settings.text, "text")
     tokenizer = train_tokenizer(first.vocabulary, first.seed, text, generated=first.read_share < 1)
-    with finished_folder(out / "tokenizer") as part:
+    with held(out) as space, space.replacing(out / "tokenizer") as part:
         tokenizer.save_pretrained(part)
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from lightning_icl.models.loading import load_config, load_tokenizer
 from lightning_icl.models.spreading import check_spreadable
 from lightning_icl.published import published_size
 from lightning_icl.records import Demonstrations
+from lightning_icl.saving.paths import output_path
 from lightning_icl.tasks.catalogue import neighbour, resolve_tasks
 from lightning_icl.tasks.task import Task
 
@@ -58,6 +58,7 @@ def make_plan(settings: CompareSettings) -> Plan:
     Raises:
         UserError: anything the user gave that cannot be used.
     """
+    out = output_folder(settings)
     controls = choose(settings.controls)
     rates = own_rates(settings.control_lr, controls)
     tasks = resolve_tasks(settings.task)
@@ -78,7 +79,7 @@ def make_plan(settings: CompareSettings) -> Plan:
         architecture=architecture,
         tokenizer=tokenizer,
         tasks=tuple(_plan_task(settings, name, task, config, tokenizer) for name, task in tasks.items()),
-        out=output_folder(settings),
+        out=out,
         controls=controls,
         control_rates=rates,
     )
@@ -154,11 +155,12 @@ def seed_for(settings: CompareSettings, task: Task) -> int:
 
 
 def output_folder(settings: CompareSettings) -> Path:
-    """The folder asked for, else `runs/MODEL-DATE-TIME`."""
-    if settings.out is not None:
-        return Path(settings.out).expanduser()
-    name = "".join(letter if letter.isalnum() or letter in ".-" else "-" for letter in Path(settings.model).name)
-    return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    """The folder asked for, else `runs`, where the run's own is made when it begins.
+
+    Raises:
+        OutputError: what was asked for is no path.
+    """
+    return Path("runs") if settings.out is None else output_path(settings.out)
 
 
 def resolved(plan: Plan, planned: PlannedTask) -> dict[str, object]:

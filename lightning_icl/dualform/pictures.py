@@ -1,6 +1,5 @@
 """Heat maps of the dual form, from the content of `dual_form.json` alone: layers by heads, layers by demonstrations."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,7 +103,7 @@ def save_pictures(content: Mapping[str, Any], folder: Path) -> list[Path]:
     """Write `dual_heads` and `dual_shares`, each as PNG and SVG.
 
     Raises:
-        OutputError: matplotlib is not installed, or the folder cannot be written.
+        OutputError: matplotlib is not installed.
     """
     check_matplotlib()
     import matplotlib.pyplot as plt
@@ -113,13 +112,7 @@ def save_pictures(content: Mapping[str, Any], folder: Path) -> list[Path]:
     for name, draw in (("dual_heads", draw_heads), ("dual_shares", draw_shares)):
         figure = draw(content)
         for kind in ("png", "svg"):
-            path, part = folder / f"{name}.{kind}", folder / f".{name}.part.{kind}"
-            try:
-                figure.savefig(part, dpi=150)
-                os.replace(part, path)
-            except OSError as error:
-                part.unlink(missing_ok=True)
-                raise OutputError(f"{str(path)!r} cannot be written: {error.strerror or error}.") from error
-            paths.append(path)
+            paths.append(folder / f"{name}.{kind}")
+            figure.savefig(paths[-1], dpi=150)
         plt.close(figure)
     return paths

@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning_icl.errors import OutputError
 from lightning_icl.pretraining.settings import PretrainSettings
-from lightning_icl.results import write_text
+from lightning_icl.saving.workspace import write_text
 
 RECORD = "training.json"
 # What may differ between the two parts of one training, because no number depends on it.

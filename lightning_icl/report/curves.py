@@ -1,6 +1,5 @@
 """Every picture of a run as PNG and SVG: curves over layers, heads, fine-tuning; from saved results alone."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -125,7 +124,7 @@ def save_pictures(runs: Sequence[TaskRun], folder: Path) -> list[Path]:
     """Write every picture that the runs have data for, as PNG and SVG.
 
     Raises:
-        OutputError: matplotlib is not installed, or the folder cannot be written.
+        OutputError: matplotlib is not installed,
     """
     drawn = _level_pictures([[run] for run in runs])
     if headed := [run for run in runs if (run.results.get("sim_am") or {}).get("per_head")]:
@@ -139,7 +138,7 @@ def save_seed_pictures(group: Sequence[Run], folder: Path, prefix: str) -> list[
     """Write the curves over layers of runs that differ in the seed alone, as `PREFIX_LEVEL` in PNG and SVG.
 
     Raises:
-        OutputError: matplotlib is not installed, or the folder cannot be written.
+        OutputError: matplotlib is not installed,
     """
     drawn = _level_pictures(same_task(group))
     return [path for name, draw in drawn for path in _save(draw(), folder, f"{prefix}_{name}")]
@@ -149,7 +148,7 @@ def save_size_picture(groups: Sequence[Sequence[Run]], folder: Path) -> list[Pat
     """Write the models' sizes against each measure as `side_by_side` in PNG and SVG; nothing where none says its size.
 
     Raises:
-        OutputError: matplotlib is not installed, or the folder cannot be written.
+        OutputError: matplotlib is not installed,
     """
     measures = size_points(groups)
     return _save(draw_sizes(measures), folder, "side_by_side") if measures else []
@@ -192,12 +191,6 @@ def _level_pictures(panels: Sequence[Sequence[TaskRun]]) -> list[tuple[str, Call
 def _save(figure: "Figure", folder: Path, name: str) -> list[Path]:
     paths = [folder / f"{name}.{kind}" for kind in ("png", "svg")]
     for path in paths:
-        part = folder / f".{name}.part{path.suffix}"
-        try:
-            figure.savefig(part, dpi=150, bbox_inches="tight")
-            os.replace(part, path)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise OutputError(f"{str(path)!r} cannot be written: {error.strerror or error}.") from error
+        figure.savefig(path, dpi=150, bbox_inches="tight")
     _pyplot().close(figure)
     return paths

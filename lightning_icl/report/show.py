@@ -19,7 +19,8 @@ from lightning_icl.report.render import summary_notes, to_csv, to_latex, to_mark
 from lightning_icl.report.seeds import Run, seed_groups, seeds_grid
 from lightning_icl.report.side_by_side import side_grid
 from lightning_icl.report.tables import summarise
-from lightning_icl.results import TaskRun, read_run, write_text
+from lightning_icl.results import TaskRun, read_run
+from lightning_icl.saving.workspace import held
 
 # Columns of a table that is written to a file or pipe, where nothing says how wide it may be.
 _WIDE = 132
@@ -61,8 +62,11 @@ def show_report(
     written: list[Path] = []
     if export:
         for folder, tasks in zip(folders, runs, strict=True):
-            written += export_files(folder, tasks, tables, intervals)
-        written += export_together(folders[0], groups, tables)
+            with held(folder) as space, space.adding() as part:
+                made = export_files(part, tasks, tables, intervals)
+                if folder == folders[0]:
+                    made += export_together(part, groups, tables)
+            written += [folder / path.name for path in made]
     if html is not None:
         write_page(html, runs)
     if check:
@@ -127,14 +131,14 @@ def _print_run(runs: Run, tables: Sequence[str] | None, intervals: bool) -> None
 def export_files(
     folder: Path, runs: Sequence[TaskRun], tables: Sequence[str] | None = None, intervals: bool = False
 ) -> list[Path]:
-    """Write every table as Markdown, CSV and LaTeX, and every picture as PNG and SVG, into the run's folder."""
+    """Write every table as Markdown, CSV and LaTeX, and every picture as PNG and SVG, into a folder."""
     from lightning_icl.report.curves import save_pictures
 
     summary = summarise(runs, tables)
     paths = [folder / f"summary.{kind}" for kind in ("md", "csv", "tex")]
     texts = to_markdown(summary, intervals), to_csv(summary), to_latex(summary, intervals)
     for path, text in zip(paths, texts, strict=True):
-        write_text(path, text)
+        path.write_text(text, encoding="utf-8")
     grids = [controls_grid(runs), paired_grid(runs), *(right_grid(run.results) for run in runs)]
     if any(not not_repeated(run) for run in runs):
         grids.append(check_grid(runs))
@@ -169,5 +173,5 @@ def write_grid(grid: Grid, folder: Path) -> list[Path]:
     """Write a table as Markdown, CSV and LaTeX."""
     made = {"md": grid_to_markdown(grid), "csv": grid_to_csv(grid), "tex": grid_to_latex(grid)}
     for kind, text in made.items():
-        write_text(folder / f"{grid.name}.{kind}", text)
+        (folder / f"{grid.name}.{kind}").write_text(text, encoding="utf-8")
     return [folder / f"{grid.name}.{kind}" for kind in made]

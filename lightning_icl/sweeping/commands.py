@@ -1,6 +1,5 @@
 """The command `sweep`: plan, say what it costs, measure what is not finished, put all in one table."""
 
-import shutil
 from itertools import groupby
 from pathlib import Path
 
@@ -8,9 +7,11 @@ from rich.console import Console
 
 from lightning_icl.comparison.trainer import DTYPES, make_trainer, quiet
 from lightning_icl.models.loading import load_model
+from lightning_icl.saving.workspace import Workspace
+from lightning_icl.sweeping.claim import claimed
 from lightning_icl.sweeping.cost import Cost, cost_of, forward_rate, grouped
 from lightning_icl.sweeping.measure import measure_group
-from lightning_icl.sweeping.plan import SweepPlan, TaskSweep, claim_output, make_sweep_plan
+from lightning_icl.sweeping.plan import SweepPlan, TaskSweep, make_sweep_plan
 from lightning_icl.sweeping.progress import sweep_bar
 from lightning_icl.sweeping.settings import SweepSettings
 from lightning_icl.sweeping.table import collect, print_summary, summarise, write_tables
@@ -27,19 +28,24 @@ def sweep(settings: SweepSettings) -> Path:
     """
     quiet()
     plan = make_sweep_plan(settings)
-    if not settings.dry_run:
-        claim_output(plan)
-    if not settings.collect:
-        _describe(plan)
-        for _, tasks in groupby(plan.tasks, key=lambda task: task.source.name):
-            _sweep_model(plan, [task for task in tasks if plan.pending(task)])
     if settings.dry_run:
+        _make_runs(plan, None)
         return plan.out
-    if settings.part is None:
-        _tables(plan)
-    else:
-        _say(f"Part {settings.part} is done. When all parts are, the same command with --collect makes the tables.")
+    with claimed(plan) as space:
+        if not settings.collect:
+            _make_runs(plan, space)
+        if settings.part is None:
+            _tables(plan, space)
+        else:
+            _say(f"Part {settings.part} is done. When all parts are, the same command with --collect makes the tables.")
     return plan.out
+
+
+def _make_runs(plan: SweepPlan, space: Workspace | None) -> None:
+    """Say what is to be made, and make it where there is a folder to write into."""
+    _describe(plan)
+    for _, tasks in groupby(plan.tasks, key=lambda task: task.source.name):
+        _sweep_model(plan, [task for task in tasks if plan.pending(task)], space)
 
 
 def _describe(plan: SweepPlan) -> None:
@@ -49,11 +55,11 @@ def _describe(plan: SweepPlan) -> None:
     for task in plan.tasks:
         short = {len(data.demonstrations) for unit, data in task.data.items() if len(data.demonstrations) < unit.shots}
         if short:
-            _say(f"[yellow]{task.task.name}: as few as {min(short)} demonstrations fit the context.[/]")
+            _say(f"{task.task.name}: as few as {min(short)} demonstrations fit the context.", style="yellow")
 
 
-def _sweep_model(plan: SweepPlan, tasks: list[TaskSweep]) -> None:
-    """Load a model once and make its runs."""
+def _sweep_model(plan: SweepPlan, tasks: list[TaskSweep], space: Workspace | None) -> None:
+    """Load a model once and make its runs; without a folder only say how long that takes."""
     if not tasks:
         return
     settings = plan.settings
@@ -68,31 +74,24 @@ def _sweep_model(plan: SweepPlan, tasks: list[TaskSweep]) -> None:
         f"steps ({cost.training_tokens:,} tokens), {cost.observed_tokens:,} tokens observed; about "
         f"{_duration(cost.forward_tokens / rate)} at {rate:,.0f} tokens a second measured here."
     )
-    if settings.dry_run:
+    if space is None:
         return
     with sweep_bar(cost) as spend:
         for task in tasks:
             for runs in groups[id(task)]:
-                _sweep_leftovers({unit.folder for unit, _ in runs})
-                measure_group(plan, task, model, runs, spend)
+                measure_group(plan, task, model, runs, spend, space)
 
 
-def _sweep_leftovers(folders: set[Path]) -> None:
-    """Remove what a killed process left half written in folders that are this process's own."""
-    for folder in folders:
-        for part in folder.glob(".*.part"):
-            shutil.rmtree(part, ignore_errors=True)
-
-
-def _tables(plan: SweepPlan) -> None:
+def _tables(plan: SweepPlan, space: Workspace) -> None:
     rows = collect(plan)
     summary = summarise(rows)
-    write_tables(plan.out, rows, summary)
+    with space.adding() as part:
+        write_tables(part, rows, summary)
     print_summary(rows, summary)
     missing = len(plan.units) * len(plan.settings.rates) - len(rows)
     if missing:
-        _say(f"[yellow]{missing} runs of the plan are not finished yet.[/]")
-    _say(f"All runs are in [bold]{plan.out / 'sweep.csv'}[/] and sweep.parquet, the summary in summary.csv.")
+        _say(f"{missing} runs of the plan are not finished yet.", style="yellow")
+    _say(f"All runs are in {plan.out / 'sweep.csv'} and sweep.parquet, the summary in summary.csv.")
 
 
 def _duration(seconds: float) -> str:
@@ -106,5 +105,5 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def _say(text: str) -> None:
-    Console().print(text, highlight=False, soft_wrap=True)
+def _say(text: str, style: str | None = None) -> None:
+    Console().print(text, style=style, highlight=False, soft_wrap=True, markup=False)

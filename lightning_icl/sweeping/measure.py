@@ -18,7 +18,8 @@ from lightning_icl.errors import NumericalError
 from lightning_icl.probing.contrast import Contrast
 from lightning_icl.probing.finetuning import Finetuned, KVFinetuning
 from lightning_icl.probing.probe import ICLProbe, Prediction, accuracy
-from lightning_icl.results import PREDICTIONS, finished_folder, to_json, to_json_lines
+from lightning_icl.results import PREDICTIONS, to_json, to_json_lines
+from lightning_icl.saving.workspace import Workspace
 from lightning_icl.sweeping.cost import STEP_PRICE, Runs, held_out_tokens, query_tokens, step_tokens
 from lightning_icl.sweeping.heldout import HeldOutAccuracy, batches_of
 from lightning_icl.sweeping.plan import RUN, SCHEMA, SELECTION, SweepPlan, TaskSweep, Unit
@@ -42,7 +43,9 @@ class _Outcome:
         return f"ft/{self.unit.shots}/{self.unit.seed}/{self.rate!r}"
 
 
-def measure_group(plan: SweepPlan, task: TaskSweep, model: PreTrainedModel, runs: Runs, spend: Spend) -> None:
+def measure_group(
+    plan: SweepPlan, task: TaskSweep, model: PreTrainedModel, runs: Runs, spend: Spend, space: Workspace
+) -> None:
     """Make some runs of a task and save them.
 
     Args:
@@ -51,6 +54,7 @@ def measure_group(plan: SweepPlan, task: TaskSweep, model: PreTrainedModel, runs
         model: its model.
         runs: units and learning rates whose fine-tuned weights fit the memory together.
         spend: is told the tokens as they are spent.
+        space: the sweep's folder.
 
     Raises:
         OutputError: results cannot be written.
@@ -65,7 +69,7 @@ def measure_group(plan: SweepPlan, task: TaskSweep, model: PreTrainedModel, runs
     if task.held_out:
         _choose(settings, model, task, outcomes, probe, spend)
     for outcome in outcomes:
-        _save(plan, task, outcome, probe)
+        _save(plan, task, outcome, probe, space)
 
 
 def _finetune(settings: CompareSettings, model: PreTrainedModel, task: TaskSweep, outcome: _Outcome) -> None:
@@ -137,12 +141,10 @@ def _validate(settings: CompareSettings, module: L.LightningModule, data: Any, t
         trainer.validate(module, data, verbose=False)
 
 
-def _save(plan: SweepPlan, task: TaskSweep, outcome: _Outcome, probe: ICLProbe) -> None:
+def _save(plan: SweepPlan, task: TaskSweep, outcome: _Outcome, probe: ICLProbe, space: Workspace) -> None:
     """Write one run's folder, whole or not at all."""
-    folder = outcome.unit.run_folder(outcome.rate)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     predictions = _predictions(outcome, probe) if outcome.diverged is None else []
-    with finished_folder(folder) as part:
+    with space.replacing(outcome.unit.run_folder(outcome.rate)) as part:
         rows = prediction_rows(predictions, task.data[outcome.unit].query_texts)
         (part / PREDICTIONS).write_text(to_json_lines(rows), encoding="utf-8")
         (part / RUN).write_text(to_json(_content(plan, task, outcome, probe, predictions)), encoding="utf-8")

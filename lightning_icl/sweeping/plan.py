@@ -9,16 +9,16 @@ from pathlib import Path
 
 from lightning_icl.data.module import ICLDataModule, load_data
 from lightning_icl.data.queries import Query
-from lightning_icl.errors import OutputError, TaskError, UserError
+from lightning_icl.errors import TaskError, UserError
+from lightning_icl.file_names import folder_name
 from lightning_icl.models.architecture import architecture_of, context_length
 from lightning_icl.models.finding import ModelSource, find_model
 from lightning_icl.models.loading import load_config, load_tokenizer
-from lightning_icl.results import check_output, to_json, write_text
+from lightning_icl.saving.paths import output_path
 from lightning_icl.sweeping.settings import SweepSettings
 from lightning_icl.tasks.catalogue import resolve_tasks
 from lightning_icl.tasks.task import Task
 
-PLAN = "plan.json"
 RUN = "run.json"
 SCHEMA = 1
 SELECTION = {
@@ -117,11 +117,11 @@ def make_sweep_plan(settings: SweepSettings) -> SweepPlan:
     Raises:
         UserError: anything the user gave that cannot be used.
     """
+    out = output_path(settings.out)
     tasks = resolve_tasks(settings.task)
     for task in tasks.values():
         task.template(settings.template)
-    out = Path(settings.out).expanduser()
-    folders = {model: out / _folder_name(model) for model in settings.models}
+    folders = {model: out / folder_name(model) for model in settings.models}
     if len(set(folders.values())) < len(folders):
         raise UserError(f"--model {settings.model}: two models would share a folder. Sweep them into different --out.")
     sweeps = [
@@ -135,10 +135,6 @@ def make_sweep_plan(settings: SweepSettings) -> SweepPlan:
 def find_source(settings: SweepSettings, model: str) -> ModelSource:
     """Where a model of the sweep comes from."""
     return find_model(model, trust_remote_code=settings.trust_remote_code, allow_pickle=settings.allow_pickle)
-
-
-def _folder_name(model: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in ".-" else "-" for letter in model.strip("/"))
 
 
 def _task_sweep(settings: SweepSettings, source: ModelSource, task: Task, folder: Path) -> TaskSweep:
@@ -164,47 +160,3 @@ def _held_out(settings: SweepSettings, task: Task, data: Iterable[ICLDataModule]
             "demonstrations. Use fewer --seeds or --shots, or --select paper."
         )
     return found
-
-
-def claim_output(plan: SweepPlan) -> None:
-    """Make the sweep's folder, or go on with the sweep in it.
-
-    Raises:
-        OutputError: it cannot be written, or holds a sweep with other settings.
-    """
-    check_output(plan.out, [], RUN, overwrite=True)
-    settings, path = plan.settings, plan.out / PLAN
-    content = {
-        "schema": SCHEMA,
-        **fixed(settings),
-        "model": list(settings.models),
-        "task": [task.task.name for task in plan.tasks if task.source.name == settings.models[0]],
-        "lrs": list(settings.rates),
-    }
-    text = to_json(content)
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        if not settings.overwrite:
-            _check_grown(plan.out, before, content)
-        if before == content:
-            return
-    write_text(path, text)
-
-
-def _check_grown(out: Path, before: dict[str, object], now: dict[str, object]) -> None:
-    for key in sorted(before.keys() | now.keys()):
-        old, new = before.get(key), now.get(key)
-        if key in ("model", "task", "lrs"):
-            assert isinstance(old, list)
-            assert isinstance(new, list)
-            lost = [value for value in old if value not in new]
-            if lost:
-                raise OutputError(
-                    f"{str(out)!r} holds a sweep with more: --{key} lacks {lost}. A sweep may grow by models, tasks "
-                    "and rates, not shrink. Give another --out."
-                )
-        elif old != new:
-            raise OutputError(
-                f"{str(out)!r} holds a sweep with --{key.replace('_', '-')} {old}, not {new}. Give another --out, or "
-                "--overwrite to measure everything again."
-            )

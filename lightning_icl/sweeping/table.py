@@ -7,8 +7,6 @@ model, task and number of shots.
 import csv
 import io
 import json
-import os
-import uuid
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -19,7 +17,6 @@ from rich.table import Table
 
 from lightning_icl.errors import OutputError
 from lightning_icl.report.seeds import spread
-from lightning_icl.results import write_text
 from lightning_icl.sweeping.plan import RUN, SELECTION, SweepPlan
 
 FIGURES = (
@@ -119,27 +116,17 @@ def _setting(row: Row) -> tuple[str, str, int]:
 
 
 def write_tables(out: Path, rows: Sequence[Row], summary: Sequence[Row]) -> None:
-    """Write `sweep.csv`, `sweep.parquet` and `summary.csv`.
-
-    Raises:
-        OutputError: one cannot be written.
-    """
-    write_text(out / "sweep.csv", _csv(rows))
+    """Write `sweep.csv`, `sweep.parquet` and `summary.csv`."""
+    (out / "sweep.csv").write_text(_csv(rows), encoding="utf-8")
     if summary:
-        write_text(out / "summary.csv", _csv(summary))
+        (out / "summary.csv").write_text(_csv(summary), encoding="utf-8")
     import pyarrow as pa
     from pyarrow import parquet
 
     text, whole = ("model", "task", "selected_by", "diverged"), ("shots", "seed", "demonstrations", "queries")
     kinds = dict.fromkeys(text, pa.string()) | dict.fromkeys(whole, pa.int64()) | {"selected": pa.bool_()}
     schema = pa.schema([(name, kinds.get(name, pa.float64())) for name in rows[0]])
-    part = out / f".sweep.parquet.{uuid.uuid4().hex[:8]}.part"
-    try:
-        parquet.write_table(pa.Table.from_pylist(list(rows), schema=schema), part)
-        os.replace(part, out / "sweep.parquet")
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(f"{str(out / 'sweep.parquet')!r} cannot be written: {error}") from error
+    parquet.write_table(pa.Table.from_pylist(list(rows), schema=schema), out / "sweep.parquet")
 
 
 def _csv(rows: Sequence[Row]) -> str:

@@ -22,7 +22,8 @@ from lightning_icl.report.seeds import Run, seed_groups, seeds_grid, seeds_of
 from lightning_icl.report.side_by_side import by_size, run_name, side_grid, size_charts
 from lightning_icl.report.strokes import style_rules
 from lightning_icl.report.tables import summarise
-from lightning_icl.results import TaskRun, write_text
+from lightning_icl.results import TaskRun
+from lightning_icl.saving.workspace import write_text
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{}'; img-src data:"
 _MARK = '<meta name="generator" content="lightning-icl'
@@ -41,7 +42,6 @@ def write_page(path: Path, runs: Sequence[Sequence[TaskRun]]) -> None:
     try:
         if path.exists() and _MARK not in path.read_text(encoding="utf-8", errors="replace")[:2000]:
             raise OutputError(f"{str(path)!r} exists and is no report, so it is left alone. Give another --html.")
-        path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{str(path)!r} cannot be written: {error.strerror or error}.") from error
     write_text(path, run_page(runs[0]) if len(runs) == 1 else side_page(runs))

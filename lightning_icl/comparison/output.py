@@ -1,0 +1,204 @@
+"""What a comparison leaves in its folder: one folder for each task, each appearing whole, and the settings of all."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from rich.console import Console
+
+from lightning_icl.comparison.assemble import VIEWS, assemble, prediction_rows
+from lightning_icl.comparison.controls.run import Controlled, controls_section
+from lightning_icl.comparison.overlays import write_finetuned
+from lightning_icl.comparison.plan import Plan, PlannedTask, resolved
+from lightning_icl.errors import OutputError
+from lightning_icl.probing.probe import ICLProbe, accuracy
+from lightning_icl.report.show import print_summary
+from lightning_icl.results import CONFIG, PREDICTIONS, RESULTS, finished_parts, to_json, to_json_lines
+from lightning_icl.saving.paths import default_folder
+from lightning_icl.saving.record import RECORD, check_own_files, check_replaceable, is_own, read_record
+from lightning_icl.saving.workspace import Workspace, held
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """A plan with the folder that it writes into."""
+
+    plan: Plan
+    space: Workspace | None
+    """The folder, in use by this process; None for any but the first of several processes."""
+    kept: frozenset[str] = frozenset()
+    """Tasks that an interrupted run with the same settings has finished."""
+
+    @property
+    def pending(self) -> tuple[PlannedTask, ...]:
+        """The tasks to make."""
+        return tuple(planned for planned in self.plan.tasks if planned.task.name not in self.kept)
+
+    @contextmanager
+    def writing(self, planned: PlannedTask) -> Iterator[Path]:
+        """A hidden folder that becomes the task's.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        assert self.space is not None
+        # Settings of the whole run stand beside figures that they made, or not at all.
+        self.space.remove(self.plan.out / CONFIG)
+        with self.space.replacing(self.plan.out / planned.task.name) as part:
+            yield part
+
+
+@contextmanager
+def claimed(plan: Plan, marker: str, *, goes_on: bool = False) -> Iterator[Run]:
+    """Use the plan's folder alone, everything that could keep results from being written found before.
+
+    Args:
+        plan: what is to be run.
+        marker: the file that a finished task's folder holds.
+        goes_on: whether tasks that an interrupted run with the same settings has finished are kept.
+
+    Raises:
+        OutputError: the folder holds a run, or what is not this program's, is in use, or cannot be written.
+    """
+    kept = _kept(plan, marker) if goes_on and not plan.settings.overwrite else frozenset()
+    if getattr(rank_zero_only, "rank", 0):
+        yield Run(plan=plan, space=None, kept=kept)
+        return
+    default = plan.settings.out is None
+    if default:
+        plan = dataclasses.replace(plan, out=default_folder(plan.settings.model))
+    try:
+        with held(plan.out) as space:
+            kept = _check(plan, marker, goes_on)
+            _tell(plan, kept)
+            yield Run(plan=plan, space=space, kept=kept)
+            _save_config(space, plan, marker)
+    finally:
+        if default:
+            with suppress(OSError):  # not empty
+                plan.out.rmdir()
+
+
+def _check(plan: Plan, marker: str, goes_on: bool) -> frozenset[str]:
+    """The tasks that are kept, everything else that stands in the way found."""
+    out, settings = plan.out, plan.settings
+    finished = [path.parent.name for path in finished_parts(out, marker)]
+    kept = _kept(plan, marker) if goes_on and not settings.overwrite else frozenset()
+    if not settings.overwrite and (set(finished) - kept or len(kept) == len(plan.tasks)):
+        raise OutputError(
+            f"{str(out)!r} already holds a run ({_listed(finished)}). Give another --out, or pass --overwrite to "
+            "replace the tasks that are run again."
+        )
+    for folder in (out / planned.task.name for planned in plan.tasks if planned.task.name not in kept):
+        check_replaceable(folder, "Give another --out.")
+        if (folder / RECORD).exists() and not settings.overwrite:
+            raise OutputError(
+                f"{str(folder)!r} was made before. Give another --out, or pass --overwrite to replace it."
+            )
+    check_own_files(out, [CONFIG], "Give another --out.")
+    return kept
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+
+
+def _kept(plan: Plan, marker: str) -> frozenset[str]:
+    """Tasks in the folder that the same settings have made from the same demonstrations."""
+    return frozenset(planned.task.name for planned in plan.tasks if _same(plan, planned, marker))
+
+
+def _same(plan: Plan, planned: PlannedTask, marker: str) -> bool:
+    import json
+
+    import yaml
+
+    folder = plan.out / planned.task.name
+    record = read_record(folder)
+    if not all(is_own(folder / name, folder, record) for name in (marker, CONFIG)):
+        return False
+    made = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    now = yaml.safe_load(_yaml(resolved(plan, planned)))
+    content = json.loads((folder / marker).read_text(encoding="utf-8"))
+    free = ("out", "tables")
+    return content["demonstrations"]["hash"] == planned.data.demonstrations.hash and all(
+        made.get(key) == now.get(key) for key in {*made, *now} - {*free}
+    )
+
+
+def _tell(plan: Plan, kept: frozenset[str]) -> None:
+    if kept:
+        say(f"Kept, as made before with the same settings: {', '.join(sorted(kept))}.")
+    for planned in plan.tasks:
+        used, asked = len(planned.data.demonstrations), plan.settings.shots
+        if used < asked:
+            say(f"{planned.task.name}: {used} demonstrations of the {asked} asked for fit.", style="yellow")
+
+
+def _save_config(space: Workspace, plan: Plan, marker: str) -> None:
+    """Keep the settings of the whole run, where everything in its folder was made by them."""
+    tasks = {planned.task.name for planned in plan.tasks}
+    if {path.parent.name for path in finished_parts(plan.out, marker)} == tasks:
+        with space.adding() as part:
+            (part / CONFIG).write_text(_yaml(dataclasses.asdict(plan.settings)), encoding="utf-8")
+
+
+@rank_zero_only
+def save_results(run: Run, planned: PlannedTask, probe: ICLProbe, controlled: Controlled | None = None) -> None:
+    """Write one task's folder, whole or not at all, and say what came out.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    content = assemble(run.plan, planned, probe)
+    if run.plan.controls and controlled is not None:
+        content["controls"] = controls_section(controlled, probe)
+    with run.writing(planned) as part:
+        (part / RESULTS).write_text(to_json(content), encoding="utf-8")
+        rows = prediction_rows(probe.predictions, planned.data.query_texts)
+        (part / PREDICTIONS).write_text(to_json_lines(rows), encoding="utf-8")
+        (part / CONFIG).write_text(_yaml(resolved(run.plan, planned)), encoding="utf-8")
+        if probe.finetuned is not None:
+            write_finetuned(part, probe, run.plan.source.name, queries=False)
+    figures = ", ".join(
+        f"{name.upper()} {100 * accuracy(probe.predictions, name):.1f}"
+        for name in VIEWS
+        if name in probe.predictions[0].scores
+    )
+    seconds = sum(probe.seconds[name] for name in ("prefix", "finetune", "validate"))
+    say(f"{planned.task.name}: {len(probe.predictions)} queries, accuracy {figures} ({seconds:.1f} s)")
+
+
+@rank_zero_only
+def save_finetuning(run: Run, planned: PlannedTask, probe: ICLProbe) -> None:
+    """Write one task's overlay and query vectors, whole or not at all.
+
+    Raises:
+        OutputError: they cannot be written.
+    """
+    with run.writing(planned) as part:
+        write_finetuned(part, probe, run.plan.source.name, queries=True)
+        (part / CONFIG).write_text(_yaml(resolved(run.plan, planned)), encoding="utf-8")
+
+
+@rank_zero_only
+def show_results(run: Run) -> None:
+    """Print the run's tables and where they are."""
+    out = run.plan.out
+    print_summary(out, run.plan.settings.tables, [planned.task.name for planned in run.plan.tasks])
+    say(f"Results are in {out}; this table again: lightning-icl report {out}")
+
+
+@rank_zero_only
+def say(text: str, style: str | None = None) -> None:
+    """Print a sentence; names in it are text, never markup."""
+    Console().print(text, style=style, highlight=False, soft_wrap=True, markup=False)
+
+
+def _yaml(content: Mapping[str, Any]) -> str:
+    import yaml
+
+    return str(yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True))

@@ -1,0 +1,79 @@
+"""The sweep's folder: made, or gone on with where it holds the same sweep and nothing of anybody else is in the way."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lightning_icl.errors import OutputError
+from lightning_icl.results import to_json
+from lightning_icl.saving.record import check_own_files, check_replaceable
+from lightning_icl.saving.workspace import Workspace, held
+from lightning_icl.sweeping.plan import SCHEMA, SweepPlan, fixed
+
+PLAN = "plan.json"
+TABLES = ("sweep.csv", "summary.csv", "sweep.parquet")
+_WAIT = 30.0  # seconds; parts that start together write the plan one after the other
+
+
+@contextmanager
+def claimed(plan: SweepPlan) -> Iterator[Workspace]:
+    """Use the sweep's folder: alone, or beside the other parts of the same sweep.
+
+    Raises:
+        OutputError: it cannot be written, is in use, holds a sweep with other settings, or what is not this program's.
+    """
+    if plan.settings.part is None:
+        with held(plan.out) as space:
+            _begin(plan, space)
+            yield space
+        return
+    with held(plan.out, wait=_WAIT) as space:
+        _begin(plan, space)
+    with held(plan.out, "part-{}-of-{}".format(*plan.settings.share)) as space:
+        yield space
+
+
+def _begin(plan: SweepPlan, space: Workspace) -> None:
+    """Check the folder against the plan, and keep the plan in it."""
+    advice = "Give another --out."
+    check_own_files(plan.out, TABLES, advice)
+    for task in plan.tasks:
+        for unit, rate in plan.pending(task):
+            check_replaceable(unit.run_folder(rate), advice)
+    settings = plan.settings
+    content = {
+        "schema": SCHEMA,
+        **fixed(settings),
+        "model": list(settings.models),
+        "task": [task.task.name for task in plan.tasks if task.source.name == settings.models[0]],
+        "lrs": list(settings.rates),
+    }
+    path = plan.out / PLAN
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        if not settings.overwrite:
+            _check_grown(plan.out, before, content)
+        if before == content:
+            return
+    with space.adding() as part:
+        (part / PLAN).write_text(to_json(content), encoding="utf-8")
+
+
+def _check_grown(out: Path, before: dict[str, object], now: dict[str, object]) -> None:
+    for key in sorted(before.keys() | now.keys()):
+        old, new = before.get(key), now.get(key)
+        if key in ("model", "task", "lrs"):
+            assert isinstance(old, list)
+            assert isinstance(new, list)
+            lost = [value for value in old if value not in new]
+            if lost:
+                raise OutputError(
+                    f"{str(out)!r} holds a sweep with more: --{key} lacks {lost}. A sweep may grow by models, tasks "
+                    "and rates, not shrink. Give another --out."
+                )
+        elif old != new:
+            raise OutputError(
+                f"{str(out)!r} holds a sweep with --{key.replace('_', '-')} {old}, not {new}. Give another --out, or "
+                "--overwrite to measure everything again."
+            )
