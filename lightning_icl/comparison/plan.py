@@ -11,7 +11,8 @@ from lightning_icl.data.module import ICLDataModule, load_data
 from lightning_icl.errors import TaskError, UserError
 from lightning_icl.models.architecture import Architecture, architecture_of, context_length
 from lightning_icl.models.finding import ModelSource, find_model
-from lightning_icl.models.loading import load_config, load_tokenizer
+from lightning_icl.models.fitting import check_vocabulary
+from lightning_icl.models.loading import check_weights, load_config, load_tokenizer
 from lightning_icl.models.spreading import check_spreadable
 from lightning_icl.published import published_size
 from lightning_icl.records import Demonstrations
@@ -71,6 +72,7 @@ def make_plan(settings: CompareSettings) -> Plan:
         check_spreadable(source)
     config = load_config(source)
     architecture = architecture_of(config)
+    check_weights(source, config)
     tokenizer = load_tokenizer(source)
     return Plan(
         settings=settings,
@@ -78,7 +80,7 @@ def make_plan(settings: CompareSettings) -> Plan:
         config=config,
         architecture=architecture,
         tokenizer=tokenizer,
-        tasks=tuple(_plan_task(settings, name, task, config, tokenizer) for name, task in tasks.items()),
+        tasks=tuple(_plan_task(settings, name, task, source, config, tokenizer) for name, task in tasks.items()),
         out=out,
         controls=controls,
         control_rates=rates,
@@ -86,10 +88,16 @@ def make_plan(settings: CompareSettings) -> Plan:
 
 
 def _plan_task(
-    settings: CompareSettings, name: str, task: Task, config: "PretrainedConfig", tokenizer: "PreTrainedTokenizerBase"
+    settings: CompareSettings,
+    name: str,
+    task: Task,
+    source: ModelSource,
+    config: "PretrainedConfig",
+    tokenizer: "PreTrainedTokenizerBase",
 ) -> PlannedTask:
     length, seed = context_length(config), seed_for(settings, task)
     data = load_data(settings, task, tokenizer, length, shots=settings.shots, seed=seed)
+    check_vocabulary(source.name, config, tokenizer, data.token_ids)
     asked = any(control.name == "other-task" for control in choose(settings.controls))
     return PlannedTask(
         name=name,

@@ -170,6 +170,12 @@ class ICLDataModule(LightningDataModule):
         used = self.train_rows[: len(self.demonstrations)]
         return [f"{self.task.prompt(row.fields, self._variant)} {row.options[row.label]}" for row in used]
 
+    @property
+    def token_ids(self) -> set[int]:
+        """Every token that the model is to read, of prompt, queries and answers."""
+        queries = (part for query in self.queries for part in (query.prompt_ids, *query.answers))
+        return set(self.demonstrations.prefix_token_ids).union(*queries)
+
     def held_out(self, count: int, used: Iterable[Demonstrations]) -> list[Query]:
         """Rows of the training split as queries, for choosing settings without the reported queries.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lightning_icl.errors import ModelError
+from lightning_icl.models.checkpoint import read_config, weight_files
 
 BUILTIN = {"builtin": "icl-tiny", "builtin-momentum": "icl-tiny-momentum"}
 
@@ -59,7 +60,9 @@ def find_model(name: str, *, trust_remote_code: bool = False, allow_pickle: bool
     location = str(builtin_folder(wanted)) if wanted in BUILTIN else wanted
     path = Path(location).expanduser()
     if path.is_dir():
-        _check_folder(path, fresh, allow_pickle)
+        read_config(path)
+        if not fresh:
+            weight_files(path, allow_pickle=allow_pickle)
         location = str(path)
     elif path.exists():
         raise ModelError(f"The model {name!r} is a file. Give the folder that holds config.json and the weights.")
@@ -68,17 +71,3 @@ def find_model(name: str, *, trust_remote_code: bool = False, allow_pickle: bool
     return ModelSource(
         name=name, location=location, fresh=fresh, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle
     )
-
-
-def _check_folder(path: Path, fresh: bool, allow_pickle: bool) -> None:
-    if not (path / "config.json").is_file():
-        raise ModelError(f"The folder {str(path)!r} holds no model: config.json is missing.")
-    if fresh or any(path.glob("*.safetensors")):
-        return
-    if not any(path.glob("pytorch_model*.bin")):
-        raise ModelError(f"The folder {str(path)!r} holds no weights: *.safetensors is missing.")
-    if not allow_pickle:
-        raise ModelError(
-            f"The folder {str(path)!r} holds its weights as pickle files only, which can run code when read. Convert "
-            "them to safetensors, or pass --allow-pickle if you trust them."
-        )

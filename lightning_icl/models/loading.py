@@ -4,10 +4,13 @@ Every check that needs no weights runs on the first two.
 """
 
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from lightning_icl.errors import ModelError, did_you_mean
+from lightning_icl.models.checkpoint import INDEX, check_tokenizer, indexed_files, weight_files
 from lightning_icl.models.finding import BUILTIN, ModelSource
+from lightning_icl.models.fitting import Misfit, check_fit, silent
 from lightning_icl.models.spreading import check_spread
 
 if TYPE_CHECKING:
@@ -24,9 +27,35 @@ def load_config(source: ModelSource) -> "PretrainedConfig":
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(source.location, trust_remote_code=source.trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
+        config = AutoConfig.from_pretrained(source.location, trust_remote_code=source.trust_remote_code)
+    except Exception as error:  # configurations fail in as many ways as there are models
         raise _not_loaded(source, error) from error
+    quantised = getattr(config, "quantization_config", None)
+    if quantised is not None:
+        raise ModelError(
+            f"The model {source.name!r} is quantised: its configuration has a `quantization_config`. Fine-tuning needs "
+            "weights in floating point: give the model it was made from."
+        )
+    config.return_dict = True  # outputs are read by name, whatever the file asks for
+    return config
+
+
+def check_weights(source: ModelSource, config: "PretrainedConfig") -> None:
+    """Whether a model can be built from its configuration and its weights, as far as headers tell.
+
+    Weights on the hub and pickled ones are checked when they are loaded.
+
+    Args:
+        source: where the model comes from.
+        config: its configuration, of a supported architecture.
+
+    Raises:
+        ModelError: weights are missing, left over, of another shape or quantised, or the configuration is unsound.
+    """
+    if source.local and not source.fresh:
+        files = weight_files(Path(source.location), allow_pickle=source.allow_pickle)
+        if files:
+            check_fit(source.name, config, files)
 
 
 def load_tokenizer(source: ModelSource) -> "PreTrainedTokenizerBase":
@@ -36,11 +65,16 @@ def load_tokenizer(source: ModelSource) -> "PreTrainedTokenizerBase":
         ModelError: it cannot be found or read.
     """
     from transformers import AutoTokenizer
+    from transformers.tokenization_utils_base import LARGE_INTEGER
 
     try:
-        return AutoTokenizer.from_pretrained(source.location, trust_remote_code=source.trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(source.location, trust_remote_code=source.trust_remote_code)
     except Exception as error:  # tokenizer files fail in many ways of their own
+        if source.local:
+            check_tokenizer(Path(source.location))
         raise _not_loaded(source, error) from error
+    tokenizer.model_max_length = LARGE_INTEGER  # lengths are checked here, against the model's positions
+    return tokenizer
 
 
 def load_model(
@@ -64,30 +98,74 @@ def load_model(
 
     enable_momentum()
     dtype = dtype or torch.float32
+    config = load_config(source)
+    _check_hub_index(source, config)
     if source.fresh:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = AutoModelForCausalLM.from_config(
-                load_config(source), dtype=dtype, trust_remote_code=source.trust_remote_code
-            )
-        return model.eval()
+        return _fresh(source, config, dtype, seed)
+    loader: Any = AutoModelForCausalLM
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            source.location,
-            dtype=dtype,
-            use_safetensors=None if source.allow_pickle else True,
-            trust_remote_code=source.trust_remote_code,
-            device_map=device_map,
-        ).eval()
-        check_spread(model)
-        return model
-    except (OSError, ValueError, KeyError) as error:
+        with silent():
+            model, report = loader.from_pretrained(
+                source.location,
+                config=config,
+                dtype=dtype,
+                use_safetensors=None if source.allow_pickle else True,
+                trust_remote_code=source.trust_remote_code,
+                device_map=device_map,
+                ignore_mismatched_sizes=True,  # named below, in place of an error without their names
+                output_loading_info=True,
+            )
+    except Exception as error:  # so do weights
         raise _not_loaded(source, error) from error
+    Misfit.of(report).refuse(source.name)
+    check_spread(model)
+    _check_finite(source, model)
+    return model.eval()
+
+
+def _check_finite(source: ModelSource, model: "PreTrainedModel") -> None:
+    import torch
+
+    for name, parameter in model.named_parameters():
+        if not bool(parameter.detach().sum(dtype=torch.float32).isfinite()):
+            raise ModelError(f"The weights of the model {source.name!r} hold NaN or infinite numbers, in {name!r}.")
+
+
+def _check_hub_index(source: ModelSource, config: "PretrainedConfig") -> None:
+    """An index on the hub must name safetensors files only, as one in a folder must."""
+    from transformers.utils.hub import cached_file
+
+    if source.local or source.fresh:
+        return
+    name = getattr(config, "transformers_weights", None) or INDEX
+    index = cached_file(
+        source.location,
+        name,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+        _raise_exceptions_for_gated_repo=False,
+    )
+    if index is not None and name.endswith(".index.json"):
+        indexed_files(Path(index))
+
+
+def _fresh(source: ModelSource, config: "PretrainedConfig", dtype: "torch.dtype", seed: int) -> "PreTrainedModel":
+    """The same shape with weights of its own."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=source.trust_remote_code)
+        except Exception as error:
+            raise _not_loaded(source, error) from error
+    return model.eval()
 
 
 def _not_loaded(source: ModelSource, error: Exception) -> ModelError:
     """What to do when transformers could not read a model."""
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
     if source.local:
         return ModelError(f"The model in {source.location!r} cannot be read: {reason}")
     if "trust_remote_code" in str(error):

@@ -23,6 +23,7 @@ from lightning_icl.metrics.kendall import RandomTaus
 from lightning_icl.models.architecture import architecture_of, head_counts
 from lightning_icl.models.capture import Capture
 from lightning_icl.models.kv import LaidOver
+from lightning_icl.models.plain import check_plain
 from lightning_icl.models.spreading import is_spread
 from lightning_icl.probing.backoff import Backoff
 from lightning_icl.probing.contrast import MAIN, Comparison, Contrast, ContrastMetrics, by_name, unmoved_layers
@@ -59,12 +60,12 @@ class ICLProbe(LightningModule):
         demonstrations: the examples in the prompt, as an `ICLDataModule` chose them.
 
     Raises:
-        ModelError: the architecture cannot be probed rightly.
+        ModelError: the architecture cannot be probed rightly, or the model carries adapters or is quantised.
     """
 
     def __init__(self, model: PreTrainedModel, demonstrations: Demonstrations) -> None:
         super().__init__()
-        architecture_of(model.config)
+        check_plain(model)
         if is_spread(model):
             vars(self)["model"] = model  # Lightning moves the modules it knows to one device
         else:

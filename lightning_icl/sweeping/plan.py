@@ -13,7 +13,8 @@ from lightning_icl.errors import TaskError, UserError
 from lightning_icl.file_names import folder_name
 from lightning_icl.models.architecture import architecture_of, context_length
 from lightning_icl.models.finding import ModelSource, find_model
-from lightning_icl.models.loading import load_config, load_tokenizer
+from lightning_icl.models.fitting import check_vocabulary
+from lightning_icl.models.loading import check_weights, load_config, load_tokenizer
 from lightning_icl.saving.paths import output_path
 from lightning_icl.sweeping.settings import SweepSettings
 from lightning_icl.tasks.catalogue import resolve_tasks
@@ -140,12 +141,14 @@ def find_source(settings: SweepSettings, model: str) -> ModelSource:
 def _task_sweep(settings: SweepSettings, source: ModelSource, task: Task, folder: Path) -> TaskSweep:
     config, tokenizer = load_config(source), load_tokenizer(source)
     architecture_of(config)
+    check_weights(source, config)
     data = {}
     for shots in settings.shot_numbers:
         for seed in settings.seed_numbers:
             place = folder / task.name / f"shots-{shots}" / f"seed-{seed}"
             unit = Unit(model=source.name, task=task.name, shots=shots, seed=seed, folder=place)
             data[unit] = load_data(settings, task, tokenizer, context_length(config), shots=shots, seed=seed)
+            check_vocabulary(source.name, config, tokenizer, data[unit].token_ids)
     return TaskSweep(source=source, task=task, data=data, held_out=_held_out(settings, task, data.values()))
 
 
