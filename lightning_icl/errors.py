@@ -1,7 +1,11 @@
 """Mistakes a user can make, as one family of exceptions that the command line prints without a traceback."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+# A screen of 25 lines of 100 columns holds the longest message.
+_LONGEST_WORD, _LONGEST_MESSAGE = 240, 2000
 
 
 class UserError(ValueError):
@@ -56,3 +60,15 @@ def shown(value: object, most: int = 80, quoted: bool = True) -> str:
     """
     text = repr(value) if quoted else str(value)
     return text if len(text) <= most else f"{text[: (most - 1) // 2]}…{text[-((most - 1) // 2) :]}"
+
+
+def on_screen(message: str) -> str:
+    """A message as a terminal shows it: one line, long words and long lists cut in the middle, nothing unprintable.
+
+    >>> on_screen("Task 'a\\x1b[31m' is not known.")
+    "Task 'a\\\\x1b[31m' is not known."
+    """
+    line = " ".join(message.split())
+    line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line)
+    line = re.sub(r"\S{241,}", lambda word: shown(word[0], _LONGEST_WORD, quoted=False), line)
+    return shown(line, _LONGEST_MESSAGE, quoted=False)

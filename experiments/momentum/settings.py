@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lightning_icl.errors import UserError, did_you_mean
+from lightning_icl.plain_yaml import read_yaml
 from lightning_icl.pretraining.settings import PretrainSettings
 
 SIZES = ("smoke", "cpu", "paper")
@@ -107,10 +106,9 @@ def read_settings(path: Path, changes: Mapping[str, Any]) -> ExperimentSettings:
     Raises:
         UserError: the file cannot be read, or has a key that is not known.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"{str(path)!r} cannot be read: {' '.join(str(error).split())}") from error
+    content = read_yaml(path, "settings file")
+    if not isinstance(content, dict):
+        raise UserError(f"The settings file {str(path)!r} must hold keys and values.")
     content |= {name: value for name, value in changes.items() if value is not None}
     known = [name for name in ExperimentSettings.__dataclass_fields__ if name != "variants"]
     for name in content:

@@ -14,6 +14,7 @@ from lightning_icl.models.loading import load_model
 from lightning_icl.probing.finetuning import KVFinetuning
 from lightning_icl.probing.probe import ICLProbe
 from lightning_icl.results import RESULTS
+from lightning_icl.user_paths import input_path
 
 
 def compare(settings: CompareSettings) -> Path | None:
@@ -80,7 +81,7 @@ def validate(settings: ValidateSettings) -> Path | None:
     plan = _plan(settings)
     if plan is None:
         return None
-    overlay = None if settings.overlay is None else Path(settings.overlay).expanduser()
+    overlay = None if settings.overlay is None else input_path(settings.overlay, "--overlay")
     tuned = {
         planned.task.name: read_finetuned(overlay / planned.task.name, plan.source.name, planned.data.demonstrations)
         for planned in plan.tasks

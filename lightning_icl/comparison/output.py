@@ -1,10 +1,9 @@
 """What a comparison leaves in its folder: one folder for each task, each appearing whole, and the settings of all."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from rich.console import Console
@@ -14,6 +13,7 @@ from lightning_icl.comparison.controls.run import Controlled, controls_section
 from lightning_icl.comparison.overlays import write_finetuned
 from lightning_icl.comparison.plan import Plan, PlannedTask, resolved
 from lightning_icl.errors import OutputError
+from lightning_icl.plain_yaml import read_yaml, to_yaml
 from lightning_icl.probing.probe import ICLProbe, accuracy
 from lightning_icl.report.show import print_summary
 from lightning_icl.results import CONFIG, PREDICTIONS, RESULTS, finished_parts, to_json, to_json_lines
@@ -114,14 +114,13 @@ def _kept(plan: Plan, marker: str) -> frozenset[str]:
 def _same(plan: Plan, planned: PlannedTask, marker: str) -> bool:
     import json
 
-    import yaml
-
     folder = plan.out / planned.task.name
     record = read_record(folder)
     if not all(is_own(folder / name, folder, record) for name in (marker, CONFIG)):
         return False
-    made = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-    now = yaml.safe_load(_yaml(resolved(plan, planned)))
+    made = read_yaml(folder / CONFIG, "configuration file")
+    assert isinstance(made, dict)
+    now = resolved(plan, planned)
     content = json.loads((folder / marker).read_text(encoding="utf-8"))
     free = ("out", "tables")
     return content["demonstrations"]["hash"] == planned.data.demonstrations.hash and all(
@@ -143,7 +142,7 @@ def _save_config(space: Workspace, plan: Plan, marker: str) -> None:
     tasks = {planned.task.name for planned in plan.tasks}
     if {path.parent.name for path in finished_parts(plan.out, marker)} == tasks:
         with space.adding() as part:
-            (part / CONFIG).write_text(_yaml(dataclasses.asdict(plan.settings)), encoding="utf-8")
+            (part / CONFIG).write_text(to_yaml(dataclasses.asdict(plan.settings)), encoding="utf-8")
 
 
 @rank_zero_only
@@ -160,7 +159,7 @@ def save_results(run: Run, planned: PlannedTask, probe: ICLProbe, controlled: Co
         (part / RESULTS).write_text(to_json(content), encoding="utf-8")
         rows = prediction_rows(probe.predictions, planned.data.query_texts)
         (part / PREDICTIONS).write_text(to_json_lines(rows), encoding="utf-8")
-        (part / CONFIG).write_text(_yaml(resolved(run.plan, planned)), encoding="utf-8")
+        (part / CONFIG).write_text(to_yaml(resolved(run.plan, planned)), encoding="utf-8")
         if probe.finetuned is not None:
             write_finetuned(part, probe, run.plan.source.name, queries=False)
     figures = ", ".join(
@@ -181,7 +180,7 @@ def save_finetuning(run: Run, planned: PlannedTask, probe: ICLProbe) -> None:
     """
     with run.writing(planned) as part:
         write_finetuned(part, probe, run.plan.source.name, queries=True)
-        (part / CONFIG).write_text(_yaml(resolved(run.plan, planned)), encoding="utf-8")
+        (part / CONFIG).write_text(to_yaml(resolved(run.plan, planned)), encoding="utf-8")
 
 
 @rank_zero_only
@@ -196,9 +195,3 @@ def show_results(run: Run) -> None:
 def say(text: str, style: str | None = None) -> None:
     """Print a sentence; names in it are text, never markup."""
     Console().print(text, style=style, highlight=False, soft_wrap=True, markup=False)
-
-
-def _yaml(content: Mapping[str, Any]) -> str:
-    import yaml
-
-    return str(yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True))

@@ -24,6 +24,7 @@ from lightning_icl.errors import TaskError
 from lightning_icl.records import Demonstrations, QueryBatch
 from lightning_icl.tasks.rows import QUERY_SEED, Row, TaskRows, load_rows, query_order, shuffled_train
 from lightning_icl.tasks.task import Task
+from lightning_icl.user_paths import input_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -267,5 +268,5 @@ def load_data(
     """A task's data module as the settings have it; see `ICLDataModule` for arguments and errors."""
     options = {field.name: getattr(settings, field.name) for field in fields(DataSettings) if field.name != "task"}
     if settings.data is not None:
-        options["data"] = Path(settings.data)
+        options["data"] = input_path(settings.data, "--data")
     return ICLDataModule(task, tokenizer, context_length=context_length, shots=shots, seed=seed, **options)

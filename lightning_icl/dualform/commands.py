@@ -73,12 +73,10 @@ def _save(settings: DualSettings, run: Run, planned: PlannedTask, probe: DualPro
 
 def _config(settings: DualSettings, plan: Plan, planned: PlannedTask) -> str:
     """The settings of one task as they were carried out: `--config` of these runs it again."""
-    import yaml
-
     carried_out = {**dataclasses.asdict(settings), **resolved(plan, planned)}
     names = {field.name for field in dataclasses.fields(settings)} - {"overwrite", "synthetic"}
     content = {name: value for name, value in carried_out.items() if name in names}
-    return str(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    return to_yaml(content)
 
 
 def _console() -> Console:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lightning_icl.errors import ModelError
 from lightning_icl.models.checkpoint import read_config, weight_files
+from lightning_icl.user_paths import input_path
 
 BUILTIN = {"builtin": "icl-tiny", "builtin-momentum": "icl-tiny-momentum"}
 
@@ -58,7 +59,7 @@ def find_model(name: str, *, trust_remote_code: bool = False, allow_pickle: bool
     if not wanted:
         raise ModelError(f"{name!r} names no model. Give a hub name, a folder, `builtin` or `random:NAME`.")
     location = str(builtin_folder(wanted)) if wanted in BUILTIN else wanted
-    path = Path(location).expanduser()
+    path = input_path(location, "--model")
     if path.is_dir():
         read_config(path)
         if not fresh:

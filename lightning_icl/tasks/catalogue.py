@@ -9,6 +9,7 @@ from lightning_icl.tasks.choice import MultipleChoice
 from lightning_icl.tasks.generated import GENERATED
 from lightning_icl.tasks.task import HubSource, Task
 from lightning_icl.tasks.yaml_task import read_task
+from lightning_icl.user_paths import input_path
 
 _AGNEWS = "Classify the news articles into the categories of World, Sports, Business, and Technology. "
 _DBPEDIA = (
@@ -188,7 +189,7 @@ def _find(name: str) -> Task:
     if name in TASKS:
         return TASKS[name]
     if Path(name).suffix in (".yaml", ".yml"):
-        return read_task(Path(name))
+        return read_task(input_path(name, "--task"))
     raise TaskError(
         f"Task {name!r} is not known. {did_you_mean(name, [*TASKS, *GROUPS])} A task of your own is a YAML file, given "
         "by its path."

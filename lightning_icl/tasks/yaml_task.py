@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_icl.errors import TaskError, did_you_mean, shown
+from lightning_icl.plain_yaml import read_yaml
 from lightning_icl.tasks.choice import MultipleChoice
 from lightning_icl.tasks.task import FileSource, HubSource, Task
 
@@ -47,19 +48,14 @@ def read_task(path: Path) -> Task:
     Raises:
         TaskError: the file is missing, is no YAML, or says something that makes no task.
     """
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise TaskError(f"The task file {str(path)!r} cannot be read: {' '.join(str(error).split())}") from error
+    content = read_yaml(path, "task file", TaskError)
     if not isinstance(content, dict):
         raise TaskError(f"The task file {str(path)!r} must hold keys and values. Known keys: {', '.join(_KEYS)}.")
     for key in content:
         if key not in _KEYS:
             raise TaskError(f"Task file {str(path)!r}: unknown key {key!r}. {did_you_mean(str(key), _KEYS)}")
     rate = content.get("learning_rate", 1e-3)
-    if isinstance(rate, bool) or not isinstance(rate, int | float) or not rate > 0:
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < float("inf"):
         raise TaskError(f"Task file {str(path)!r}: learning_rate must be a positive number, not {rate!r}.")
     if ("answers" in content) == ("options" in content):
         raise TaskError(

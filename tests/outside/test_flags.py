@@ -5,9 +5,42 @@ from pathlib import Path
 import pytest
 from outside_case import Case, check_case
 
+LONG = "a" * 5000
+
 CASES = [
     Case(situation="a misspelt flag", arguments="compare --shot 3", says=["Did you mean '--shots'"]),
     Case(situation="an unknown task", arguments="compare --task sst-2", says=["Did you mean 'sst2'"]),
+    Case(situation="an unknown command", arguments="compre", says=["Did you mean 'compare'"]),
+    Case(situation="a flag before the command", arguments="--task cb compare", says=["before the command", "compare"]),
+    Case(situation="a word without a flag", arguments="compare cb", says=["'cb'", "--task"]),
+    Case(situation="a flag without its value", arguments="compare --lr", says=["--lr needs a value"]),
+    Case(situation="a value that begins with a dash", arguments="compare --lr -1e-3", says=["--lr=VALUE"]),
+    Case(situation="a value for a switch", arguments="compare --overwrite=false", says=["--overwrite takes no value"]),
+    Case(situation="text for a count", arguments="compare --shots many", says=["--shots 'many'", "a whole number"]),
+    Case(situation="a fraction for a count", arguments="compare --limit 1.5", says=["--limit", "a whole number"]),
+    Case(situation="a count of 5,000 digits", arguments="compare --limit " + "9" * 5000, says=["a whole number"]),
+    Case(situation="digits of another script", arguments="compare --shots ٣", says=["--shots", "a whole number"]),
+    Case(situation="an empty value", arguments="compare --data ''", says=["--data ''"]),
+    Case(situation="an empty model", arguments="compare --model ''", says=["--model ''"]),
+    Case(situation="a misspelt choice", arguments="compare --probe-token prompts", says=["Did you mean 'prompt'"]),
+    Case(situation="a misspelt table", arguments="compare --tables accurac", says=["--tables", "rec2ftp"]),
+    Case(situation="a rate that is no number", arguments="compare --lr nan", says=["--lr 'nan'", "a number"]),
+    Case(situation="an infinite rate", arguments="compare --lr inf", says=["--lr 'inf'", "a number"]),
+    Case(situation="a rate beyond every number", arguments="compare --lr 1e999", says=["--lr '1e999'", "a number"]),
+    Case(situation="a rate of zero", arguments="compare --lr 0", says=["--lr 0", "positive"]),
+    Case(situation="a negative rate", arguments="compare --lr=-1e-3", says=["--lr -0.001", "positive"]),
+    Case(situation="rates of a sweep as text", arguments="sweep --lrs x", says=["--lrs 'x'", "numbers"]),
+    Case(situation="a task of 5,000 letters", arguments=f"compare --task {LONG}", says=["aaa", "Known: "]),
+    Case(situation="a model of 5,000 letters", arguments=f"compare --model {LONG}", says=["no file has such a name"]),
+    Case(situation="data of 5,000 letters", arguments=f"compare --data {LONG}", says=["no file has such a name"]),
+    Case(situation="a run of 5,000 letters", arguments=f"report {LONG}", says=["no file has such a name"]),
+    Case(situation="a model of nobody's home", arguments="compare --model ~nouser/m", says=["--model", "no such user"]),
+    Case(situation="data of nobody's home", arguments="compare --data ~nouser/d", says=["--data", "no such user"]),
+    Case(situation="a task of nobody's home", arguments="compare --task ~nouser/t.yaml", says=["no such user"]),
+    Case(situation="a report of nobody's home", arguments="report ~nouser/run", says=["no such user"]),
+    Case(situation="a command that takes no flags", arguments="tasks --limit 3", says=["'--limit'"]),
+    Case(situation="a report of nothing", arguments="report", says=["RUN is missing"]),
+    Case(situation="a training without a folder", arguments="pretrain", says=["--out is needed"]),
 ]
 
 
