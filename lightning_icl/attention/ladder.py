@@ -1,0 +1,262 @@
+"""Demonstrations as an update of each head: attention to them, replaced by ever simpler functions of the query.
+
+Softmax attention joins the query's own tokens and the demonstrations by two sums, Z(q) and N(q) (definitions, section
+8). A rung of the ladder puts a function in their place that was built once, about an expansion point q̄. The attention
+output N/Z of the demonstrations is the mean of their values under weights p_i ∝ exp g_i(q), with g_i the score of token
+i; its derivatives and those of log Z are cumulants of values and scores under p(q̄). Axes: B batch, H query heads, K
+key/value heads, T own tokens, P demonstration tokens, D head width.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lightning_icl.attention.precision import at_least_float32
+from lightning_icl.attention.prefix import join_attention, prefix_attention, repeat_heads
+
+# A piece of queries is cut so that its numbers for each demonstration token stay below this many (64 MB in float32).
+_PIECE = 1 << 24
+
+
+@runtime_checkable
+class PrefixUpdate(Protocol):
+    """What a head makes of the demonstrations, given the attention to everything else."""
+
+    def join(self, query: Tensor, own: Tensor, own_lse: Tensor) -> Tensor:
+        """(B, H, T, D) attention output.
+
+        Args:
+            query: (B, H, T, D), as attention multiplies it.
+            own: (B, H, T, D) output of attention to own tokens and BOS.
+            own_lse: (B, H, T) log-sum-exp of their scores.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demonstrated:
+    """Keys and values of the demonstrations in one layer, and how a query's scores with them come about."""
+
+    key: Float[Tensor, "1 kv_head prefix width"]
+    """After rotary embedding."""
+    value: Float[Tensor, "1 kv_head prefix width"]
+    scaling: float
+    """Factor on the scores."""
+    softcap: float | None = None
+    """Scores become `softcap * tanh(scores / softcap)`."""
+    bias: Float[Tensor, "head prefix"] | None = None
+    """Added to the scores of each head (ALiBi)."""
+
+    def join(
+        self,
+        query: Float[Tensor, "batch head token width"],
+        own: Float[Tensor, "batch head token width"],
+        own_lse: Float[Tensor, "batch head token"],
+    ) -> Float[Tensor, "batch head token width"]:
+        """Softmax attention itself, the top of the ladder."""
+        out, lse = prefix_attention(
+            query, self.key, self.value, scaling=self.scaling, softcap=self.softcap, bias=self.bias
+        )
+        return join_attention(own, own_lse, out, lse)
+
+    def linear(self) -> Float[Tensor, "kv_head width width"]:
+        """ΔW_ICL = Σ_i v_i ⊗ k_i, the update of the paper's relaxed form, without softmax and scale."""
+        return at_least_float32(self.value[0]).mT @ at_least_float32(self.key[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadUpdate:
+    """A head's update by the demonstrations: a vector, a matrix on the query, and a mass that says how much they count.
+
+    At `point` q̄ it is what softmax attention to the demonstrations gives.
+    """
+
+    point: Float[Tensor, "head width"]
+    """The expansion point q̄."""
+    log_mass: Float[Tensor, "head"]
+    """log Z(q̄)."""
+    value: Float[Tensor, "head width"]
+    """N(q̄) / Z(q̄), the mean of the demonstrations' values under attention from q̄."""
+    slope: Float[Tensor, "head width"] | None
+    """Gradient of log Z at q̄; None where the mass is constant."""
+    matrix: Float[Tensor, "head width width"] | None
+    """Jacobian of N / Z at q̄, value rows and query columns; None where it is left out."""
+
+    def attend(
+        self, query: Float[Tensor, "batch head token width"]
+    ) -> tuple[Float[Tensor, "batch head token width"], Float[Tensor, "batch head token"]]:
+        """N / Z and log Z of the demonstrations, as this rung has them."""
+        moved = query.to(self.value) - self.point[:, None]
+        out, lse = self.value[:, None].expand_as(moved), self.log_mass[:, None].expand(moved.shape[:-1])
+        if self.slope is not None:
+            lse = lse + torch.einsum("bhtd,hd->bht", moved, self.slope)
+        if self.matrix is not None:
+            out = out + moved @ self.matrix.mT
+        return out.to(query.dtype), lse
+
+    def join(
+        self,
+        query: Float[Tensor, "batch head token width"],
+        own: Float[Tensor, "batch head token width"],
+        own_lse: Float[Tensor, "batch head token"],
+    ) -> Float[Tensor, "batch head token width"]:
+        """Attention to own tokens and the update together; see `PrefixUpdate`."""
+        return join_attention(own, own_lse, *self.attend(query))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecondOrder:
+    """The expansion of N / Z and log Z to second order, which needs the demonstrations' tokens.
+
+    Its tensor of third cumulants has the cube of the head width as many numbers, so it is summed over tokens instead.
+    """
+
+    first: HeadUpdate
+    """The expansion to first order."""
+    weight: Float[Tensor, "head prefix"]
+    """p_i, the attention from q̄."""
+    key: Float[Tensor, "kv_head prefix width"]
+    """Scaled keys: a score moves by `key · δ` before any soft cap."""
+    value: Float[Tensor, "kv_head prefix width"]
+    slope: Float[Tensor, "head prefix"]
+    """First derivative of the soft cap at each token's score; 1 without."""
+    curvature: Float[Tensor, "head prefix"]
+    """Second derivative of the soft cap there; 0 without."""
+
+    def attend(
+        self, query: Float[Tensor, "batch head token width"]
+    ) -> tuple[Float[Tensor, "batch head token width"], Float[Tensor, "batch head token"]]:
+        """N / Z and log Z of the demonstrations to second order."""
+        step = max(1, _PIECE // (self.weight.numel() * query.shape[2]))
+        pieces = [self._piece(rows) for rows in query.split(step)]
+        return torch.cat([out for out, _ in pieces]), torch.cat([lse for _, lse in pieces])
+
+    def _piece(self, query: Tensor) -> tuple[Tensor, Tensor]:
+        out, lse = self.first.attend(query.to(self.value))
+        moved, heads = query.to(self.value) - self.first.point[:, None], query.shape[1]
+        shift = moved @ repeat_heads(self.key[None], heads).mT
+        weight = self.weight[:, None]
+        moves = shift * self.slope[:, None]
+        centred = moves - (moves * weight).sum(-1, keepdim=True)
+        square = weight * (centred.square() + self.curvature[:, None] * shift.square())
+        total = square.sum(-1)
+        # Third cumulant of value, score and score, plus the covariance of value and curvature, halved.
+        bend = square @ repeat_heads(self.value[None], heads) - total.unsqueeze(-1) * self.first.value[:, None]
+        return (out + bend / 2).to(query.dtype), lse + total / 2
+
+    def join(
+        self,
+        query: Float[Tensor, "batch head token width"],
+        own: Float[Tensor, "batch head token width"],
+        own_lse: Float[Tensor, "batch head token"],
+    ) -> Float[Tensor, "batch head token width"]:
+        """Attention to own tokens and the update together; see `PrefixUpdate`."""
+        return join_attention(own, own_lse, *self.attend(query))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linear:
+    """The paper's relaxed form: the update ΔW q is added to attention to the own tokens, with a factor a head."""
+
+    matrix: Float[Tensor, "kv_head width width"]
+    """ΔW = Σ_i v_i ⊗ k_i."""
+    factor: Float[Tensor, "head"]
+    """β; 1 is the paper's form, without scale."""
+
+    def join(
+        self,
+        query: Float[Tensor, "batch head token width"],
+        own: Float[Tensor, "batch head token width"],
+        own_lse: Float[Tensor, "batch head token"],
+    ) -> Float[Tensor, "batch head token width"]:
+        """Own attention plus β ΔW q; see `PrefixUpdate`."""
+        moved = linear_update(self.matrix, query)
+        return own + (self.factor[:, None, None] * moved).to(own.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nothing:
+    """The bottom of the ladder: the demonstrations are not attended to."""
+
+    def join(
+        self,
+        query: Float[Tensor, "batch head token width"],
+        own: Float[Tensor, "batch head token width"],
+        own_lse: Float[Tensor, "batch head token"],
+    ) -> Float[Tensor, "batch head token width"]:
+        """Own attention as it is."""
+        return own
+
+
+def linear_update(
+    matrix: Float[Tensor, "kv_head width width"], query: Float[Tensor, "batch head token width"]
+) -> Float[Tensor, "batch head token width"]:
+    """ΔW q of every query head, with the matrix of its key/value head."""
+    return query.to(matrix) @ repeat_heads(matrix[None], query.shape[1]).mT
+
+
+def climb(
+    demonstrations: Demonstrated, point: Float[Tensor, "head width"], factor: Float[Tensor, "head"]
+) -> dict[str, PrefixUpdate]:
+    """Every rung between nothing and softmax attention, from the crudest to the finest.
+
+    Args:
+        demonstrations: of one layer.
+        point: q̄ of each query head.
+        factor: β of each query head, for the linear rung.
+    """
+    whole, matrix = second_order(demonstrations, point), demonstrations.linear()
+    return {
+        "none": Nothing(),
+        "linear-raw": Linear(matrix=matrix, factor=torch.ones_like(factor)),
+        "linear": Linear(matrix=matrix, factor=factor.to(matrix)),
+        "constant": replace(whole.first, slope=None, matrix=None),
+        "constant-mass": replace(whole.first, matrix=None),
+        "affine": whole.first,
+        "quadratic": whole,
+    }
+
+
+def second_order(demonstrations: Demonstrated, point: Float[Tensor, "head width"]) -> SecondOrder:
+    """The demonstrations' attention expanded about q̄, computed in float64 and kept in float32 or better.
+
+    Args:
+        demonstrations: their keys and values in one layer.
+        point: q̄ of each query head.
+    """
+    heads, cap = point.shape[0], demonstrations.softcap
+    key, value = demonstrations.key.double() * demonstrations.scaling, demonstrations.value.double()
+    keys, values = repeat_heads(key, heads)[0], repeat_heads(value, heads)[0]
+    scores = torch.einsum("hpd,hd->hp", keys, point.double())
+    slope, curvature = torch.ones_like(scores), torch.zeros_like(scores)
+    if cap is not None:
+        bent = torch.tanh(scores / cap)
+        scores, slope = cap * bent, 1 - bent.square()
+        curvature = -2 * bent * slope / cap
+    if demonstrations.bias is not None:
+        scores = scores + demonstrations.bias.double()
+    weight = scores.softmax(-1)
+    mean_value = torch.einsum("hp,hpd->hd", weight, values)
+    moves = keys * slope.unsqueeze(-1)  # how each score moves with the query
+    mean_move = torch.einsum("hp,hpd->hd", weight, moves)
+    covariance = (values - mean_value[:, None]).mT @ ((moves - mean_move[:, None]) * weight.unsqueeze(-1))
+
+    def kept(numbers: Tensor) -> Tensor:
+        return numbers.to(torch.promote_types(demonstrations.key.dtype, torch.float32))
+
+    return SecondOrder(
+        first=HeadUpdate(
+            point=kept(point),
+            log_mass=kept(scores.logsumexp(-1)),
+            value=kept(mean_value),
+            slope=kept(mean_move),
+            matrix=kept(covariance),
+        ),
+        weight=kept(weight),
+        key=kept(key[0]),
+        value=kept(value[0]),
+        slope=kept(slope),
+        curvature=kept(curvature),
+    )
