@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from lightning_icl.attention.precision import at_least_float32
@@ -36,8 +36,8 @@ class PrefixUpdate(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Demonstrated:
-    """Keys and values of the demonstrations in one layer, and how a query's scores with them come about."""
+class SharedTokens:
+    """Tokens that every query sees, in one layer, and how a query's scores with them come about."""
 
     key: Float[Tensor, "1 kv_head prefix width"]
     """After rotary embedding."""
@@ -49,20 +49,31 @@ class Demonstrated:
     bias: Float[Tensor, "head prefix"] | None = None
     """Added to the scores of each head (ALiBi)."""
 
-    def join(
+    def part(self, start: int, stop: int | None = None) -> "SharedTokens":
+        """Those from one token to before another."""
+        bias = None if self.bias is None else self.bias[:, start:stop]
+        return replace(self, key=self.key[:, :, start:stop], value=self.value[:, :, start:stop], bias=bias)
+
+    def attend(
         self,
         query: Float[Tensor, "batch head token width"],
-        own: Float[Tensor, "batch head token width"],
-        own_lse: Float[Tensor, "batch head token"],
-    ) -> Float[Tensor, "batch head token width"]:
-        """Softmax attention itself, the top of the ladder."""
-        out, lse = prefix_attention(
-            query, self.key, self.value, scaling=self.scaling, softcap=self.softcap, bias=self.bias
+        window: int | None = None,
+        positions: Int[Tensor, "batch token"] | None = None,
+    ) -> tuple[Float[Tensor, "batch head token width"], Float[Tensor, "batch head token"]]:
+        """Softmax attention to them, N / Z, and log Z; `window` and `positions` as in `prefix_attention`."""
+        return prefix_attention(
+            query,
+            self.key,
+            self.value,
+            scaling=self.scaling,
+            softcap=self.softcap,
+            window=window,
+            positions=positions,
+            bias=self.bias,
         )
-        return join_attention(own, own_lse, out, lse)
 
     def linear(self) -> Float[Tensor, "kv_head width width"]:
-        """ΔW_ICL = Σ_i v_i ⊗ k_i, the update of the paper's relaxed form, without softmax and scale."""
+        """ΔW = Σ_i v_i ⊗ k_i, the update of the paper's relaxed form, without softmax and scale."""
         return at_least_float32(self.value[0]).mT @ at_least_float32(self.key[0])
 
 
@@ -198,7 +209,7 @@ def linear_update(
 
 
 def climb(
-    demonstrations: Demonstrated, point: Float[Tensor, "head width"], factor: Float[Tensor, "head"]
+    demonstrations: SharedTokens, point: Float[Tensor, "head width"], factor: Float[Tensor, "head"]
 ) -> dict[str, PrefixUpdate]:
     """Every rung between nothing and softmax attention, from the crudest to the finest.
 
@@ -219,7 +230,7 @@ def climb(
     }
 
 
-def second_order(demonstrations: Demonstrated, point: Float[Tensor, "head width"]) -> SecondOrder:
+def second_order(demonstrations: SharedTokens, point: Float[Tensor, "head width"]) -> SecondOrder:
     """The demonstrations' attention expanded about q̄, computed in float64 and kept in float32 or better.
 
     Args:

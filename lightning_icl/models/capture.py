@@ -16,14 +16,16 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
 from lightning_icl.attention.branches import branched_ema
+from lightning_icl.attention.ladder import SharedTokens
 from lightning_icl.attention.precision import at_least_float32
-from lightning_icl.attention.prefix import join_attention, own_attention, prefix_attention, repeat_heads
+from lightning_icl.attention.prefix import join_attention, own_attention, repeat_heads
 from lightning_icl.errors import ModelError
 from lightning_icl.models.adapters import adapted
 from lightning_icl.models.architecture import architecture_of, fused_layout, fused_rows, head_counts
 from lightning_icl.models.fast_paths import fused_activations, shared_embedding, wide_products
 from lightning_icl.models.momentum.settings import has_momentum, layer_eta
 from lightning_icl.models.recording import Prefix, Recording
+from lightning_icl.models.replacement import Replacement
 from lightning_icl.records import QueryBatch
 
 _NAME = "lightning_icl"
@@ -52,6 +54,7 @@ class Capture:
             self._query_rows = [rows.to(next(module.parameters()).device) for module in self.attentions]
         self._prefix: Prefix | None = None
         self._offset = 0
+        self._replacement: Replacement | None = None
         self._batch: QueryBatch | None = None
         self._positions: Tensor | None = None
         self._recording: Recording | None = None
@@ -99,19 +102,27 @@ class Capture:
         )
 
     @torch.inference_mode()
-    def observe(self, batch: QueryBatch, prefix: Prefix | None, offset: int = 0) -> tuple[Tensor, Recording]:
+    def observe(
+        self, batch: QueryBatch, prefix: Prefix | None, offset: int = 0, replacement: Replacement | None = None
+    ) -> tuple[Tensor, Recording]:
         """Run a batch of queries after a prefix, or `offset` positions further on.
+
+        Args:
+            batch: the queries.
+            prefix: what they follow.
+            offset: how many positions further on than right behind it.
+            replacement: what stands in place of attention to the prefix's demonstrations.
 
         Returns:
             The logits at the batch's scored positions (logit, vocabulary), and what was recorded at the probe tokens.
         """
-        self._batch, self._prefix, self._offset = batch, prefix, offset
+        self._batch, self._prefix, self._offset, self._replacement = batch, prefix, offset, replacement
         try:
             positions = batch.positions + (prefix.length if prefix else 0) + offset
             recording = Recording(purpose="probe", device=batch.token_ids.device)
             return self._forward(self.model, batch.token_ids, positions, recording).logits[0], recording
         finally:
-            self._batch = self._prefix = None
+            self._batch = self._prefix = self._replacement = None
             self._offset = 0
 
     def train_forward(self, token_ids: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -183,17 +194,18 @@ class Capture:
             bias=None if bias is None else bias[:, positions].transpose(0, 1).unsqueeze(2),
         )
         if prefix is not None:
-            shared = prefix_attention(
-                query,
-                prefix.keys[layer],
-                prefix.values[layer],
+            shared = SharedTokens(
+                key=prefix.keys[layer],
+                value=prefix.values[layer],
                 scaling=scaling,
                 softcap=softcap,
-                window=window,
-                positions=positions,
                 bias=None if bias is None else bias[:, :length],
             )
-            own = join_attention(own, own_lse, *shared)
+            if self._replacement is not None and layer in self._replacement.layers:
+                assert batch is not None
+                own = self._replacement.attend(layer, query, own, own_lse, shared, window, batch)
+            else:
+                own = join_attention(own, own_lse, *shared.attend(query, window, positions))
         own = self._with_momentum(layer, own, value, recording)
         if batch is not None:
             with torch.autocast(query.device.type, enabled=False):

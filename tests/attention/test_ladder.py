@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_icl.attention.ladder import Demonstrated, SecondOrder, climb, second_order
+from lightning_icl.attention.ladder import SecondOrder, SharedTokens, climb, second_order
 from lightning_icl.attention.prefix import join_attention
 
 BATCH, HEADS, KV_HEADS, TOKENS, PREFIX, WIDTH, SCALING = 2, 4, 2, 3, 7, 5, 0.4
@@ -17,8 +17,8 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed + sum(shape)), dtype=torch.float64)
 
 
-def demonstrated(form: str = "plain", tokens: int = PREFIX) -> Demonstrated:
-    return Demonstrated(
+def demonstrated(form: str = "plain", tokens: int = PREFIX) -> SharedTokens:
+    return SharedTokens(
         key=2 * normal(1, KV_HEADS, tokens, WIDTH),
         value=normal(1, KV_HEADS, tokens, WIDTH, seed=1),
         scaling=SCALING,
@@ -27,7 +27,7 @@ def demonstrated(form: str = "plain", tokens: int = PREFIX) -> Demonstrated:
     )
 
 
-def output_and_log_mass(demonstrations: Demonstrated, head: int, query: Tensor) -> tuple[Tensor, Tensor]:
+def output_and_log_mass(demonstrations: SharedTokens, head: int, query: Tensor) -> tuple[Tensor, Tensor]:
     """N / Z and log Z of one head and one query, token by token."""
     kv_head = head // (HEADS // KV_HEADS)
     total, mass = torch.zeros(WIDTH, dtype=torch.float64), torch.zeros((), dtype=torch.float64)
@@ -42,7 +42,7 @@ def output_and_log_mass(demonstrations: Demonstrated, head: int, query: Tensor) 
 
 
 def expanded(
-    demonstrations: Demonstrated, head: int, point: Tensor, moved: Tensor, order: int
+    demonstrations: SharedTokens, head: int, point: Tensor, moved: Tensor, order: int
 ) -> tuple[Tensor, Tensor]:
     """Taylor polynomials of N / Z and log Z about the point, their derivatives by automatic differentiation."""
     results = []
@@ -68,6 +68,12 @@ def expanded(
 POINT, QUERY = normal(HEADS, WIDTH, seed=3), normal(BATCH, HEADS, TOKENS, WIDTH, seed=4)
 OWN, OWN_LSE = normal(BATCH, HEADS, TOKENS, WIDTH, seed=5), normal(BATCH, HEADS, TOKENS, seed=6)
 FACTOR = normal(HEADS, seed=7)
+
+
+def softmax(demonstrations: SharedTokens, query: Tensor) -> Tensor:
+    """Attention to demonstrations and own tokens as it is."""
+    rows, tokens = query.shape[0], query.shape[2]
+    return join_attention(OWN[:rows, :, :tokens], OWN_LSE[:rows, :, :tokens], *demonstrations.attend(query))
 
 
 @FORMS
@@ -101,7 +107,7 @@ def test_the_matrix_is_the_jacobian_and_has_no_more_ranks_than_there_are_tokens(
 @FORMS
 def test_with_one_token_an_exponential_mass_is_exact_without_a_soft_cap(form: str) -> None:
     demonstrations = demonstrated(form, tokens=1)
-    rungs, exact = climb(demonstrations, POINT, FACTOR), demonstrations.join(QUERY, OWN, OWN_LSE)
+    rungs, exact = climb(demonstrations, POINT, FACTOR), softmax(demonstrations, QUERY)
     for rung in ("constant-mass", "affine", "quadratic"):
         same = torch.allclose(rungs[rung].join(QUERY, OWN, OWN_LSE), exact, rtol=0, atol=1e-12)
         assert same == (form != "soft cap"), rung
@@ -112,7 +118,7 @@ def test_with_one_token_an_exponential_mass_is_exact_without_a_soft_cap(form: st
 def test_about_the_query_itself_every_rung_from_constant_up_is_softmax_attention(form: str) -> None:
     demonstrations, query = demonstrated(form), QUERY[:1, :, :1]
     rungs = climb(demonstrations, query[0, :, 0], FACTOR)
-    exact = demonstrations.join(query, OWN[:1, :, :1], OWN_LSE[:1, :, :1])
+    exact = softmax(demonstrations, query)
     for rung in ("constant", "constant-mass", "affine", "quadratic"):
         torch.testing.assert_close(rungs[rung].join(query, OWN[:1, :, :1], OWN_LSE[:1, :, :1]), exact)
     assert not torch.allclose(rungs["linear"].join(query, OWN[:1, :, :1], OWN_LSE[:1, :, :1]), exact)
@@ -125,7 +131,7 @@ def test_errors_fall_in_order_as_the_query_nears_the_point(form: str) -> None:
     errors = {}
     for distance in (0.02, 0.01):
         query = POINT[None, :, None] + distance * direction
-        exact = demonstrations.join(query, OWN[:1, :, :1], OWN_LSE[:1, :, :1])
+        exact = softmax(demonstrations, query)
         for rung, update in rungs.items():
             errors[rung, distance] = float((update.join(query, OWN[:1, :, :1], OWN_LSE[:1, :, :1]) - exact).norm())
     for rung, order in (("constant", 1), ("constant-mass", 1), ("affine", 2), ("quadratic", 3)):
@@ -157,9 +163,9 @@ def test_queries_in_pieces_are_the_same_queries(monkeypatch: pytest.MonkeyPatch)
 
 def test_half_precision_is_expanded_in_double_and_kept_in_single() -> None:
     exact = demonstrated()
-    half = Demonstrated(key=exact.key.bfloat16(), value=exact.value.bfloat16(), scaling=SCALING)
+    half = SharedTokens(key=exact.key.bfloat16(), value=exact.value.bfloat16(), scaling=SCALING)
     found: SecondOrder = second_order(half, POINT.bfloat16())
-    wide = Demonstrated(key=half.key.double(), value=half.value.double(), scaling=SCALING)
+    wide = SharedTokens(key=half.key.double(), value=half.value.double(), scaling=SCALING)
     expected = second_order(wide, POINT.bfloat16().double())
     assert found.first.matrix.dtype == torch.float32
     torch.testing.assert_close(found.first.matrix.double(), expected.first.matrix, rtol=1e-6, atol=1e-6)
