@@ -1,24 +1,77 @@
-"""From text to tokens: BOS and separator, prompts, and answers (definitions, section 1).
+"""From text to tokens: text alone, text after other text, and the tokens that begin an input (definitions, section 1).
 
-Prompt and answer are encoded apart and joined, so that a prompt's tokens never depend on its answer.
+Text is never interpreted: a special token that a row spells out is read as the letters it consists of.
 """
 
-from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from lightning_icl.data.settings import Separator
-from lightning_icl.errors import TaskError
+from lightning_icl.errors import TaskError, shown
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-
-def encode(tokenizer: "PreTrainedTokenizerBase", text: str) -> tuple[int, ...]:
-    """Token ids of a text, without special tokens."""
-    return tuple(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+Ids = tuple[int, ...]
 
 
-def bos_ids(tokenizer: "PreTrainedTokenizerBase") -> tuple[int, ...]:
+def encode(tokenizer: "PreTrainedTokenizerBase", text: str) -> Ids:
+    """Token ids of a text, without special tokens, whatever the text spells.
+
+    Raises:
+        TaskError: the text spells a special token that the tokenizer cannot read as text.
+    """
+    ids, special = read(tokenizer, text), special_tokens(tokenizer)
+    if special.keys().isdisjoint(ids):
+        return ids
+    ids = read(tokenizer, text, split_special_tokens=True)
+    spelt = next((special[number] for number in ids if number in special and special[number] in text), None)
+    if spelt is not None:  # others stand for what is unknown, and are not spelt
+        raise TaskError(
+            f"the text spells {shown(spelt)}, a special token that this tokenizer cannot read as text. Change the text "
+            "or leave the row out."
+        )
+    return ids
+
+
+def read(tokenizer: "PreTrainedTokenizerBase", text: str, **settings: bool) -> Ids:
+    """Token ids as the tokenizer makes them, special tokens in the text being special."""
+    return tuple(tokenizer(text, add_special_tokens=False, verbose=False, **settings)["input_ids"])
+
+
+@lru_cache(maxsize=8)
+def special_tokens(tokenizer: "PreTrainedTokenizerBase") -> dict[int, str]:
+    """Every special token's text by its id: those with a role, and those added without one."""
+    added = {number: token.content for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return added | dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
+
+
+def encode_after(tokenizer: "PreTrainedTokenizerBase", before: str, start: Ids, text: str) -> tuple[Ids, bool]:
+    """Token ids that a text has behind another one, and whether the boundary between the two holds.
+
+    Where a tokenizer would join the end of one and the beginning of the other, the text is encoded apart.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        before: the other text.
+        start: its tokens.
+        text: the text.
+
+    Raises:
+        TaskError: one of them spells a special token that the tokenizer cannot read as text.
+    """
+    whole = encode(tokenizer, before + text)
+    if whole[: len(start)] == start:
+        return whole[len(start) :], True
+    return _encode_apart(tokenizer, text), False
+
+
+def _encode_apart(tokenizer: "PreTrainedTokenizerBase", text: str) -> Ids:
+    """Token ids of a text behind any other: without the blank that some tokenizers put before a text of its own."""
+    start, whole = encode(tokenizer, "x"), encode(tokenizer, f"x{text}")
+    return whole[len(start) :] if whole[: len(start)] == start else encode(tokenizer, text)
+
+
+def bos_ids(tokenizer: "PreTrainedTokenizerBase") -> Ids:
     """The tokenizer's BOS, else its EOS, else nothing."""
     for token_id in (tokenizer.bos_token_id, tokenizer.eos_token_id):
         if token_id is not None:
@@ -26,69 +79,10 @@ def bos_ids(tokenizer: "PreTrainedTokenizerBase") -> tuple[int, ...]:
     return ()
 
 
-def separator_ids(tokenizer: "PreTrainedTokenizerBase", separator: Separator) -> tuple[int, ...]:
-    """Tokens that close each demonstration: the EOS, or a newline.
+def unknown_token(tokenizer: "PreTrainedTokenizerBase") -> int | None:
+    """The token of what a tokenizer does not know; None where it knows everything.
 
-    Raises:
-        TaskError: the tokenizer has no EOS, or cannot encode a newline.
+    Byte-level tokenizers such as GPT-2's name their EOS as the unknown token and never emit it for text.
     """
-    if separator == "eos":
-        if tokenizer.eos_token_id is None:
-            raise TaskError("The tokenizer has no EOS token to separate demonstrations. Use --separator newline.")
-        return (int(tokenizer.eos_token_id),)
-    ids = encode(tokenizer, "\n")
-    if not ids:
-        raise TaskError("The tokenizer encodes a newline as nothing. Use --separator eos.")
-    return ids
-
-
-def encode_answer(tokenizer: "PreTrainedTokenizerBase", word: str) -> tuple[int, ...]:
-    """Token ids of an answer word with its leading space.
-
-    Tokenizers that put a space before every text would count the space twice, as a token of its own that no running
-    text has; there the word alone already carries its space.
-    """
-    alone = encode(tokenizer, word)
-    spaced = encode(tokenizer, f" {word}")
-    return (
-        alone if len(spaced) == len(alone) + 1 and spaced[1:] == alone and _is_space(tokenizer, spaced[0]) else spaced
-    )
-
-
-def _is_space(tokenizer: "PreTrainedTokenizerBase", token_id: int) -> bool:
-    """Whether a token is a SentencePiece space; a byte-level space token (`Ġ`) is real text and stays."""
-    return tokenizer.convert_ids_to_tokens(token_id) == "▁"
-
-
-def encode_answers(
-    tokenizer: "PreTrainedTokenizerBase", words: Sequence[str], *, unknown: bool = False
-) -> tuple[tuple[int, ...], ...]:
-    """Token ids of every answer of a task, or of a row.
-
-    Args:
-        tokenizer: the model's tokenizer.
-        words: the answers.
-        unknown: whether an answer may hold the unknown token, as texts of data sets do and answer words should not.
-
-    Raises:
-        TaskError: an answer has no tokens or an unknown one, or two answers have the same tokens.
-    """
-    seen: dict[tuple[int, ...], str] = {}
-    for word in words:
-        ids = encode_answer(tokenizer, word)
-        if not ids:
-            raise TaskError(f"The answer {word!r} tokenises to nothing. Choose another answer word.")
-        if not unknown and tokenizer.unk_token_id in ids and not _unk_is_common(tokenizer):
-            raise TaskError(f"The answer {word!r} has a token this tokenizer does not know. Choose another word.")
-        if ids in seen:
-            raise TaskError(
-                f"The answers {seen[ids]!r} and {word!r} have the same tokens {list(ids)}, so no score can tell them "
-                "apart. Choose other answer words."
-            )
-        seen[ids] = word
-    return tuple(seen)
-
-
-def _unk_is_common(tokenizer: "PreTrainedTokenizerBase") -> bool:
-    """Byte-level tokenizers such as GPT-2's name their EOS as the unknown token and never emit it for text."""
-    return tokenizer.unk_token_id in (tokenizer.eos_token_id, tokenizer.bos_token_id)
+    unknown = tokenizer.unk_token_id
+    return None if unknown in (tokenizer.eos_token_id, tokenizer.bos_token_id) else unknown

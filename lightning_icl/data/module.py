@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_icl.data.demonstrations import Example, choose_demonstrations
-from lightning_icl.data.encoding import bos_ids, encode, encode_answer, encode_answers, separator_ids
+from lightning_icl.data.layout import Encoded, plain_layout
 from lightning_icl.data.queries import Query, budget_batches, collate
 from lightning_icl.data.settings import DataSettings, ProbeToken, Separator
-from lightning_icl.errors import TaskError
+from lightning_icl.errors import TaskError, shown
 from lightning_icl.records import Demonstrations, QueryBatch
 from lightning_icl.tasks.rows import QUERY_SEED, Row, TaskRows, load_rows, query_order, shuffled_train
 from lightning_icl.tasks.task import Task
@@ -99,23 +99,45 @@ class ICLDataModule(LightningDataModule):
         self.probe_token: ProbeToken = probe_token
         self.batch_tokens = batch_tokens
         self.tokenizer, self._variant = tokenizer, template
-        self.answers = encode_answers(tokenizer, task.answers)
+        self.layout = plain_layout(tokenizer, separator)
         rows: TaskRows = load_rows(task, data, template)
         self.origin, self._rows, self._context_length = rows.origin, rows, context_length
-        bos, sep = bos_ids(tokenizer), separator_ids(tokenizer, separator)
+        self._joined: dict[str, str] = {}
         self.query_rows = query_order(rows, limit)
         self.queries = [self._query(row) for row in self.query_rows]
-        self._check_lengths(context_length, len(bos))
+        self._check_lengths(context_length, len(self.layout.bos))
         self.train_rows = shuffled_train(rows, seed)[:shots]
         self.demonstrations = choose_demonstrations(
             [self._example(row) for row in self.train_rows],
             shots=shots,
             seed=seed,
-            bos=bos,
-            sep=sep,
+            bos=self.layout.bos,
+            sep=self.layout.sep,
             longest_query=max(query.reach for query in self.queries),
             context_length=context_length,
         )
+
+    @property
+    def answers(self) -> tuple[tuple[int, ...], ...]:
+        """Tokens of the answers that all rows share, behind the first query; none where rows bring their own."""
+        return self.queries[0].answers if self.task.answers else ()
+
+    def word_ids(self, words: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+        """Tokens that other answer words have behind the first query.
+
+        Raises:
+            TaskError: they cannot be told apart by their tokens.
+        """
+        return self._encoded(self.query_rows[0], words).answers
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the results should know about these prompts."""
+        return [
+            f"the tokenizer joins the end of a prompt and the beginning of the answer {shown(word)} into one token "
+            f"({place}); the answer is encoded apart from the prompt instead."
+            for word, place in self._joined.items()
+        ]
 
     @property
     def demonstration_options(self) -> tuple[int, ...]:
@@ -133,7 +155,7 @@ class ICLDataModule(LightningDataModule):
             TaskError: the answers are so long that the longest query no longer fits behind them.
         """
         examples = tuple(
-            self._prompt(row) + encode_answer(self.tokenizer, (words or row.options)[label])
+            self._demonstration(row, (words or row.options)[label])
             for row, label in zip(self.train_rows[: len(self.demonstrations)], labels, strict=True)
         )
         changed = replace(self.demonstrations, labels=tuple(labels), examples=examples)
@@ -201,41 +223,47 @@ class ICLDataModule(LightningDataModule):
         return found
 
     def _prompt(self, row: Row) -> tuple[int, ...]:
-        prompt = encode(self.tokenizer, self.task.prompt(row.fields, self._variant))
-        if not prompt:
-            raise TaskError(f"Row {row.index} of task {self.task.name!r} tokenises to nothing.")
-        return prompt
+        return self._encoded(row, ()).prompt
 
     def _example(self, row: Row) -> Example:
-        answer = encode_answer(self.tokenizer, row.options[row.label])
-        return Example(index=row.index, label=row.label, token_ids=self._prompt(row) + answer)
+        return Example(index=row.index, label=row.label, token_ids=self._demonstration(row, row.options[row.label]))
+
+    def _demonstration(self, row: Row, word: str) -> tuple[int, ...]:
+        encoded = self._encoded(row, (word,))
+        return encoded.prompt + encoded.answers[0]
 
     def _query(self, row: Row) -> Query:
+        encoded = self._encoded(row, row.options)
         return Query(
             index=row.index,
             gold=row.label,
-            prompt_ids=self._prompt(row),
-            answers=self._answers(row),
+            prompt_ids=encoded.prompt,
+            answers=encoded.answers,
             probe_token=self.probe_token,
         )
 
-    def _answers(self, row: Row) -> tuple[tuple[int, ...], ...]:
-        """Tokens of what a row's query chooses from."""
-        if row.options == self.task.answers:
-            return self.answers
+    def _encoded(self, row: Row, words: Sequence[str]) -> Encoded:
+        """Tokens of a row's prompt and of answers behind it."""
+        text = self.task.prompt(row.fields, self._variant)
         try:
-            return encode_answers(self.tokenizer, row.options, unknown=True)
+            encoded = self.layout.encode(text, words, unknown=row.options != self.task.answers)
         except TaskError as error:
-            raise TaskError(f"Row {row.index} of task {self.task.name!r}: {error}") from error
+            raise TaskError(f"{row.place}: {error}") from error
+        for word in encoded.joined:
+            self._joined.setdefault(word, row.place)
+        return encoded
 
     def _check_lengths(self, context_length: int | None, bos: int) -> None:
         longest = max(self.queries, key=lambda query: query.reach)
         if context_length is not None and bos + longest.reach > context_length:
             raise TaskError(
-                f"Query {longest.index} of task {self.task.name!r} has {longest.reach} tokens with its answer; the "
-                f"model's context has {context_length}. Use a model with a longer context, a shorter template, or "
-                "leave the row out."
+                f"Query {longest.index} of task {self.task.name!r} ({self._place(longest)}) has {longest.reach} tokens "
+                f"with its answer; the model's context has {context_length}. Use a model with a longer context, a "
+                "shorter template, or leave the row out."
             )
+
+    def _place(self, query: Query) -> str:
+        return next(row.place for row in self.query_rows if row.index == query.index)
 
     def train_dataloader(self) -> DataLoader[Tensor]:
         """One demonstration a batch, in prompt order."""

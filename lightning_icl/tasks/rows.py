@@ -32,6 +32,8 @@ class Row:
     """The answers to choose from."""
     label: int
     """Number of the right one."""
+    place: str
+    """File and line, or whatever says where the row is, for messages."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,9 +104,10 @@ def _checked(
             for name, character in fields.items():
                 _check_field(row, name, character)
             _check_label(row, label_field)
-            rows.append(Row(index=index, fields=row, options=task.options(row), label=task.gold(row, label_field)))
+            options, label = task.options(row), task.gold(row, label_field)
         except TaskError as error:
             raise TaskError(f"{place}: {error}") from error
+        rows.append(Row(index=index, fields=row, options=options, label=label, place=place))
     if not rows:
         raise TaskError(f"{origin} of task {task.name!r} is empty: there is nothing to learn from or to ask.")
     return tuple(rows)

@@ -8,7 +8,8 @@ from datasets import Dataset
 from tiny_task import ANSWERS, tiny_data, tiny_task, word_tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from lightning_icl.data.encoding import bos_ids, encode_answer, encode_answers, separator_ids
+from lightning_icl.data.encoding import bos_ids
+from lightning_icl.data.layout import plain_layout, separator_ids
 from lightning_icl.data.module import ICLDataModule
 from lightning_icl.errors import TaskError
 from lightning_icl.models.finding import builtin_folder, find_model
@@ -95,17 +96,18 @@ def test_without_a_bos_token_eos_begins_the_input_and_without_both_nothing() -> 
 
 def test_answers_with_the_same_tokens_are_refused() -> None:
     with pytest.raises(TaskError, match="same tokens"):
-        encode_answers(word_tokenizer(), ["w5", " w5"])
+        plain_layout(word_tokenizer(), "eos").encode("w3", ["w5", " w5"])
 
 
 def test_an_answer_without_tokens_is_refused() -> None:
     with pytest.raises(TaskError, match="tokenises to nothing"):
-        encode_answers(word_tokenizer(), ["w5", " "])
+        plain_layout(word_tokenizer(), "eos").encode("w3", ["w5", " "])
 
 
 def test_answers_carry_their_leading_space() -> None:
     tokenizer = load_tokenizer(find_model(str(builtin_folder("builtin"))))
-    assert tokenizer.decode(encode_answer(tokenizer, "Positive")) == " Positive"
+    answers = plain_layout(tokenizer, "eos").encode("Label:", ["Positive"]).answers
+    assert tokenizer.decode(answers[0]) == " Positive"
     assert separator_ids(tokenizer, "newline") == tuple(tokenizer("\n", add_special_tokens=False)["input_ids"])
 
 

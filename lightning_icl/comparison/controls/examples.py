@@ -6,7 +6,7 @@ from dataclasses import replace
 from random import Random
 
 from lightning_icl.comparison.controls.ground import Ground, Unavailable
-from lightning_icl.data.encoding import encode_answer
+from lightning_icl.errors import TaskError
 from lightning_icl.probing.contrast import Contrast
 from lightning_icl.records import Demonstrations
 
@@ -46,12 +46,15 @@ def labels_abstract(ground: Ground) -> list[Contrast]:
     """
     data = ground.data
     letters = LETTERS[: len(data.answers)]
-    ids = [encode_answer(data.tokenizer, letter) for letter in letters]
     if not data.task.answers or data.probe_token != "prompt" or len(data.task.answers) > len(letters):
         raise Unavailable(
             "letters can stand in only for answers that all rows share, probed at the prompt's last token."
         )
-    if any(len(answer) != 1 for answer in (*ids, *data.answers)) or len(set(ids)) != len(ids):
+    try:
+        ids = data.word_ids(letters)
+    except TaskError as error:
+        raise Unavailable(f"letters can stand in only where each is one token of its own: {error}") from error
+    if any(len(answer) != 1 for answer in (*ids, *data.answers)):
         raise Unavailable("letters can stand in only where they and the task's answers have one token each.")
     answer_ids = tuple(answer[0] for answer in ids)
     contrast = ground.taught("labels-abstract", data.relabelled(ground.demonstrations.labels, letters))

@@ -1,0 +1,105 @@
+"""How texts become the tokens of an input: what begins it, what closes a demonstration, what joins an answer.
+
+Prompts are encoded without their answers, so that a prompt's tokens never depend on its answer. An answer has the
+tokens that `prompt + " " + answer` has behind the prompt, by any tokenizer.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lightning_icl.data.encoding import Ids, bos_ids, encode, encode_after, unknown_token
+from lightning_icl.data.settings import Separator
+from lightning_icl.errors import TaskError, shown
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """A prompt and the answers to choose from, as tokens."""
+
+    prompt: Ids
+    answers: tuple[Ids, ...]
+    """Behind the prompt, in the order they were given."""
+    joined: tuple[str, ...]
+    """Answers whose beginning the tokenizer would join with the prompt's end into one token, encoded apart instead."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """The tokens around texts, for one tokenizer."""
+
+    tokenizer: "PreTrainedTokenizerBase"
+    bos: Ids
+    """What begins every input."""
+    sep: Ids
+    """What closes each demonstration in a prompt."""
+
+    def prompt(self, text: str) -> Ids:
+        """Tokens of a prompt.
+
+        Raises:
+            TaskError: it has none, or cannot be read as text; the message does not name the row.
+        """
+        ids = encode(self.tokenizer, text)
+        if not ids:
+            raise TaskError("the prompt tokenises to nothing.")
+        return ids
+
+    def encode(self, text: str, words: Sequence[str], *, unknown: bool = False) -> Encoded:
+        """Tokens of a prompt and of the answers behind it.
+
+        Args:
+            text: the prompt.
+            words: the answers.
+            unknown: whether an answer may hold the unknown token, as texts of data sets do and answer words should not.
+
+        Raises:
+            TaskError: an answer has no tokens or an unknown one, or two answers have the same tokens.
+        """
+        prompt, joined = self.prompt(text), []
+        seen: dict[Ids, str] = {}
+        for word in words:
+            ids, holds = encode_after(self.tokenizer, text, prompt, f" {word}")
+            if not holds:
+                joined.append(word)
+            if not ids:
+                raise TaskError(f"the answer {shown(word)} tokenises to nothing. Choose another answer word.")
+            if not unknown and unknown_token(self.tokenizer) in ids:
+                raise TaskError(
+                    f"the answer {shown(word)} has a token this tokenizer does not know. Choose another word."
+                )
+            if ids in seen:
+                raise TaskError(
+                    f"the answers {shown(seen[ids])} and {shown(word)} have the same tokens {shown(list(ids))}, so no "
+                    "score can tell them apart. Choose other answer words."
+                )
+            seen[ids] = word
+        return Encoded(prompt=prompt, answers=tuple(seen), joined=tuple(joined))
+
+
+def plain_layout(tokenizer: "PreTrainedTokenizerBase", separator: Separator) -> Layout:
+    """Texts one after another, each demonstration closed by a separator (definitions, section 1).
+
+    Raises:
+        TaskError: the tokenizer has no such separator.
+    """
+    return Layout(tokenizer=tokenizer, bos=bos_ids(tokenizer), sep=separator_ids(tokenizer, separator))
+
+
+def separator_ids(tokenizer: "PreTrainedTokenizerBase", separator: Separator) -> Ids:
+    """Tokens that close each demonstration: the EOS, or a newline.
+
+    Raises:
+        TaskError: the tokenizer has no EOS, or cannot encode a newline.
+    """
+    if separator == "eos":
+        if tokenizer.eos_token_id is None:
+            raise TaskError("The tokenizer has no EOS token to separate demonstrations. Use --separator newline.")
+        return (int(tokenizer.eos_token_id),)
+    ids = encode(tokenizer, "\n")
+    if not ids:
+        raise TaskError("The tokenizer encodes a newline as nothing. Use --separator eos.")
+    return ids
