@@ -35,6 +35,7 @@ def assemble(plan: Plan, planned: PlannedTask, probe: ICLProbe) -> dict[str, Any
             "separator": plan.settings.separator,
             "answer_token_ids": [list(ids) for ids in planned.data.answers],
             "rows": planned.data.origin,
+            "notes": planned.data.notes,
         },
         "demonstrations": {**demonstrations(probe), "texts": planned.data.demonstration_texts},
         "finetune": finetune(probe),

@@ -34,6 +34,8 @@ def show_prompt(data: ICLDataModule, tokenizer: "PreTrainedTokenizerBase", conso
     console.print(f"Probe token ({query.probe_token}): {_named(tokenizer, (last,))}", highlight=False)
     for word, ids in zip(row.options, query.answers, strict=True):
         console.print(f"Answer {word!r}: {_named(tokenizer, ids)}", highlight=False, soft_wrap=True)
+    for note in data.notes:
+        console.print(f"Note: {note}", highlight=False, soft_wrap=True, markup=False)
 
 
 def _tokens(tokenizer: "PreTrainedTokenizerBase", ids: list[int], bracketed: bool) -> Text:
