@@ -39,6 +39,7 @@ def assemble(plan: Plan, planned: PlannedTask, probe: ICLProbe) -> dict[str, Any
         },
         "demonstrations": {**demonstrations(probe), "texts": planned.data.demonstration_texts},
         "finetune": finetune(probe),
+        "fingerprints": fingerprints(plan, planned, probe),
         "queries": {"count": len(probe.predictions)},
         "accuracy": {
             name: accuracy(probe.predictions, name) if name in conditions else None for name in ("zsl", "icl", "ft")
@@ -89,6 +90,12 @@ def demonstrations(probe: ICLProbe) -> dict[str, Any]:
         "prefix_token_ids": list(chosen.prefix_token_ids),
         "hash": chosen.hash,
     }
+
+
+def fingerprints(plan: Plan, planned: PlannedTask, probe: ICLProbe) -> dict[str, str | None]:
+    """SHA-256 of what the figures were made from; no `overlay` where there was no fine-tuning."""
+    tuned = probe.finetuned
+    return {**plan.fingerprints(planned), "overlay": None if tuned is None else tuned.overlay.hash}
 
 
 def finetune(probe: ICLProbe) -> dict[str, Any] | None:

@@ -83,7 +83,7 @@ def validate(settings: ValidateSettings) -> Path | None:
         return None
     overlay = None if settings.overlay is None else input_path(settings.overlay, "--overlay")
     tuned = {
-        planned.task.name: read_finetuned(overlay / planned.task.name, plan.source.name, planned.data.demonstrations)
+        planned.task.name: read_finetuned(overlay / planned.task.name, plan, planned)
         for planned in plan.tasks
         if overlay is not None
     }

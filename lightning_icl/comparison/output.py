@@ -107,7 +107,7 @@ def _listed(names: list[str]) -> str:
 
 
 def _kept(plan: Plan, marker: str) -> frozenset[str]:
-    """Tasks in the folder that the same settings have made from the same demonstrations."""
+    """Tasks in the folder that the same settings have made from the same rows and weights."""
     return frozenset(planned.task.name for planned in plan.tasks if _same(plan, planned, marker))
 
 
@@ -123,8 +123,11 @@ def _same(plan: Plan, planned: PlannedTask, marker: str) -> bool:
     now = resolved(plan, planned)
     content = json.loads((folder / marker).read_text(encoding="utf-8"))
     free = ("out", "tables")
-    return content["demonstrations"]["hash"] == planned.data.demonstrations.hash and all(
-        made.get(key) == now.get(key) for key in {*made, *now} - {*free}
+    before = content.get("fingerprints") or {}
+    return (
+        content["demonstrations"]["hash"] == planned.data.demonstrations.hash
+        and all(made.get(key) == now.get(key) for key in {*made, *now} - {*free})
+        and all(before.get(name) == own for name, own in plan.fingerprints(planned).items())
     )
 
 
@@ -163,7 +166,7 @@ def save_results(run: Run, planned: PlannedTask, probe: ICLProbe, controlled: Co
         (part / PREDICTIONS).write_text(to_json_lines(rows), encoding="utf-8")
         (part / CONFIG).write_text(to_yaml(resolved(run.plan, planned)), encoding="utf-8")
         if probe.finetuned is not None:
-            write_finetuned(part, probe, run.plan.source.name, queries=False)
+            write_finetuned(part, run.plan, planned, probe, queries=False)
     figures = ", ".join(
         f"{name.upper()} {100 * accuracy(probe.predictions, name):.1f}"
         for name in VIEWS
@@ -181,7 +184,7 @@ def save_finetuning(run: Run, planned: PlannedTask, probe: ICLProbe) -> None:
         OutputError: they cannot be written.
     """
     with run.writing(planned) as part:
-        write_finetuned(part, probe, run.plan.source.name, queries=True)
+        write_finetuned(part, run.plan, planned, probe, queries=True)
         (part / CONFIG).write_text(to_yaml(resolved(run.plan, planned)), encoding="utf-8")
 
 

@@ -1,104 +1,171 @@
-"""Saved fine-tunings: the overlay, its record, and the query vectors of its steps, to be probed later."""
+"""Saved fine-tunings: the overlay, its record, and the query vectors of its steps, to be probed later.
+
+Every tensor is saved with its hash, which is checked when it is read: a flipped bit would move every figure in silence.
+"""
 
 import json
+import math
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lightning_icl.comparison.assemble import demonstrations, finetune
+from lightning_icl.comparison.assemble import demonstrations, finetune, fingerprints
+from lightning_icl.comparison.plan import Plan, PlannedTask
 from lightning_icl.errors import OutputError
+from lightning_icl.models.architecture import head_counts
 from lightning_icl.probing.finetuning import Finetuned
 from lightning_icl.probing.probe import ICLProbe
-from lightning_icl.records import Demonstrations, KVOverlay
+from lightning_icl.records import KVOverlay
 from lightning_icl.results import OVERLAY, to_json
 
 FINETUNE = "finetune.json"
 QUERIES = "training_queries.safetensors"
+_QUERIES = "training_queries"
+_AGAIN = "Fine-tune again: lightning-icl fit."
+_NEEDED = {
+    "model": str,
+    "demonstrations": {"hash": str, "count": int, "seed": int},
+    "finetune": {"lr": float, "loss": list, "update_norm_per_layer": list},
+    "fingerprints": {"weights": str, "overlay": str},
+}
 
 
-def write_finetuned(folder: Path, probe: ICLProbe, model: str, *, queries: bool) -> None:
+def write_finetuned(folder: Path, plan: Plan, planned: PlannedTask, probe: ICLProbe, *, queries: bool) -> None:
     """Write what fine-tuning left behind into a folder.
 
     Args:
         folder: where to.
+        plan: the run.
+        planned: the task.
         probe: its `finetuned` is written.
-        model: name of the model, for the check when it is read.
         queries: also the query vectors of training, without which Kendall is undefined (layers x tokens x width).
     """
     tuned = probe.finetuned
     assert tuned is not None
-    record = {"model": model, "demonstrations": demonstrations(probe), "finetune": finetune(probe)}
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tuned.overlay.tensors.items()}
+    vectors = {} if tuned.training_queries is None or not queries else {_QUERIES: tuned.training_queries}
+    record = {
+        "model": plan.source.name,
+        "demonstrations": demonstrations(probe),
+        "finetune": finetune(probe),
+        "fingerprints": {**fingerprints(plan, planned, probe), **({_QUERIES: _hash(vectors)} if vectors else {})},
+    }
     (folder / FINETUNE).write_text(to_json(record), encoding="utf-8")
-    _write_tensors(folder / OVERLAY, tensors, {"format": "pt", "hash": tuned.overlay.hash})
-    if queries and tuned.training_queries is not None:
-        vectors = {"training_queries": tuned.training_queries.detach().cpu().contiguous()}
-        _write_tensors(folder / QUERIES, vectors, {"format": "pt"})
+    _write_tensors(folder / OVERLAY, tuned.overlay.tensors)
+    if vectors:
+        _write_tensors(folder / QUERIES, vectors)
 
 
-def _write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Save tensors with the permissions that other files get; a full disk is an `OSError` as everywhere."""
+    own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
-        save_file(tensors, path, metadata=metadata)
+        save_file(own, path, metadata={"format": "pt", "hash": _hash(own)})
     except SafetensorError as error:
         raise OSError(str(error)) from error
     shutil.copymode(path.with_name(FINETUNE), path)
 
 
-def read_finetuned(folder: Path, model: str, expected: Demonstrations) -> Finetuned:
+def _hash(tensors: Mapping[str, Tensor]) -> str:
+    return KVOverlay(tensors=tensors).hash
+
+
+def read_finetuned(folder: Path, plan: Plan, planned: PlannedTask) -> Finetuned:
     """Read a fine-tuning back.
 
     Args:
         folder: the task's folder of a `fit` or `compare` run.
-        model: the model now under study.
-        expected: the demonstrations now in the prompt.
+        plan: the run, with the model now under study.
+        planned: the task, with the demonstrations now in the prompt.
 
     Raises:
-        OutputError: there is none, it is broken, or it belongs to another model or other demonstrations.
+        OutputError: there is none, it is damaged, or it belongs to other weights or other demonstrations.
     """
     record = _read_record(folder)
-    if record["model"] != model:
-        raise OutputError(f"The overlay in {str(folder)!r} was made for model {record['model']!r}, not {model!r}.")
-    if record["demonstrations"]["hash"] != expected.hash:
-        made, now = record["demonstrations"], expected
+    expected = planned.data.demonstrations
+    made = record["demonstrations"]
+    if made["hash"] != expected.hash:
         raise OutputError(
             f"The overlay in {str(folder)!r} was made from other demonstrations ({made['count']} with seed "
-            f"{made['seed']}) than those of the prompt ({len(now)} with seed {now.seed}). Use the same --task, --data, "
-            "--template, --separator, --shots and --seed as in `fit`."
+            f"{made['seed']}) than those of the prompt ({len(expected)} with seed {expected.seed}). Use the same "
+            "--task, --data, --template, --separator, --shots and --seed as in `fit`."
         )
-    overlay = KVOverlay(tensors=_read_tensors(folder / OVERLAY))
-    saved = record["finetune"]
+    if record["fingerprints"]["weights"] != plan.weights:
+        raise OutputError(
+            f"The overlay in {str(folder)!r} was made for other weights than those of the model {plan.source.name!r} "
+            f"now (then named {record['model']!r}). Give that model, or fine-tune this one: lightning-icl fit."
+        )
+    saved, hashes = record["finetune"], record["fingerprints"]
     tuned = Finetuned(
-        overlay=overlay,
+        overlay=KVOverlay(tensors=_read_tensors(folder / OVERLAY, hashes["overlay"])),
         learning_rate=saved["lr"],
         losses=tuple(saved["loss"]),
         update_norms=tuple(saved["update_norm_per_layer"]),
         training_queries=None,
     )
-    if (folder / QUERIES).is_file():
-        tuned = replace(tuned, training_queries=_read_tensors(folder / QUERIES)["training_queries"])
+    if _QUERIES in hashes:
+        heads, _, width = head_counts(plan.config)
+        shape = (int(plan.config.num_hidden_layers), len(expected.prefix_token_ids), heads * width)
+        vectors = _read_tensors(folder / QUERIES, hashes[_QUERIES]).get(_QUERIES)
+        if vectors is None or vectors.shape != shape:
+            given = None if vectors is None else tuple(vectors.shape)
+            raise OutputError(
+                f"{str(folder / QUERIES)!r} holds query vectors of shape {given}; {shape} is needed. {_AGAIN}"
+            )
+        tuned = replace(tuned, training_queries=vectors)
     return tuned
 
 
+_AGAIN = "Fine-tune again: lightning-icl fit."
+
+
 def _read_record(folder: Path) -> dict[str, Any]:
+    """The content of `finetune.json`, everything that is used of it there and of its type."""
     path = folder / FINETUNE
     if not path.is_file():
         raise OutputError(f"There is no fine-tuning in {str(folder)!r}. Make one with: lightning-icl fit --out …")
     try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise OutputError(f"{str(path)!r} cannot be read: {error}") from error
-    return record
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise OutputError(f"{str(path)!r} cannot be read: {str(error)[:200]}. {_AGAIN}") from error
+    _check(path, record, _NEEDED, "")
+    return dict(record)
 
 
-def _read_tensors(path: Path) -> dict[str, Any]:
+def _check(path: Path, content: Any, needed: Any, place: str) -> None:
+    """Everything that is used of a record is there and of its type."""
+    if isinstance(needed, dict) and isinstance(content, dict):
+        for key, inner in needed.items():
+            _check(path, content.get(key), inner, f"{place}.{key}" if place else key)
+        return
+    numbers = content if needed is list and isinstance(content, list) else [content]
+    kind = float if needed is list else needed
+    if isinstance(needed, dict) or not all(_is(value, kind) for value in numbers):
+        raise OutputError(f"{str(path)!r} is damaged: {place or 'its content'} is missing or wrong. {_AGAIN}")
+
+
+def _is(value: Any, kind: type) -> bool:
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _read_tensors(path: Path, expected: str) -> dict[str, Tensor]:
+    """Tensors as they were saved, to the bit."""
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise OutputError(f"{str(path)!r} cannot be read: {error}") from error
+        raise OutputError(f"{str(path)!r} cannot be read: {str(error)[:200]}. {_AGAIN}") from error
+    if _hash(tensors) != expected:
+        raise OutputError(f"{str(path)!r} has changed since it was saved: its hash is another. {_AGAIN}")
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
+            raise OutputError(f"{str(path)!r} holds {name!r} with what is no finite number. {_AGAIN}")
+    return tensors

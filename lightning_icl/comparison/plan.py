@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from lightning_icl.data.module import ICLDataModule, load_data
 from lightning_icl.errors import TaskError, UserError
 from lightning_icl.models.architecture import Architecture, architecture_of, context_length
 from lightning_icl.models.finding import ModelSource, find_model
+from lightning_icl.models.fingerprint import weights_fingerprint
 from lightning_icl.models.fitting import check_vocabulary
 from lightning_icl.models.loading import check_weights, load_config, load_tokenizer
 from lightning_icl.models.spreading import check_spreadable
@@ -51,6 +53,15 @@ class Plan:
     controls: tuple[Control, ...] = ()
     control_rates: Mapping[str, float] = field(default_factory=dict)
     """By control, the learning rate that it was given."""
+
+    @cached_property
+    def weights(self) -> str:
+        """Fingerprint of the model's weights; files are read for it."""
+        return weights_fingerprint(self.source, self.config)
+
+    def fingerprints(self, planned: PlannedTask) -> dict[str, str]:
+        """What the figures of a task depend on beside its settings: rows, task and weights, as they are now."""
+        return {**planned.data.fingerprints, "weights": self.weights}
 
 
 def make_plan(settings: CompareSettings) -> Plan:

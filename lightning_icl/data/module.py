@@ -5,8 +5,11 @@ every process takes the same fine-tuning steps.
 """
 
 import copy
+import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +27,7 @@ from lightning_icl.errors import TaskError, shown
 from lightning_icl.records import Demonstrations, QueryBatch
 from lightning_icl.tasks.rows import QUERY_SEED, Row, TaskRows, load_rows, query_order, shuffled_train
 from lightning_icl.tasks.task import Task
+from lightning_icl.tasks.template import template_fields
 from lightning_icl.user_paths import input_path
 
 if TYPE_CHECKING:
@@ -192,6 +196,20 @@ class ICLDataModule(LightningDataModule):
         """Each demonstration as text, prompt and answer, in prompt order."""
         used = self.train_rows[: len(self.demonstrations)]
         return [f"{self.task.prompt(row.fields, self._variant)} {row.options[row.label]}" for row in used]
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """SHA-256 of the `rows` as they were read, and of what makes prompts and answers of them, the `task`."""
+        names = tuple(template_fields(self.template))
+        rows = [
+            ([row.fields.get(name) for name in names], row.options, row.label)
+            for row in (*self._rows.train, *self._rows.queries)
+        ]
+        task = (type(self.task).__name__, self.task.name, self.template, self.task.answers)
+        return {
+            name: hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
+            for name, content in (("rows", (len(self._rows.train), rows)), ("task", task))
+        }
 
     @property
     def token_ids(self) -> set[int]:

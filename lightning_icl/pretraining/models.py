@@ -3,7 +3,6 @@
 Plain and momentum models of one seed, or of one existing model, begin with the same weights.
 """
 
-import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -14,6 +13,7 @@ from lightning_icl.models.architecture import context_length
 from lightning_icl.models.finding import ModelSource, find_model
 from lightning_icl.models.loading import load_config, load_model
 from lightning_icl.pretraining.settings import PretrainSettings
+from lightning_icl.saving.record import digest
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -80,15 +80,7 @@ def init_record(settings: PretrainSettings) -> list[str]:
         return []
     kinds = ("config.json", "tokenizer.json", "*.safetensors", "*.bin")
     files = [path for kind in kinds for path in sorted(Path(source.location).glob(kind))]
-    return [f"{path.name} (SHA-256 {_digest(path)})" for path in files]
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()[:16]
+    return [f"{path.name} (SHA-256 {digest(path)[:16]})" for path in files]
 
 
 def _of_configuration(config: "PretrainedConfig", tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedModel":

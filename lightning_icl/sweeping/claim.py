@@ -48,11 +48,13 @@ def _begin(plan: SweepPlan, space: Workspace) -> None:
         "model": list(settings.models),
         "task": [task.task.name for task in plan.tasks if task.source.name == settings.models[0]],
         "lrs": list(settings.rates),
+        "fingerprints": plan.fingerprints,
     }
     path = plan.out / PLAN
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
         if not settings.overwrite:
+            _check_inputs(plan.out, before.get("fingerprints", {}), plan.fingerprints)
             _check_grown(plan.out, before, content)
         if before == content:
             return
@@ -72,8 +74,22 @@ def _check_grown(out: Path, before: dict[str, object], now: dict[str, object]) -
                     f"{str(out)!r} holds a sweep with more: --{key} lacks {lost}. A sweep may grow by models, tasks "
                     "and rates, not shrink. Give another --out."
                 )
-        elif old != new:
+        elif old != new and key != "fingerprints":
             raise OutputError(
                 f"{str(out)!r} holds a sweep with --{key.replace('_', '-')} {old}, not {new}. Give another --out, or "
                 "--overwrite to measure everything again."
             )
+
+
+_INPUTS = {"task": "template or answers", "rows": "rows", "weights": "weights"}
+
+
+def _check_inputs(out: Path, before: dict[str, dict[str, str]], now: dict[str, dict[str, str]]) -> None:
+    """What was measured before was measured on the same rows, task and weights."""
+    for name in before.keys() & now.keys():
+        for kind, words in _INPUTS.items():
+            if before[name].get(kind) != now[name][kind]:
+                raise OutputError(
+                    f"{str(out)!r} holds a sweep begun with other {words} of {name!r}: they have changed since. Give "
+                    "another --out, or --overwrite to measure everything again."
+                )

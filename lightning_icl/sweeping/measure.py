@@ -171,7 +171,7 @@ def _content(
     sound = outcome.diverged is None
     return {
         "schema": SCHEMA,
-        "fingerprint": plan.fingerprint,
+        "fingerprint": plan.fingerprint(unit),
         "model": unit.model,
         "task": unit.task,
         "shots": unit.shots,

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 
 from lightning_icl.data.module import ICLDataModule, load_data
@@ -13,6 +14,7 @@ from lightning_icl.errors import TaskError, UserError
 from lightning_icl.file_names import folder_name
 from lightning_icl.models.architecture import architecture_of, context_length
 from lightning_icl.models.finding import ModelSource, find_model
+from lightning_icl.models.fingerprint import weights_fingerprint
 from lightning_icl.models.fitting import check_vocabulary
 from lightning_icl.models.loading import check_weights, load_config, load_tokenizer
 from lightning_icl.saving.paths import output_path
@@ -59,6 +61,8 @@ class TaskSweep:
     """Its demonstrations for each unit; the queries are the same."""
     held_out: list[Query]
     """Queries to choose seed and rate on; none where the reported ones choose."""
+    fingerprints: dict[str, str]
+    """SHA-256 of its rows, of the task, and of the model's weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,9 +93,14 @@ class SweepPlan:
         ]
 
     @cached_property
-    def fingerprint(self) -> str:
+    def fingerprints(self) -> dict[str, dict[str, str]]:
+        """Those of every model and task, under their names."""
+        return {f"{task.source.name}: {task.task.name}": task.fingerprints for task in self.tasks}
+
+    def fingerprint(self, unit: Unit) -> str:
         """Hash of everything that the numbers of a run depend on, beside its own folder."""
-        return hashlib.sha256(json.dumps(fixed(self.settings), sort_keys=True).encode()).hexdigest()[:16]
+        own = {**fixed(self.settings), "fingerprints": self.fingerprints[f"{unit.model}: {unit.task}"]}
+        return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def fixed(settings: SweepSettings) -> dict[str, object]:
@@ -107,9 +116,9 @@ def fixed(settings: SweepSettings) -> dict[str, object]:
 
 
 def finished(plan: SweepPlan, unit: Unit, rate: float) -> bool:
-    """Whether a run has been made, under the same settings."""
+    """Whether a run has been made, under the same settings and from the same rows and weights."""
     path = unit.run_folder(rate) / RUN
-    return path.is_file() and json.loads(path.read_text(encoding="utf-8"))["fingerprint"] == plan.fingerprint
+    return path.is_file() and json.loads(path.read_text(encoding="utf-8"))["fingerprint"] == plan.fingerprint(unit)
 
 
 def make_sweep_plan(settings: SweepSettings) -> SweepPlan:
@@ -126,9 +135,9 @@ def make_sweep_plan(settings: SweepSettings) -> SweepPlan:
     if len(set(folders.values())) < len(folders):
         raise UserError(f"--model {settings.model}: two models would share a folder. Sweep them into different --out.")
     sweeps = [
-        _task_sweep(settings, find_source(settings, model), task, folders[model])
+        sweep
         for model in settings.models
-        for task in tasks.values()
+        for sweep in _model_sweeps(settings, find_source(settings, model), tasks.values(), folders[model])
     ]
     return SweepPlan(settings=settings, out=out, tasks=tuple(sweeps))
 
@@ -138,18 +147,29 @@ def find_source(settings: SweepSettings, model: str) -> ModelSource:
     return find_model(model, trust_remote_code=settings.trust_remote_code, allow_pickle=settings.allow_pickle)
 
 
-def _task_sweep(settings: SweepSettings, source: ModelSource, task: Task, folder: Path) -> TaskSweep:
+def _model_sweeps(
+    settings: SweepSettings, source: ModelSource, tasks: Iterable[Task], folder: Path
+) -> Iterator[TaskSweep]:
+    """Every task of one model, whose weights are checked and hashed once."""
     config, tokenizer = load_config(source), load_tokenizer(source)
     architecture_of(config)
     check_weights(source, config)
-    data = {}
-    for shots in settings.shot_numbers:
-        for seed in settings.seed_numbers:
+    weights = weights_fingerprint(source, config)
+    for task in tasks:
+        data = {}
+        for shots, seed in product(settings.shot_numbers, settings.seed_numbers):
             place = folder / task.name / f"shots-{shots}" / f"seed-{seed}"
             unit = Unit(model=source.name, task=task.name, shots=shots, seed=seed, folder=place)
             data[unit] = load_data(settings, task, tokenizer, context_length(config), shots=shots, seed=seed)
             check_vocabulary(source.name, config, tokenizer, data[unit].token_ids)
-    return TaskSweep(source=source, task=task, data=data, held_out=_held_out(settings, task, data.values()))
+        first = next(iter(data.values()))
+        yield TaskSweep(
+            source=source,
+            task=task,
+            data=data,
+            held_out=_held_out(settings, task, data.values()),
+            fingerprints={**first.fingerprints, "weights": weights},
+        )
 
 
 def _held_out(settings: SweepSettings, task: Task, data: Iterable[ICLDataModule]) -> list[Query]:

@@ -35,9 +35,9 @@ def collect(plan: SweepPlan) -> list[Row]:
     Raises:
         OutputError: no run is finished, or one cannot be read.
     """
-    paths = [unit.run_folder(rate) / RUN for unit in plan.units for rate in plan.settings.rates]
-    contents = [_read(path) for path in paths if path.is_file()]
-    rows = [row_of(content) for content in contents if content["fingerprint"] == plan.fingerprint]
+    paths = [(unit, unit.run_folder(rate) / RUN) for unit in plan.units for rate in plan.settings.rates]
+    contents = [(unit, _read(path)) for unit, path in paths if path.is_file()]
+    rows = [row_of(content) for unit, content in contents if content["fingerprint"] == plan.fingerprint(unit)]
     if not rows:
         raise OutputError(f"{str(plan.out)!r} holds no finished run of this plan.")
     for _, group in groupby(rows, key=_setting):

@@ -1,0 +1,42 @@
+"""Which weights a model has, as one hash: equal hashes mean that two runs looked at the same model."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lightning_icl.models.checkpoint import weight_files
+from lightning_icl.models.finding import ModelSource
+from lightning_icl.saving.record import digest
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+# What a configuration says of its file, not of the model.
+_PASSING = ("_name_or_path", "transformers_version", "return_dict", "dtype", "_commit_hash")
+
+
+def weights_fingerprint(source: ModelSource, config: "PretrainedConfig") -> str:
+    """SHA-256 of a model's configuration and weights, before they are loaded.
+
+    Files are read whole. On the hub a commit stands for them; fresh weights are those of the configuration.
+
+    Args:
+        source: where the model comes from.
+        config: its configuration.
+    """
+    content = {key: value for key, value in config.to_dict().items() if key not in _PASSING}
+    parts = [json.dumps(content, sort_keys=True, default=str)]
+    if source.fresh:
+        parts.append("fresh")
+    elif source.local:
+        parts += [f"{path.name} {digest(path)}" for path in _files(source)]
+    else:
+        parts.append(str(getattr(config, "_commit_hash", None)))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _files(source: ModelSource) -> tuple[Path, ...]:
+    folder = Path(source.location)
+    safe = weight_files(folder, allow_pickle=source.allow_pickle)
+    return safe or tuple(sorted(folder.glob("pytorch_model*.bin")))
