@@ -1,7 +1,12 @@
 """Names that become files and folders: one component of a path, printable, and short enough for every system."""
 
 _LONGEST = 100
+_MOST_BYTES = 200  # of 255 that file systems allow, with room for what stands around a name
 _SEPARATORS = '/\\:*?"<>|'  # of any system, and what shells and Windows read as patterns
+# Files that stand beside the folders of tasks.
+_TAKEN = ("config.yaml", "lightning-icl.json", "plan.json", "sweep.csv", "sweep.parquet", "summary.csv")
+NAME_RULE = f"A name has at most {_LONGEST} printable characters, none of {_SEPARATORS}, and begins with no dot."
+"""What is allowed, for messages."""
 
 
 def fault_of_name(name: object) -> str | None:
@@ -15,22 +20,19 @@ def fault_of_name(name: object) -> str | None:
     """
     if not isinstance(name, str) or not name.strip():
         return "it is empty"
-    if len(name) > _LONGEST or len(name.encode("utf-8", "replace")) > 2 * _LONGEST:
-        return f"it is {len(name):,} characters long, and {_LONGEST} are allowed"
+    if len(name) > _LONGEST:
+        return f"it is {len(name):,} characters long"
     if not name.isprintable():  # control characters, line breaks and lone surrogates
         return "it holds a character that cannot be printed"
+    if (size := len(name.encode())) > _MOST_BYTES:
+        return f"it takes {size} bytes, and {_MOST_BYTES} are allowed"
     if separator := next((letter for letter in name if letter in _SEPARATORS), None):
         return f"it holds {separator!r}"
     if name.startswith("."):
         return "it begins with a dot"
     if name != name.strip() or name.endswith("."):
-        return "it begins with a blank, or ends in a blank or a dot"
-    return None
-
-
-def name_rule() -> str:
-    """What is allowed, as a sentence for messages."""
-    return f'Give a name of at most {_LONGEST} printable characters without / \\ : * ? " < > | that begins with no dot.'
+        return "it begins or ends with a blank, or ends with a dot"
+    return "a run has a file of that name" if name.casefold() in _TAKEN else None
 
 
 def folder_name(text: str) -> str:
@@ -39,5 +41,5 @@ def folder_name(text: str) -> str:
     >>> folder_name("org/model 1.3B"), folder_name("../..")
     ('org-model-1.3B', 'unnamed')
     """
-    letters = (letter if letter.isalnum() or letter in ".-_" else "-" for letter in text)
-    return "".join(letters).strip(".-")[: _LONGEST // 2] or "unnamed"
+    letters = "".join(letter if letter.isalnum() or letter in ".-_" else "-" for letter in text).strip(".-")
+    return letters.encode()[:_MOST_BYTES].decode(errors="ignore") or "unnamed"

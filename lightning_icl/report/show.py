@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
+from lightning_icl.file_names import folder_name
 from lightning_icl.report.check import check as check_cells
 from lightning_icl.report.check import check_grid, not_repeated
 from lightning_icl.report.controls import controls_grid
@@ -171,7 +172,8 @@ def export_together(folder: Path, groups: Sequence[Sequence[Run]], tables: Seque
 
 def write_grid(grid: Grid, folder: Path) -> list[Path]:
     """Write a table as Markdown, CSV and LaTeX."""
+    name = folder_name(grid.name)  # it may hold a task's, as results.json says it
     made = {"md": grid_to_markdown(grid), "csv": grid_to_csv(grid), "tex": grid_to_latex(grid)}
     for kind, text in made.items():
-        (folder / f"{grid.name}.{kind}").write_text(text, encoding="utf-8")
-    return [folder / f"{grid.name}.{kind}" for kind in made]
+        (folder / f"{name}.{kind}").write_text(text, encoding="utf-8")
+    return [folder / f"{name}.{kind}" for kind in made]

@@ -37,7 +37,7 @@ def default_folder(model: str) -> Path:
     Raises:
         OutputError: it cannot be made.
     """
-    name = f"{folder_name(Path(model).name)}-{datetime.now():%Y%m%d-%H%M%S}"
+    name = f"{folder_name(Path(model).name)[:50]}-{datetime.now():%Y%m%d-%H%M%S}"
     for number in count(1):
         folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
         try:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lightning_icl.errors import TaskError, did_you_mean, shown
+from lightning_icl.file_names import NAME_RULE, fault_of_name
 from lightning_icl.tasks.template import check_template, fill_template
 from lightning_icl.tasks.values import label_number
 
@@ -68,7 +69,13 @@ class Task:
     """Publication the data comes from."""
 
     def __post_init__(self) -> None:
-        """Check what can be checked without rows."""
+        """Check what can be checked without rows.
+
+        Raises:
+            TaskError: the name cannot be that of a folder, or a template or an answer cannot be used.
+        """
+        if fault := fault_of_name(self.name):
+            raise TaskError(f"the name {shown(self.name)} becomes a folder, but {fault}. {NAME_RULE}")
         for name, template in self.templates.items():
             try:
                 check_template(template)

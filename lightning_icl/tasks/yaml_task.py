@@ -65,7 +65,7 @@ def read_task(path: Path) -> Task:
     if "option_labels" in content and "options" not in content:
         raise TaskError(f"Task file {str(path)!r}: `option_labels` needs `options`. For `answers` use `label_names`.")
     common: dict[str, Any] = {
-        "name": str(content.get("name", path.stem)),
+        "name": _name(path, content),
         "templates": _templates(path, content),
         "source": _source(path, content.get("rows")),
         "label_field": str(content.get("label_field", "label")),
@@ -86,6 +86,13 @@ def read_task(path: Path) -> Task:
         return form(**common, **own)
     except TaskError as error:
         raise TaskError(f"Task file {str(path)!r}: {error}") from error
+
+
+def _name(path: Path, content: Mapping[str, Any]) -> str:
+    name = content.get("name", path.stem)
+    if isinstance(name, bool) or not isinstance(name, str | int):
+        raise TaskError(f"Task file {str(path)!r}: `name` must be a text, not {shown(name)}. Put it in quotes.")
+    return str(name)
 
 
 def _option_fields(path: Path, given: object) -> tuple[str, ...]:
