@@ -5,9 +5,9 @@ the command that needs it, so that `--help` answers at once.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -17,6 +17,8 @@ from lightning_icl.comparison.settings import CompareSettings, ValidateSettings
 from lightning_icl.dualform.settings import DualSettings
 from lightning_icl.errors import UserError, did_you_mean, on_screen
 from lightning_icl.flags import Parser, add_flags, read_settings
+from lightning_icl.interrupts import Terminated, terminable
+from lightning_icl.output_stream import lasting_output
 from lightning_icl.pretraining.settings import PretrainSettings
 from lightning_icl.process_setup import prepare_process
 from lightning_icl.saving.paths import output_path
@@ -168,19 +170,40 @@ def _front(words: Sequence[str]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command; user mistakes end with one line on stderr and status 2, an interrupt with status 130."""
+    """Run one command, and end the process where something kept it from its end.
+
+    Exit status: 2 for a user's mistake, 130 for an interrupt, 143 for SIGTERM, 1 where only the printing failed.
+    """
     prepare_process()
+    with lasting_output() as output, terminable():
+        status = _status(sys.argv[1:] if arguments is None else arguments)
+    if output.fault is not None and not status:
+        status = 1
+        if not isinstance(output.fault, BrokenPipeError):  # a reader that has gone wants to hear nothing
+            _tell(f"standard output could not be written: {output.fault.strerror}. What was saved is whole.")
+    if status:
+        sys.exit(status)
+
+
+def _status(words: Sequence[str]) -> int:
+    """Run a command; its exit status."""
     try:
-        run(sys.argv[1:] if arguments is None else arguments)
+        run(words)
     except UserError as error:
-        print(f"lightning-icl: error: {on_screen(str(error))}", file=sys.stderr)
-        sys.exit(2)
+        _tell(f"error: {on_screen(str(error))}")
+        return 2
+    except Terminated:
+        _tell("terminated; what was finished is kept, and nothing half-written was left.")
+        return 143
     except KeyboardInterrupt:
-        print("lightning-icl: interrupted; nothing unfinished was left behind.", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:  # the reader of our output has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        _tell("interrupted; what was finished is kept, and nothing half-written was left.")
+        return 130
+    return 0
+
+
+def _tell(text: str) -> None:
+    with suppress(OSError):  # standard error can be full or closed too
+        print(f"lightning-icl: {text}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,10 @@ from lightning_icl.comparison.output import claimed, save_finetuning, save_resul
 from lightning_icl.comparison.overlays import FINETUNE, read_finetuned
 from lightning_icl.comparison.plan import Plan, make_plan
 from lightning_icl.comparison.settings import CompareSettings, ValidateSettings
-from lightning_icl.comparison.trainer import DTYPES, interruptible, make_trainer, quiet
+from lightning_icl.comparison.trainer import DTYPES, make_trainer, quiet
 from lightning_icl.data.preview import show_prompt
 from lightning_icl.errors import UserError
+from lightning_icl.interrupts import interruptible
 from lightning_icl.models.loading import load_model
 from lightning_icl.probing.finetuning import KVFinetuning
 from lightning_icl.probing.probe import ICLProbe
@@ -34,7 +35,7 @@ def compare(settings: CompareSettings) -> Path | None:
         for planned in run.pending:
             probe = ICLProbe(model, planned.data.demonstrations)
             trainer = make_trainer(settings, [KVFinetuning(planned.learning_rate)])
-            with interruptible(trainer):
+            with interruptible():
                 trainer.fit(probe, datamodule=planned.data)
                 controlled = make_controls(settings, planned, probe, plan.controls, plan.control_rates)
                 trainer.validate(probe, datamodule=planned.data, verbose=False)
@@ -61,7 +62,7 @@ def fit(settings: CompareSettings) -> Path | None:
         for planned in run.pending:
             probe = ICLProbe(model, planned.data.demonstrations)
             trainer = make_trainer(settings, [KVFinetuning(planned.learning_rate)])
-            with interruptible(trainer):
+            with interruptible():
                 trainer.fit(probe, datamodule=planned.data)
             save_finetuning(run, planned, probe)
         say(f"Fine-tuned weights are in {run.plan.out}. Probe them with: validate --overlay {run.plan.out}")
@@ -93,7 +94,7 @@ def validate(settings: ValidateSettings) -> Path | None:
             probe = ICLProbe(model, planned.data.demonstrations)
             probe.finetuned = tuned.get(planned.task.name)
             trainer = make_trainer(settings, [])
-            with interruptible(trainer):
+            with interruptible():
                 trainer.validate(probe, datamodule=planned.data, verbose=False)
             save_results(run, planned, probe)
         show_results(run)

@@ -4,8 +4,6 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import lightning as L
 import torch
@@ -51,17 +49,6 @@ def make_trainer(settings: CompareSettings, callbacks: list[L.Callback], *, prog
     )
     warn_of_slow_bfloat16(trainer, "bf16-mixed")  # bf16-true runs as `models.fast_paths` has it
     return trainer
-
-
-@contextmanager
-def interruptible(trainer: L.Trainer) -> Iterator[None]:
-    """An interrupt inside the Trainer, which it turns into an exit, reaches the caller as an interrupt."""
-    try:
-        yield
-    except SystemExit:
-        if trainer.interrupted:
-            raise KeyboardInterrupt from None
-        raise
 
 
 def quiet() -> None:

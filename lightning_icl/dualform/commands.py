@@ -8,13 +8,14 @@ from rich.console import Console
 
 from lightning_icl.comparison.output import Run, claimed, say
 from lightning_icl.comparison.plan import Plan, PlannedTask, make_plan, resolved
-from lightning_icl.comparison.trainer import DTYPES, interruptible, make_trainer, quiet
+from lightning_icl.comparison.trainer import DTYPES, make_trainer, quiet
 from lightning_icl.dualform.content import DUAL_FORM, dual_content
 from lightning_icl.dualform.pictures import check_matplotlib, save_pictures
 from lightning_icl.dualform.probe import DualProbe
 from lightning_icl.dualform.settings import DualSettings, parse_layers
 from lightning_icl.dualform.synthetic import known_answers
 from lightning_icl.dualform.tables import print_dual, print_synthetic
+from lightning_icl.interrupts import interruptible
 from lightning_icl.models.loading import load_model
 from lightning_icl.probing.finetuning import KVFinetuning
 from lightning_icl.results import CONFIG, to_json
@@ -42,7 +43,7 @@ def dual_form(settings: DualSettings) -> Path | None:
         for planned in run.pending:
             probe = DualProbe(model, planned.data.demonstrations, layers, settings.rank)
             trainer = make_trainer(plan.settings, [KVFinetuning(planned.learning_rate)])
-            with interruptible(trainer):
+            with interruptible():
                 trainer.fit(probe, datamodule=planned.data)
                 trainer.validate(probe, datamodule=planned.data, verbose=False)
             _save(settings, run, planned, probe)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_icl.errors import OutputError, UserError
+from lightning_icl.interrupts import interruptible
 from lightning_icl.pretraining.resume import (
     RECORD,
     check_resume,
@@ -64,12 +65,13 @@ def pretrain(settings: PretrainSettings) -> Path:
     if trainer.is_global_zero:
         keep_record(settings, record)
     checkpoint = last_checkpoint(settings)
-    trainer.fit(
-        CausalPretraining(model, settings),
-        datamodule=data,
-        ckpt_path=None if checkpoint is None else str(checkpoint),
-        weights_only=True,
-    )
+    with interruptible():
+        trainer.fit(
+            CausalPretraining(model, settings),
+            datamodule=data,
+            ckpt_path=None if checkpoint is None else str(checkpoint),
+            weights_only=True,
+        )
     if trainer.is_global_zero and trainer.global_step >= settings.steps:
         save_model(model.float(), tokenizer, out)
         _finish(work_folder(settings), out)

@@ -13,8 +13,9 @@ from transformers import PreTrainedModel
 
 from lightning_icl.comparison.assemble import plain_comparison, prediction_rows, versions
 from lightning_icl.comparison.settings import CompareSettings
-from lightning_icl.comparison.trainer import interruptible, make_trainer
+from lightning_icl.comparison.trainer import make_trainer
 from lightning_icl.errors import NumericalError
+from lightning_icl.interrupts import interruptible
 from lightning_icl.probing.contrast import Contrast
 from lightning_icl.probing.finetuning import Finetuned, KVFinetuning
 from lightning_icl.probing.probe import ICLProbe, Prediction, accuracy
@@ -77,7 +78,7 @@ def _finetune(settings: CompareSettings, model: PreTrainedModel, task: TaskSweep
     probe = ICLProbe(model, data.demonstrations)
     trainer = make_trainer(settings, [KVFinetuning(outcome.rate)], progress=False)
     try:
-        with interruptible(trainer):
+        with interruptible():
             trainer.fit(probe, datamodule=data)
     except NumericalError as error:
         outcome.diverged = str(error)
@@ -137,7 +138,7 @@ def _choose(
 
 def _validate(settings: CompareSettings, module: L.LightningModule, data: Any, tokens: int, spend: Spend) -> None:
     trainer = make_trainer(settings, [Advance(tokens, spend)], progress=False)
-    with interruptible(trainer):
+    with interruptible():
         trainer.validate(module, data, verbose=False)
 
 

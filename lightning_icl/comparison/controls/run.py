@@ -11,8 +11,9 @@ from lightning_icl.comparison.controls.figures import left_out, measured
 from lightning_icl.comparison.controls.ground import Fit, Ground
 from lightning_icl.comparison.plan import PlannedTask
 from lightning_icl.comparison.settings import CompareSettings
-from lightning_icl.comparison.trainer import interruptible, make_trainer
+from lightning_icl.comparison.trainer import make_trainer
 from lightning_icl.errors import UserError
+from lightning_icl.interrupts import interruptible
 from lightning_icl.models.kv import LaidOver, Trained
 from lightning_icl.probing.contrast import Contrast
 from lightning_icl.probing.finetuning import Finetuned, KVFinetuning
@@ -85,7 +86,7 @@ def _fit(settings: CompareSettings, planned: PlannedTask, main: ICLProbe, own_ra
         probe = ICLProbe(main.model, demonstrations)
         trainer = make_trainer(settings, [KVFinetuning(rate or own_rate, trained, layer_causal)])
         weights = nullcontext() if base is None else LaidOver(main.model, base).active()
-        with weights, interruptible(trainer):
+        with weights, interruptible():
             trainer.fit(probe, datamodule=planned.data.teaching(demonstrations))
         main.seconds["controls"] = main.seconds.get("controls", 0.0) + probe.seconds["finetune"]
         assert probe.finetuned is not None

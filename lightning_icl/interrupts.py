@@ -1,0 +1,44 @@
+"""Ends asked for from outside: an interrupt and a request to terminate stop every command alike, whatever runs."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end (SIGTERM), as batch systems do when time is up."""
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM raises `Terminated`, once, so that everything in use is given back; a handler of others is kept."""
+    own = threading.current_thread() is threading.main_thread()
+    if not own or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    ending = False
+
+    def end(_: int, __: FrameType | None) -> None:
+        nonlocal ending
+        if not ending:  # a second one must not disturb what the first has begun
+            ending = True
+            raise Terminated
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """An interrupt that Lightning's Trainer turns into an exit reaches the caller as what it was."""
+    try:
+        yield
+    except SystemExit as ended:
+        if isinstance(ended.__context__, KeyboardInterrupt):
+            raise ended.__context__ from None
+        raise
