@@ -35,7 +35,8 @@ def draw_loss_curve(log: Path, picture: Path) -> None:
     """Draw losses and answer accuracy over steps from the run's log, as far as it has them.
 
     Args:
-        log: CSV file with the column step, and any of loss, answer_loss, validation_loss and answer_accuracy.
+        log: CSV file with the column step, and any of loss, answer_loss, adapted_answer_loss, validation_loss
+            and answer_accuracy.
         picture: PNG file to write; each point is the mean of as many entries as leave some hundred points.
     """
     import matplotlib
@@ -44,7 +45,9 @@ def draw_loss_curve(log: Path, picture: Path) -> None:
     import matplotlib.pyplot as plt
 
     rows = _read(log)
-    panels: dict[str, tuple[str, ...]] = {"nats per token": ("loss", "answer_loss", "validation_loss")}
+    panels: dict[str, tuple[str, ...]] = {
+        "nats per token": ("loss", "answer_loss", "adapted_answer_loss", "validation_loss")
+    }
     if any(row.get("answer_accuracy") for row in rows):
         panels["share of answer tokens predicted"] = ("answer_accuracy",)
     figure, axes = plt.subplots(1, len(panels), figsize=(4.5 * len(panels), 3.2), squeeze=False)

@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 from torchmetrics.aggregation import MeanMetric
 
 from lightning_icl.models.momentum.registration import enable_momentum
+from lightning_icl.pretraining.adaptation import adaptation_loss, take_apart
 from lightning_icl.pretraining.settings import PretrainSettings
 
 if TYPE_CHECKING:
@@ -17,11 +18,17 @@ if TYPE_CHECKING:
 
 
 class CausalPretraining(LightningModule):
-    """A causal language model in training; answer tokens weigh more in the loss than the rest."""
+    """A causal language model in training; answer tokens weigh more in the loss than the rest.
 
-    def __init__(self, model: "PreTrainedModel", settings: PretrainSettings) -> None:
+    Args:
+        model: to be trained.
+        settings: of the training.
+        end: the EOS token, which stands behind every example of a document.
+    """
+
+    def __init__(self, model: "PreTrainedModel", settings: PretrainSettings, end: int) -> None:
         super().__init__()
-        self.model, self.settings = model, settings
+        self.model, self.settings, self.end = model, settings, end
         self.held_out = MeanMetric()
 
     def setup(self, stage: str) -> None:
@@ -44,6 +51,17 @@ class CausalPretraining(LightningModule):
         if answers.any():
             self.log("answer_loss", losses.detach()[answers].mean(), prog_bar=True)
             self.log("answer_accuracy", (logits.argmax(-1) == ids[:, 1:])[answers].float().mean(), prog_bar=True)
+        adapted = self._adaptation_loss(batch)
+        return loss if adapted is None else loss + adapted
+
+    def _adaptation_loss(self, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor | None:
+        """That of the batch's first block, since its steps follow each other; None where there is none."""
+        if self.settings.adapt_rate is None:
+            return None
+        examples = take_apart(batch[0][0], batch[1][0], self.end)
+        loss = adaptation_loss(self.model, examples, self.settings.adapt_rate, self.settings.adapt_shots)
+        if loss is not None:
+            self.log("adapted_answer_loss", loss.detach(), prog_bar=True)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:

@@ -67,7 +67,7 @@ def pretrain(settings: PretrainSettings) -> Path:
     checkpoint = last_checkpoint(settings)
     with interruptible():
         trainer.fit(
-            CausalPretraining(model, settings),
+            CausalPretraining(model, settings, tokenizer.eos_token_id),
             datamodule=data,
             ckpt_path=None if checkpoint is None else str(checkpoint),
             weights_only=True,

@@ -80,6 +80,11 @@ class PretrainSettings:
     """Gradient norm above which gradients are scaled down."""
     answer_weight: float = 5.0
     """Weight of answer tokens in the loss; all others weigh 1."""
+    adapt_rate: float | None = None
+    """Rate of single key/value steps on a document's examples after which the model is to answer the others zero-shot,
+    learnt beside everything else; without it the model learns no such thing."""
+    adapt_shots: int = 32
+    """Examples that those steps are taken on, at most."""
     natural_share: float = 0.4
     """Share of documents whose label words mean their classes."""
     repeat_share: float = 0.3
@@ -115,10 +120,17 @@ class PretrainSettings:
                     f"{name} = {getattr(self, name)!r} is for fresh weights, but init = {self.init!r} brings its own "
                     "shape and vocabulary. Give one of the two."
                 )
-        counts = "layers width heads batch accumulate steps num_nodes validate_every checkpoint_every".split()
+        counts = (
+            "layers width heads adapt_shots batch accumulate steps num_nodes validate_every checkpoint_every".split()
+        )
         for name in (*counts, "block", "short_block"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} = {getattr(self, name)}: it must be at least 1.")
+        if self.adapt_rate is not None and not (self.adapt_rate > 0 and self.answer_weight > 1):
+            raise UserError(
+                f"adapt_rate = {self.adapt_rate}: it must be positive, and answer_weight ({self.answer_weight}) more "
+                "than 1, by which answers are told from the rest."
+            )
         if self.momentum is not None and not 0 < self.momentum < 1:
             raise UserError(f"momentum = {self.momentum}: it must lie strictly between 0 and 1.")
         if self.learn_momentum and self.momentum is None:
