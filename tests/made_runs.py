@@ -45,6 +45,7 @@ def repetition(task: str = "sst2", size: str = "1.3B") -> dict[str, Any]:
             "example_ft": [[float(-shot) for shot in range(SHOTS)]] * LAYERS,
         },
         "versions": {"torch": HOSTILE},
+        "bootstrap": {"replicates": 1000, "level": 0.95},
         "undefined": {"sim_aou.value": HOSTILE},
         "intervals": {"rec2ftp.value": [0.8, 1.0], "sim_aou.value": [0.05, 0.15]},
         "controls": {

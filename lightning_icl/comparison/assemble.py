@@ -10,6 +10,7 @@ from torch import Tensor
 from lightning_icl._version import __version__
 from lightning_icl.comparison.plan import Plan, PlannedTask
 from lightning_icl.comparison.uncertainty import uncertainty
+from lightning_icl.measures import compared_levels
 from lightning_icl.models.architecture import head_counts
 from lightning_icl.probing.contrast import Comparison
 from lightning_icl.probing.probe import ICLProbe, Prediction, accuracy, best_answer
@@ -44,7 +45,7 @@ def assemble(plan: Plan, planned: PlannedTask, probe: ICLProbe) -> dict[str, Any
         "accuracy": {
             name: accuracy(probe.predictions, name) if name in conditions else None for name in ("zsl", "icl", "ft")
         },
-        **(plain_comparison(probe.comparison) if probe.comparison is not None else _NOTHING),
+        **(plain_comparison(probe.comparison) if probe.comparison is not None else dict.fromkeys(compared_levels())),
         **uncertainty(probe.bootstraps, probe.predictions),
         "timing": {f"{name}_s": round(seconds, 3) for name, seconds in probe.seconds.items()},
         "versions": versions(),
@@ -126,9 +127,6 @@ def _model(plan: Plan, probe: ICLProbe) -> dict[str, Any]:
     }
 
 
-_NOTHING: dict[str, None] = dict.fromkeys(("rec2ftp", "sim_aou", "sim_am", "kendall"))
-
-
 def plain_comparison(comparison: Comparison) -> dict[str, Any]:
     """A comparison as JSON holds it, by level."""
     return {
@@ -144,7 +142,7 @@ def _plain(value: Any) -> Any:
 def undefined(content: dict[str, Any], probe: ICLProbe) -> dict[str, str]:
     """The reason for every main figure that has no value."""
     if probe.comparison is None:
-        return dict.fromkeys(_NOTHING, "there was no fine-tuning to compare with")
+        return dict.fromkeys(compared_levels(), "there was no fine-tuning to compare with")
     reasons = {}
     for level, key, reason in (
         ("rec2ftp", "value", "fine-tuning corrected no query"),

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from lightning_icl.data.settings import DataSettings, at_least_one
-from lightning_icl.errors import UserError
+from lightning_icl.errors import UserError, did_you_mean
+from lightning_icl.measures import table_names
 from lightning_icl.models.settings import ModelSettings
-
-Table = Literal["accuracy", "rec2ftp", "simaou", "simam", "kendall"]
 
 PRECISIONS = ("32-true", "bf16-true", "bf16-mixed", "64-true")
 ALIASES: Mapping[str, str] = {"32": "32-true", "bf16": "bf16-true", "64": "64-true"}
@@ -81,7 +80,7 @@ class CompareSettings(PromptSettings):
     """How devices work together, as in Lightning's Trainer."""
     device_map: Literal["auto"] | None = None
     """`auto` spreads a model larger than one GPU over all GPUs of this machine, layer by layer, in one process."""
-    tables: list[Table] = field(default_factory=lambda: ["accuracy", "rec2ftp", "simaou", "simam", "kendall"])
+    tables: list[str] = field(default_factory=lambda: list(table_names()))
     """Which of the paper's tables the printed summary shows."""
     controls: str | None = None
     """Controls to measure beside the comparison, names with commas between them, or `all` (compare only)."""
@@ -94,10 +93,13 @@ class CompareSettings(PromptSettings):
         """Check what can be checked alone.
 
         Raises:
-            UserError: a number out of range, or a device map together with devices.
+            UserError: a number out of range, an unknown table, or a device map together with devices.
         """
         super().__post_init__()
         at_least_one(self, "num_nodes")
+        for table in self.tables:
+            if table not in table_names():
+                raise UserError(f"--tables {table!r} is not known. {did_you_mean(table, table_names())}")
         if self.device_map is not None and (self.devices, self.num_nodes, self.accelerator) != (1, 1, "auto"):
             raise UserError(
                 "--device-map spreads one process over the GPUs of this machine: leave --devices, --num-nodes and "

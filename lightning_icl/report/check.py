@@ -5,18 +5,13 @@ from dataclasses import dataclass
 from math import isclose
 
 from lightning_icl.errors import OutputError
+from lightning_icl.measures import Figure, measures, table_figures
 from lightning_icl.published import published_layers, published_size, tables
+from lightning_icl.report.figures import shown, signed, value_of
 from lightning_icl.report.grid import Grid
-from lightning_icl.report.tables import QUANTITIES, Quantity, shown, signed, value_of
+from lightning_icl.report.tables import digits
 from lightning_icl.results import TaskRun
 
-ACCURACY_POINTS = 2.0
-REC2FTP_POINTS = 5.0
-SIMILARITY = 0.02
-TOLERANCE = (
-    f"Within tolerance: accuracy to {ACCURACY_POINTS:g} percentage points; Rec2FTP to {REC2FTP_POINTS:g} points, or to "
-    f"one of the queries that fine-tuning corrects where that is more; similarities to {SIMILARITY:g}"
-)
 # Validation rows of each task in the published runs (AGNews: the first 2,000, as the paper's program takes them).
 _QUERIES = {"sst2": 872, "sst5": 1101, "mr": 1066, "subj": 2000, "agnews": 2000, "cb": 56}
 
@@ -26,7 +21,7 @@ class Cell:
     """One published figure and ours."""
 
     task: str
-    quantity: Quantity
+    figure: Figure
     ours: float | None
     published: float
     tolerance: float
@@ -63,12 +58,22 @@ def repeated_size(run: TaskRun) -> str | None:
     return None if not_repeated(run) else published_size(str(run.results["model"]["name"]))
 
 
-def tolerance(quantity: Quantity, run: TaskRun) -> float:
+def tolerance(figure: Figure, run: TaskRun) -> float:
     """How far a figure may be from the published one, in the units it is shown in."""
-    if quantity.table == "rec2ftp":
-        corrected = (run.results.get("rec2ftp") or {}).get("corrected_by_ft")
-        return max(REC2FTP_POINTS, 100 / corrected) if corrected else REC2FTP_POINTS
-    return ACCURACY_POINTS if quantity.percent else SIMILARITY
+    count = (run.results.get(figure.measure.level) or {}).get(figure.count)
+    return max(figure.measure.tolerance, 100 / count) if count else figure.measure.tolerance
+
+
+def tolerances() -> str:
+    """All tolerances in words."""
+    points = {True: " percentage points", False: ""}
+    parts = [f"{measure.name} {measure.tolerance:g}{points[measure.percent]}" for measure in measures()]
+    shares = [
+        f"{figure.measure.name} one of the queries {figure.counts} where that is more"
+        for figure in table_figures()
+        if figure.count
+    ]
+    return f"Tolerance: {', '.join((*parts, *shares))}"
 
 
 def check(runs: Sequence[TaskRun]) -> list[Cell]:
@@ -76,30 +81,25 @@ def check(runs: Sequence[TaskRun]) -> list[Cell]:
     cells = []
     for run in runs:
         size = repeated_size(run)
-        for quantity in QUANTITIES if size else ():
-            published = tables()[size or ""].get(quantity.published or "", {}).get(run.task)
+        for figure in table_figures() if size else ():
+            published = tables()[size or ""][figure.name].get(run.task) if figure.published else None
             if published is not None:
+                ours = value_of(figure, run.results)
                 cells.append(
-                    Cell(
-                        task=run.task,
-                        quantity=quantity,
-                        ours=value_of(quantity, run.results),
-                        published=published,
-                        tolerance=tolerance(quantity, run),
-                    )
+                    Cell(task=run.task, figure=figure, ours=ours, published=published, tolerance=tolerance(figure, run))
                 )
     return cells
 
 
 def deviations(run: TaskRun) -> list[str]:
     """What a repetition did otherwise than the published run, beyond the settings that make it one."""
-    found = []
+    differences = []
     count, token = (run.results.get("queries") or {}).get("count"), run.results["task"].get("probe_token")
     if count != _QUERIES[run.task]:
-        found.append(f"{run.task}: {count} queries, and the published run had {_QUERIES[run.task]}")
+        differences.append(f"{run.task}: {count} queries, and the published run had {_QUERIES[run.task]}")
     if token == "prompt":
-        found.append(f"{run.task}: looked at the prompt's last token; the paper's program looks at the answer's")
-    return found
+        differences.append(f"{run.task}: looked at the prompt's last token; the paper's program looks at the answer's")
+    return differences
 
 
 def layer_distance(run: TaskRun) -> float | None:
@@ -128,10 +128,10 @@ def check_grid(runs: Sequence[TaskRun]) -> Grid:
     rows = [
         (
             cell.task,
-            _name(cell.quantity),
-            shown(cell.quantity, cell.ours),
-            shown(cell.quantity, cell.published),
-            signed(cell.quantity, cell.difference),
+            _name(cell.figure),
+            shown(cell.figure, cell.ours),
+            shown(cell.figure, cell.published),
+            signed(cell.figure, cell.difference),
             f"{cell.tolerance:.3g}",
             "yes" if cell.within else "no",
         )
@@ -148,10 +148,15 @@ def check_grid(runs: Sequence[TaskRun]) -> Grid:
         title=f"{sum(cell.within for cell in cells)} of {len(cells)} published figures are within tolerance",
         header=("task", "figure", "ours", "published", "difference", "tolerance", "within"),
         rows=tuple(rows),
-        notes=(TOLERANCE, *reasons, *layers, *(note for run in repeated for note in deviations(run))),
+        notes=(tolerances(), *reasons, *layers, *(note for run in repeated for note in deviations(run))),
+        numbers=(("task", "quantity", "ours", "published", "difference", "tolerance", "within"), *map(_numbers, cells)),
     )
 
 
-def _name(quantity: Quantity) -> str:
-    tables_named = {"simaou": "SimAOU", "simam": "SimAM", "kendall": "Kendall"}
-    return f"{tables_named[quantity.table]}, {quantity.label}" if quantity.baseline else quantity.label
+def _name(figure: Figure) -> str:
+    return f"{figure.measure.name}, {figure.label}" if figure.indented else figure.label
+
+
+def _numbers(cell: Cell) -> tuple[str, ...]:
+    figures = map(digits, (cell.ours, cell.published, cell.difference, cell.tolerance))
+    return (cell.task, cell.figure.path, *figures, "yes" if cell.within else "no")

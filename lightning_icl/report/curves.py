@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_icl.errors import OutputError
-from lightning_icl.report.layers import TITLES, Curve, seed_curves
+from lightning_icl.measures import Measure, head_figures, layered
+from lightning_icl.report.layers import Curve, seed_curves
 from lightning_icl.report.seeds import Run, same_task
 from lightning_icl.report.side_by_side import SizePoint, size_points
 from lightning_icl.report.strokes import Strokes, legend_of, plot_style
@@ -14,8 +15,6 @@ from lightning_icl.results import TaskRun
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-HEADS = (("per_head", "ICL and FT"), ("zsl_per_head", "ICL and ZSL"), ("difference_per_head", "differences"))
 
 
 def _pyplot() -> Any:
@@ -29,25 +28,24 @@ def _pyplot() -> Any:
     return plt
 
 
-def draw_curves(panels: Sequence[Sequence[TaskRun]], level: str) -> "Figure":
+def draw_curves(panels: Sequence[Sequence[TaskRun]], measure: Measure) -> "Figure":
     """One panel for each task, with shared axes.
 
     Args:
         panels: the runs of each task, one for each seed.
-        level: `sim_aou`, `sim_am` or `kendall`.
+        measure: has lines over layers.
 
     Raises:
         OutputError: matplotlib is not installed.
     """
     plt = _pyplot()
-    title = TITLES[level]
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     figure, axes = plt.subplots(
         rows, columns, figsize=(1.0 + 3.2 * columns, 0.9 + 2.5 * rows), sharex=True, sharey=True, squeeze=False,
         layout="constrained",
     )  # fmt: skip
-    drawn = [seed_curves(runs, level) for runs in panels]
+    drawn = [seed_curves(runs, measure.level) for runs in panels]
     strokes = Strokes(run for runs in panels for run in runs)
     for axis, runs, curves in zip(axes.flat, panels, drawn, strict=False):
         _draw(axis, runs[0].task, curves, strokes)
@@ -61,7 +59,7 @@ def draw_curves(panels: Sequence[Sequence[TaskRun]], level: str) -> "Figure":
         [named[label] for label in order], order, loc="upper center", bbox_to_anchor=(0.5, 0.0),
         ncols=min(len(order), 1 + 2 * columns), frameon=False,
     )  # fmt: skip
-    figure.suptitle(f"{title}\n{panels[0][0].results['model']['name']}", fontsize=11)
+    figure.suptitle(f"{measure.title}\n{panels[0][0].results['model']['name']}", fontsize=11)
     return figure
 
 
@@ -91,18 +89,20 @@ def _floats(values: Sequence[float | None]) -> list[float]:
 
 
 def draw_heads(runs: Sequence[TaskRun]) -> "Figure":
-    """SimAM of each layer and head: one row of maps for each task, one column for each form."""
+    """Cosines of each layer and head: one row of maps for each task, one column for each figure."""
     plt = _pyplot()
-    figure, axes = plt.subplots(len(runs), len(HEADS), figsize=(9.0, 0.8 + 2.4 * len(runs)), squeeze=False)
+    columns = head_figures()
+    figure, axes = plt.subplots(len(runs), len(columns), figsize=(9.0, 0.8 + 2.4 * len(runs)), squeeze=False)
     for row, run in zip(axes, runs, strict=True):
-        for axis, (key, label) in zip(row, HEADS, strict=True):
-            cells = [_floats(layer) for layer in run.results["sim_am"].get(key) or [[None]]]
+        for axis, column in zip(row, columns, strict=True):
+            saved = (run.results.get(column.measure.level) or {}).get(column.per_head) or [[None]]
+            cells = [_floats(layer) for layer in saved]
             image = axis.imshow(cells, cmap="RdBu", vmin=-1, vmax=1, origin="lower", aspect="auto")
-            axis.set_title(f"{run.task}: {label}", fontsize=9)
+            axis.set_title(f"{run.task}: {column.curve}", fontsize=9)
             axis.set_xlabel("head", fontsize=8)
             axis.set_ylabel("layer", fontsize=8)
     figure.tight_layout()
-    figure.colorbar(image, ax=axes, label="SimAM")
+    figure.colorbar(image, ax=axes, label="cosine")
     return figure
 
 
@@ -111,8 +111,9 @@ def draw_finetuning(runs: Sequence[TaskRun]) -> "Figure":
     plt = _pyplot()
     figure, (loss, norm) = plt.subplots(1, 2, figsize=(9.0, 3.4))
     for run in runs:
-        loss.plot(range(1, 1 + run.results["finetune"]["steps"]), run.results["finetune"]["loss"], label=run.task)
-        norm.plot(run.results["finetune"]["update_norm_per_layer"], marker="o", markersize=3)
+        losses, norms = (_floats(run.results["finetune"].get(key) or ()) for key in ("loss", "update_norm_per_layer"))
+        loss.plot(range(1, 1 + len(losses)), losses, label=run.task)
+        norm.plot(norms, marker="o", markersize=3)
     loss.set(xlabel="step", title="loss of fine-tuning")
     norm.set(xlabel="layer", title="norm of the update")
     loss.legend(fontsize="x-small", frameon=False)
@@ -127,11 +128,16 @@ def save_pictures(runs: Sequence[TaskRun], folder: Path) -> list[Path]:
         OutputError: matplotlib is not installed,
     """
     drawn = _level_pictures([[run] for run in runs])
-    if headed := [run for run in runs if (run.results.get("sim_am") or {}).get("per_head")]:
+    if headed := [run for run in runs if has_heads(run)]:
         drawn.append(("sim_am_heads", partial(draw_heads, headed)))
     if tuned := [run for run in runs if (run.results.get("finetune") or {}).get("loss")]:
         drawn.append(("finetuning", partial(draw_finetuning, tuned)))
     return [path for name, draw in drawn for path in _save(draw(), folder, name)]
+
+
+def has_heads(run: TaskRun) -> bool:
+    """Whether a task has values for each head."""
+    return any((run.results.get(figure.measure.level) or {}).get(figure.per_head) for figure in head_figures())
 
 
 def save_seed_pictures(group: Sequence[Run], folder: Path, prefix: str) -> list[Path]:
@@ -181,11 +187,11 @@ def draw_sizes(measures: Mapping[str, Sequence[SizePoint]]) -> "Figure":
 
 
 def _level_pictures(panels: Sequence[Sequence[TaskRun]]) -> list[tuple[str, Callable[[], "Figure"]]]:
-    found: list[tuple[str, Callable[[], Figure]]] = []
-    for level in TITLES:
-        if compared := [runs for runs in panels if any(run.results.get(level) for run in runs)]:
-            found.append((level, partial(draw_curves, compared, level)))
-    return found
+    pictures: list[tuple[str, Callable[[], Figure]]] = []
+    for measure in layered():
+        if compared := [runs for runs in panels if seed_curves(runs, measure.level)]:
+            pictures.append((measure.level, partial(draw_curves, compared, measure)))
+    return pictures
 
 
 def _save(figure: "Figure", folder: Path, name: str) -> list[Path]:

@@ -1,25 +1,20 @@
-"""A table of text, and the formats it is written in: Markdown, CSV, LaTeX, and lines for the terminal."""
+"""A table of text that every format is made of; as Markdown, as CSV, turned, and folded to a width."""
 
 import csv
 import io
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
-from rich.table import Table
-from rich.text import Text
-
-# Backslash and braces are replaced in one pass with the others, so that no replacement is replaced again.
-_LATEX = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "−": "$-$", "×": r"$\times$",
-}  # fmt: skip
+from rich.cells import cell_len
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """A table as text: the first column names its row; a cell's second line is small print."""
+    """A table as text: the first column names its row; a cell's further lines are small print.
+
+    A name that begins with a blank stands below the row that it is to be compared with.
+    """
 
     name: str
     """What its files are called."""
@@ -27,97 +22,154 @@ class Grid:
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
+    sections: tuple[int, ...] = ()
+    """Numbers of the rows that begin a new part."""
+    parts: tuple[int, ...] = ()
+    """Numbers of the columns that begin a new part, which is not broken if it can be; none where columns are alone."""
+    turns: bool = False
+    """Whether rows and columns change places where it is too wide."""
     numbers: tuple[tuple[str, ...], ...] = ()
-    """Lines for CSV, its header first, where cells hold more than one number."""
+    """Lines for CSV, its header first: one unrounded value a cell."""
+
+
+def widths(grid: Grid) -> list[int]:
+    """Columns of a terminal that each column of the table takes."""
+    columns = zip(grid.header, *grid.rows, strict=True)
+    return [max(cell_len(line) for cell in column for line in cell.split("\n")) for column in columns]
+
+
+def fitted(grid: Grid, width: int, frame: int = 3) -> list[Grid]:
+    """A table as one or several that are no wider than `width`: first turned where it may be, then folded.
+
+    Args:
+        grid: the table.
+        width: columns at hand.
+        frame: columns that the frame takes for each column; the table takes one more.
+    """
+    if _width(grid, width, frame) <= width:
+        return [grid]
+    return _folded(turned(grid) if grid.turns else grid, width, frame)
+
+
+def _width(grid: Grid, width: int, frame: int) -> int:
+    """What the table needs at least."""
+    return _least_names(grid, width) + sum(widths(grid)[1:]) + frame * len(grid.header) + 1
+
+
+def _least_names(grid: Grid, width: int) -> int:
+    """Columns that names need if only their small print is broken into lines; at most a third of all."""
+    longest = max(cell_len(row[0].split("\n")[0]) for row in (grid.header, *grid.rows))
+    return min(longest, max(width // 3, 14))
+
+
+def name_width(grid: Grid, width: int, frame: int = 3) -> int:
+    """Columns for the names of rows: what the others leave."""
+    least = _least_names(grid, width)
+    return min(widths(grid)[0], least + max(0, width - _width(grid, width, frame)))
+
+
+def _folded(grid: Grid, width: int, frame: int) -> list[Grid]:
+    """Blocks of columns, each with the names of the rows; their small print stands in the first."""
+    space = width - _least_names(grid, width) - frame - 1
+    blocks = _blocks(grid, space, frame)
+    return [
+        replace(
+            grid,
+            title="" if number else grid.title,
+            header=_chosen(grid.header, block),
+            rows=tuple(_chosen(row, block, named=number == 0) for row in grid.rows),
+            notes=grid.notes if number == len(blocks) - 1 else (),
+        )
+        for number, block in enumerate(blocks)
+    ]
+
+
+def _blocks(grid: Grid, space: int, frame: int) -> list[list[int]]:
+    """Numbers of the columns of each block; a part begins a new one rather than be broken."""
+    needs = [width + frame for width in widths(grid)]
+    blocks: list[list[int]] = [[]]
+
+    def fits(columns: Sequence[int]) -> bool:
+        return not blocks[-1] or sum(needs[column] for column in (*blocks[-1], *columns)) <= space
+
+    for part in _parts(grid):
+        if not fits(part):
+            blocks.append([])
+        for column in part:
+            if not fits([column]):
+                blocks.append([])
+            blocks[-1].append(column)
+    return blocks
+
+
+def _parts(grid: Grid) -> list[list[int]]:
+    starts = sorted({1, *grid.parts}) if grid.parts else range(1, len(grid.header))
+    ends = [*starts[1:], len(grid.header)]
+    return [list(range(start, end)) for start, end in zip(starts, ends, strict=True)]
+
+
+def _chosen(cells: Sequence[str], columns: Sequence[int], named: bool = True) -> tuple[str, ...]:
+    return cells[0] if named else cells[0].split("\n")[0], *(cells[column] for column in columns)
+
+
+def turned(grid: Grid) -> Grid:
+    """Rows as columns; what stood below a measure has the measure's name above its own."""
+    header, measure = [""], ""
+    for name, *_ in grid.rows:
+        if not name.startswith(" "):
+            measure = name.split("\n")[0]
+        lines = [line.strip() for line in name.split("\n")]
+        header.append("\n".join([measure, *lines] if name.startswith(" ") else lines))
+    columns = zip(grid.header[1:], *(row[1:] for row in grid.rows), strict=True)
+    parts = tuple(row + 1 for row in grid.sections)
+    return replace(grid, header=tuple(header), rows=tuple(columns), sections=(), parts=parts)
 
 
 def grid_to_markdown(grid: Grid) -> str:
-    """Markdown, right-aligned but for the first column; bars inside cells are escaped."""
+    """Markdown, right-aligned but for the first column; nothing in a cell is markup."""
     lines = [_bars(grid.header), "|---|" + "---:|" * (len(grid.header) - 1), *(_bars(row) for row in grid.rows)]
-    return "\n".join([f"**{grid.title}**", "", *lines, *(f"\n{note}." for note in grid.notes)]) + "\n"
+    return "\n".join([f"**{markdown(grid.title)}**", "", *lines, *(f"\n{markdown(n)}." for n in grid.notes)]) + "\n"
 
 
 def _bars(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+    return "| " + " | ".join(map(markdown, cells)) + " |"
+
+
+def markdown(text: str) -> str:
+    r"""Text as Markdown shows it, on one line.
+
+    >>> markdown("a|b *c*\n<i>")
+    'a\\|b \\*c\\* &lt;i&gt;'
+    """
+    plain = escape(" ".join(text.split("\n")), quote=False)
+    return "".join(f"\\{letter}" if letter in "\\`*_[]|~#" else letter for letter in plain).replace("&amp;", "&")
 
 
 def grid_to_csv(grid: Grid) -> str:
-    """CSV with a header line; minus signs are those that programs read."""
+    """CSV with a header line: unrounded numbers where the table has them; no cell is a formula to a spreadsheet."""
+    return csv_text(grid.numbers or (grid.header, *grid.rows))
+
+
+def csv_text(lines: Sequence[Sequence[str]]) -> str:
+    """Lines as CSV; minus signs are those that programs read, a dash is empty."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    lines = grid.numbers or (grid.header, *grid.rows)
-    plain = [["" if cell == "–" else cell.replace("−", "-").replace("\n", " ") for cell in line] for line in lines]
-    writer.writerows(plain)
+    csv.writer(text, lineterminator="\n").writerows([[_plain(cell) for cell in line] for line in lines])
     return text.getvalue()
 
 
-def grid_to_latex(grid: Grid) -> str:
-    """A `table` for the `booktabs` package, with title and notes as its caption."""
-    caption = ". ".join((grid.title, *grid.notes))
-    return "\n".join(
-        [
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{latex(caption)}.}}",
-            r"\begin{tabular}{l" + "r" * (len(grid.header) - 1) + "}",
-            r"\toprule",
-            _ampersands(grid.header),
-            r"\midrule",
-            *(_ampersands(row) for row in grid.rows),
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-            "",
-        ]
-    )
+def _plain(cell: str) -> str:
+    """A cell that programs read as it is, and spreadsheets as text unless it is a number.
 
-
-def latex(text: str) -> str:
-    r"""Text as LaTeX prints it.
-
-    >>> latex("50% of a_b")
-    '50\\% of a\\_b'
+    >>> _plain("=1+1"), _plain("−0.5"), _plain("–")
+    ("'=1+1", '-0.5', '')
     """
-    return re.sub("|".join(map(re.escape, _LATEX)), lambda found: _LATEX[found.group()], text)
+    text = "" if cell == "–" else cell.replace("−", "-").replace("\n", " ")
+    return f"'{text}" if text[:1] in tuple("=+-@\t\r") and not _is_number(text) else text
 
 
-def _ampersands(cells: Sequence[str]) -> str:
-    return " & ".join(latex(cell) for cell in cells) + r" \\"
-
-
-def grid_to_rich(grid: Grid) -> Table:
-    """A table for the terminal."""
-    table = Table(title=Text(grid.title), title_justify="left")
-    for number, name in enumerate(grid.header):
-        table.add_column(name, justify="left" if number == 0 else "right", overflow="fold")
-    for row in grid.rows:
-        table.add_row(*map(_lines, row))
-    return table
-
-
-def _lines(cell: str) -> Text:
-    first, *small = cell.split("\n")
-    return Text.assemble(first, *((f"\n{line}", "dim") for line in small))
-
-
-def grid_to_html(grid: Grid) -> str:
-    """A table for a page, in a box that scrolls sideways where it is too wide."""
-    head = "".join(f"<th scope=col>{escape(cell)}</th>" for cell in grid.header)
-    body = "".join(map(_row, grid.rows))
-    notes = "".join(f"<li>{escape(note)}.</li>" for note in grid.notes)
-    return (
-        f'<p class="caption">{escape(grid.title)}.</p><div class="scroll"><table class="figures"><thead><tr>{head}</tr>'
-        f"</thead><tbody>{body}</tbody></table></div>" + (f'<ul class="notes">{notes}</ul>' if notes else "")
-    )
-
-
-def _row(row: Sequence[str]) -> str:
-    """An indented name marks what the row above is compared with."""
-    kind = ' class="baseline"' if row[0].startswith(" ") else ""
-    cells = "".join(f"<td>{_small(cell)}</td>" for cell in row[1:])
-    return f"<tr{kind}><th scope=row>{_small(row[0].strip())}</th>{cells}</tr>"
-
-
-def _small(cell: str) -> str:
-    first, *small = map(escape, cell.split("\n"))
-    return first + "".join(f"<small>{line}</small>" for line in small)
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,16 +1,18 @@
 """What the curves over layers show, as data: ours, baselines, controls, and published ones. Drawn elsewhere."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from lightning_icl.measures import Role as FigureRole
+from lightning_icl.measures import curve_figures
 from lightning_icl.published import published_layers
 from lightning_icl.report.check import repeated_size
-from lightning_icl.report.tables import mean
+from lightning_icl.report.figures import mean
 from lightning_icl.results import TaskRun
 
-Role = Literal["main", "form", "baseline", "control", "published", "seed"]
+Role = FigureRole | Literal["control", "published", "seed"]
 Values = tuple[float | None, ...]
 
 
@@ -26,54 +28,29 @@ class Curve:
     """Of a control its kind, which has one colour in all charts."""
 
 
-TITLES = {
-    "sim_aou": "SimAOU: similarity of attention-output updates",
-    "sim_am": "SimAM: similarity of attention maps",
-    "kendall": "Kendall rank correlation of attention to training tokens",
-}
-_LINES: dict[str, tuple[tuple[str, str, Role], ...]] = {
-    "sim_aou": (
-        ("per_layer", "SimAOU", "main"),
-        ("raw_per_layer", "raw", "form"),
-        ("random_per_layer", "random", "baseline"),
-    ),
-    "sim_am": (
-        ("per_layer", "ICL and FT", "main"),
-        ("difference_per_layer", "differences", "form"),
-        ("zsl_per_layer", "ICL and ZSL", "baseline"),
-    ),
-    "kendall": (
-        ("per_layer", "tokens", "main"),
-        ("example_per_layer", "demonstrations", "form"),
-        ("random_per_layer", "random", "baseline"),
-    ),
-}
-# What Deutch et al. stored for each level, and the curve of ours it stands beside.
-_PUBLISHED = {"sim_aou": "sim_aou", "sim_am": "sim_am_difference"}
-
-
 def layer_curves(run: TaskRun, level: str) -> list[Curve]:
     """Every curve of one task at one level: ours, other forms, baselines, controls, published.
 
     Args:
         run: the task.
-        level: `sim_aou`, `sim_am` or `kendall`.
+        level: of a measure that has lines over layers.
     """
-    values = run.results.get(level) or {}
+    saved = run.results.get(level) or {}
     curves = [
-        Curve(label=label, role=role, values=tuple(values[key]))
-        for key, label, role in _LINES[level]
-        if _has_values(values.get(key))
+        Curve(label=figure.curve, role=figure.role, values=tuple(saved[figure.per_layer]))
+        for figure in curve_figures(level)
+        if _has_values(saved.get(figure.per_layer))
     ]
-    curves += _control_curves(run.results.get("controls") or {}, level)
-    if (
-        level in _PUBLISHED
-        and repeated_size(run) == "1.3B"
-        and (known := published_layers(run.task, _PUBLISHED[level]))
-    ):
-        label = "published (Deutch et al.)" + (", differences" if level == "sim_am" else "")
-        curves.append(Curve(label=label, role="published", values=tuple(known)))
-    return curves
+    return [*curves, *_control_curves(run.results.get("controls") or {}, level), *_published_curves(run, level)]
+
+
+def _published_curves(run: TaskRun, level: str) -> Iterator[Curve]:
+    """What Deutch et al. stored for the smaller of the paper's models."""
+    for figure in curve_figures(level) if repeated_size(run) == "1.3B" else ():
+        known = published_layers(run.task, figure.published_curve) if figure.published_curve else None
+        if known:
+            form = "" if figure.role == "main" else f", {figure.curve}"
+            yield Curve(label=f"published (Deutch et al.){form}", role="published", values=tuple(known))
 
 
 def seed_curves(runs: Sequence[TaskRun], level: str) -> list[Curve]:
@@ -81,18 +58,19 @@ def seed_curves(runs: Sequence[TaskRun], level: str) -> list[Curve]:
 
     Args:
         runs: the task under each seed; of one alone its own curves.
-        level: `sim_aou`, `sim_am` or `kendall`.
+        level: of a measure that has lines over layers.
     """
     if len(runs) == 1:
         return layer_curves(runs[0], level)
     saved = [run.results.get(level) or {} for run in runs]
     curves = []
-    for key, label, role in _LINES[level]:
-        members = [tuple(values[key]) for values in saved if _has_values(values.get(key))]
-        if members and role == "main":
+    for figure in curve_figures(level):
+        lines = [part.get(figure.per_layer) or () for part in saved]
+        members = [tuple(values) for values in lines if _has_values(values)]
+        if members and figure.role == "main":
             curves += [Curve(label="each seed", role="seed", values=values) for values in members]
         if members:
-            curves.append(Curve(label=label, role=role, values=_mean(members)))
+            curves.append(Curve(label=figure.curve, role=figure.role, values=_mean(members)))
     controls = {
         f"{name} {number}": {**control, "kind": _kind(name, control)}
         for number, run in enumerate(runs)

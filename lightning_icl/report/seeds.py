@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
+from lightning_icl.measures import Figure
+from lightning_icl.report.figures import mean, shown
 from lightning_icl.report.grid import Grid
-from lightning_icl.report.tables import Quantity, Row, shown, summarise
+from lightning_icl.report.tables import Row, digits, label, model_name, summary_rows
 from lightning_icl.results import TaskRun
 
 Run = Sequence[TaskRun]
@@ -31,21 +33,24 @@ def spread(values: Sequence[float | None]) -> Spread | None:
     >>> spread([1.0, None, 2.0])
     Spread(mean=1.5, standard_error=0.5, count=2)
     """
-    there = [value for value in values if value is not None]
-    if not there:
+    defined = [value for value in values if value is not None]
+    if not defined:
         return None
-    error = stdev(there) / math.sqrt(len(there)) if len(there) > 1 else None
-    return Spread(mean=fmean(there), standard_error=error, count=len(there))
+    error = stdev(defined) / math.sqrt(len(defined)) if len(defined) > 1 else None
+    return Spread(mean=fmean(defined), standard_error=error, count=len(defined))
 
 
-def spread_shown(quantity: Quantity, values: Sequence[float | None]) -> str:
+def spread_shown(figure: Figure, values: Sequence[float | None]) -> str:
     """A figure over seeds as a cell: its mean, below it the standard error and the seeds where not all have it."""
-    found = spread(values)
-    if found is None:
+    over_seeds = spread(values)
+    if over_seeds is None:
         return "–"
-    error = [] if found.standard_error is None else [f"± {shown(quantity, found.standard_error)}"]
-    fewer = [f"{found.count} of {len(values)} seeds"] if found.count < len(values) else []
-    return "\n".join((shown(quantity, found.mean), *([", ".join(error + fewer)] if error or fewer else [])))
+    lines = [shown(figure, over_seeds.mean)]
+    if over_seeds.standard_error is not None:
+        lines.append(f"± {shown(figure, over_seeds.standard_error)}")
+    if over_seeds.count < len(values):
+        lines.append(f"{over_seeds.count} of {len(values)} seeds")
+    return "\n".join(lines)
 
 
 def seed_groups(runs: Sequence[Run]) -> list[list[Run]]:
@@ -109,24 +114,31 @@ def seeds_grid(group: Sequence[Run], tables: Sequence[str] | None = None, name: 
         name: of the grid's files.
     """
     order = [task.task for task in group[0]]
-    summaries = [summarise(sorted(run, key=lambda task: order.index(task.task)), tables) for run in group]
+    summaries = [summary_rows(sorted(run, key=lambda task: order.index(task.task)), tables) for run in group]
+    columns = [*order, "mean"] if len(order) > 1 else order
     rows: list[tuple[str, ...]] = []
     lines: list[tuple[str, ...]] = []
-    model = summaries[0].model
-    for same in zip(*(summary.rows for summary in summaries), strict=True):
-        quantity, published = same[0].quantity, same[0].published
-        columns = list(_columns(same))
-        rows.append((quantity.row_label, *(spread_shown(quantity, values) for values in columns)))
-        if published is not None:
-            rows.append(("  published", *(shown(quantity, value) for value in (*published, same[0].published_mean))))
-        for task, values in zip((*order, "mean"), columns, strict=True):
-            lines.append((model, task, ".".join(quantity.key), *digits(spread(values))))
+    sections, model = [], model_name(group[0])
+    for number, same in enumerate(zip(*summaries, strict=True)):
+        figure = same[0].figure
+        if number and figure.measure != summaries[0][number - 1].figure.measure:
+            sections.append(len(rows))
+        over_seeds = list(_columns(same))[: len(columns)]
+        rows.append((label(figure), *(spread_shown(figure, values) for values in over_seeds)))
+        if (published := same[0].published) is not None:
+            known = [*published, mean(published)][: len(columns)]
+            rows.append(("  published", *(shown(figure, value) for value in known)))
+        lines += (
+            (model, task, figure.path, *spread_digits(values)) for task, values in zip(columns, over_seeds, strict=True)
+        )
     return Grid(
         name=name,
         title=f"{model}: mean ± standard error over {seeds_of(group)}",
-        header=("", *order, "mean"),
+        header=("", *columns),
         rows=tuple(rows),
         notes=("the mean of the tasks is taken within each seed first",) if len(order) > 1 else (),
+        sections=tuple(sections),
+        turns=True,
         numbers=(("model", "task", "quantity", "mean", "standard_error", "seeds"), *lines),
     )
 
@@ -135,11 +147,12 @@ def _columns(rows: Sequence[Row]) -> Iterator[list[float | None]]:
     """For each task, and for their mean, the value of each seed."""
     for number in range(len(rows[0].values)):
         yield [row.values[number] for row in rows]
-    yield [row.mean for row in rows]
+    yield [mean(row.values) for row in rows]
 
 
-def digits(found: Spread | None) -> tuple[str, str, str]:
+def spread_digits(values: Sequence[float | None]) -> tuple[str, str, str]:
     """Mean, standard error and number of seeds for programs to read; empty where there is none."""
-    if found is None:
+    over_seeds = spread(values)
+    if over_seeds is None:
         return "", "", "0"
-    return repr(found.mean), "" if found.standard_error is None else repr(found.standard_error), str(found.count)
+    return digits(over_seeds.mean), digits(over_seeds.standard_error), str(over_seeds.count)

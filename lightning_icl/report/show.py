@@ -4,27 +4,22 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.markup import escape
-from rich.text import Text
-
+from lightning_icl.console import say
 from lightning_icl.file_names import folder_name
 from lightning_icl.report.check import check as check_cells
 from lightning_icl.report.check import check_grid, not_repeated
 from lightning_icl.report.controls import controls_grid
-from lightning_icl.report.grid import Grid, grid_to_csv, grid_to_latex, grid_to_markdown, grid_to_rich
+from lightning_icl.report.grid import Grid, grid_to_csv, grid_to_markdown
+from lightning_icl.report.latex import grid_to_latex
 from lightning_icl.report.outcomes import right_grid
 from lightning_icl.report.page.html import write_page
 from lightning_icl.report.paired import paired_grid
-from lightning_icl.report.render import summary_notes, to_csv, to_latex, to_markdown, to_rich
 from lightning_icl.report.seeds import Run, seed_groups, seeds_grid
 from lightning_icl.report.side_by_side import side_grid
-from lightning_icl.report.tables import summarise
+from lightning_icl.report.tables import summary_grid
+from lightning_icl.report.terminal import print_grid
 from lightning_icl.results import TaskRun, read_run
 from lightning_icl.saving.workspace import held
-
-# Columns of a table that is written to a file or pipe, where nothing says how wide it may be.
-_WIDE = 132
 
 
 def show_report(
@@ -58,7 +53,7 @@ def show_report(
         if len(group) == 1:
             _print_run(group[0], tables, intervals)
         else:
-            _print_grid(seeds_grid(group, tables))
+            print_grid(seeds_grid(group, tables))
     grids = [side_grid(groups)] if len(groups) > 1 else []
     written: list[Path] = []
     if export:
@@ -73,7 +68,7 @@ def show_report(
     if check:
         grids.append(check_grid([run for tasks in runs for run in tasks]))
     for grid in grids:
-        _print_grid(grid)
+        print_grid(grid)
     _print_written(written, each=len(runs) == 1)
     _print_written([html] if html else [], each=True)
     return not check or all(cell.within for tasks in runs for cell in check_cells(tasks))
@@ -84,18 +79,7 @@ def _print_written(paths: Sequence[Path], each: bool) -> None:
     counts = Counter(path.parent for path in paths)
     lines = map(str, paths) if each else (f"{count} files into {folder}" for folder, count in counts.items())
     for line in lines:
-        Console().print(f"wrote {line}", highlight=False, soft_wrap=True, markup=False)
-
-
-def _console() -> Console:
-    console = Console()
-    return console if console.is_terminal or console.width >= _WIDE else Console(width=_WIDE)
-
-
-def _print_grid(grid: Grid) -> None:
-    _console().print(grid_to_rich(grid))
-    for note in grid.notes:
-        _console().print(Text(f"– {note}", style="dim"))
+        say(f"wrote {line}")
 
 
 def print_summary(
@@ -117,16 +101,9 @@ def print_summary(
 
 
 def _print_run(runs: Run, tables: Sequence[str] | None, intervals: bool) -> None:
-    summary = summarise(runs, tables)
-    console = _console()
-    heading = f"[bold]{escape(summary.model)}[/]: zero-shot (ZSL), fine-tuned (FT) and in-context (ICL)"
-    console.print(heading, highlight=False, soft_wrap=True)
-    console.print(to_rich(summary, intervals))
-    for note in summary_notes(summary, intervals):
-        console.print(f"– {note}", style="dim", highlight=False)
-    for grid in (controls_grid(runs), paired_grid(runs)):
+    for grid in (summary_grid(runs, tables, intervals=intervals), controls_grid(runs), paired_grid(runs)):
         if grid is not None:
-            _print_grid(grid)
+            print_grid(grid)
 
 
 def export_files(
@@ -135,14 +112,11 @@ def export_files(
     """Write every table as Markdown, CSV and LaTeX, and every picture as PNG and SVG, into a folder."""
     from lightning_icl.report.curves import save_pictures
 
-    summary = summarise(runs, tables)
-    paths = [folder / f"summary.{kind}" for kind in ("md", "csv", "tex")]
-    texts = to_markdown(summary, intervals), to_csv(summary), to_latex(summary, intervals)
-    for path, text in zip(paths, texts, strict=True):
-        path.write_text(text, encoding="utf-8")
-    grids = [controls_grid(runs), paired_grid(runs), *(right_grid(run.results) for run in runs)]
+    grids = [summary_grid(runs, tables, intervals=intervals), controls_grid(runs), paired_grid(runs)]
+    grids += [right_grid(run.results) for run in runs]
     if any(not not_repeated(run) for run in runs):
         grids.append(check_grid(runs))
+    paths: list[Path] = []
     for grid in grids:
         if grid is not None:
             paths += write_grid(grid, folder)

@@ -1,17 +1,14 @@
 """Several models side by side, each a mean over seeds where it ran with several: size against what was measured."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
 
-from lightning_icl.report.controls import COLUMNS, figures
+from lightning_icl.measures import column_figures, compared_levels
+from lightning_icl.report.controls import figure_means
 from lightning_icl.report.grid import Grid
-from lightning_icl.report.page.svg import ticks
-from lightning_icl.report.seeds import Run, Spread, digits, spread, spread_shown
+from lightning_icl.report.seeds import Run, Spread, spread, spread_digits, spread_shown
+from lightning_icl.report.tables import model_name
 from lightning_icl.results import TaskRun
-
-_MEASURES = ("Rec2FTP", "SimAOU", "raw", "SimAM", "difference", "Kendall")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,16 +41,20 @@ def side_grid(groups: Sequence[Sequence[Run]]) -> Grid:
     """
     shared = shared_tasks(groups)
     seeded = any(len(group) > 1 for group in groups)
-    header = ("", "parameters", *(["seeds"] if seeded else []), *(header for header, _ in COLUMNS))
+    headings = [figure.column for figure in column_figures()]
     rows: list[tuple[str, ...]] = []
     lines: list[tuple[str, ...]] = []
     for group in by_size(groups):
-        label, size = _label(group, groups), f"{_size(group[0]):,}" if _size(group[0]) else "–"
-        columns = _columns(group, shared)
-        cells = (spread_shown(quantity, values) for (_, quantity), values in zip(COLUMNS, columns, strict=True))
-        rows.append((label, size, *([str(len(group))] if seeded else []), *cells))
-        for (_, quantity), values in zip(COLUMNS, columns, strict=True):
-            lines.append((label, str(_size(group[0]) or ""), ".".join(quantity.key), *digits(spread(values))))
+        name, size, columns = _label(group, groups), _size(group[0]), _columns(group, shared)
+        cells = map(spread_shown, column_figures(), columns)
+        about = [
+            f"{size:,}" if size else "–",
+            f"{_queries(group[0], shared):,}",
+            *([str(len(group))] if seeded else []),
+        ]
+        rows.append((name, *about, *cells))
+        for figure, values in zip(column_figures(), columns, strict=True):
+            lines.append((name, str(size or ""), figure.path, *spread_digits(values)))
     over = (
         f"means of the tasks that all share ({', '.join(shared)})"
         if shared
@@ -62,16 +63,37 @@ def side_grid(groups: Sequence[Sequence[Run]]) -> Grid:
     return Grid(
         name="side_by_side",
         title=f"Models side by side, {over}{', ± standard error over seeds' if seeded else ''}",
-        header=header,
+        header=("", "parameters", "queries", *(["seeds"] if seeded else []), *headings),
         rows=tuple(rows),
-        numbers=(("model", "parameters", "quantity", "mean", "standard_error", "seeds"), *lines) if seeded else (),
+        notes=tuple(_warnings(groups, shared)),
+        numbers=(("model", "parameters", "quantity", "mean", "standard_error", "seeds"), *lines),
     )
 
 
+def _warnings(groups: Sequence[Sequence[Run]], shared: Sequence[str]) -> Iterator[str]:
+    """What keeps the rows from being compared like with like."""
+    for name in shared:
+        tasks = [task for group in groups for run in group for task in run if task.task == name]
+        for what, values in (
+            ("queries", [(task.results.get("queries") or {}).get("count") for task in tasks]),
+            ("demonstrations", [(task.results.get("demonstrations") or {}).get("count") for task in tasks]),
+        ):
+            if len(different := sorted({value for value in values if value is not None})) > 1:
+                yield f"{name}: the runs differ in their number of {what} ({', '.join(map(str, different))})"
+
+
+def _counted(run: Run, shared: Sequence[str]) -> list[TaskRun]:
+    return [task for task in run if not shared or task.task in shared]
+
+
+def _queries(run: Run, shared: Sequence[str]) -> int:
+    return sum((task.results.get("queries") or {}).get("count") or 0 for task in _counted(run, shared))
+
+
 def _columns(group: Sequence[Run], shared: Sequence[str]) -> list[list[float | None]]:
-    """For each of `COLUMNS` the value of each seed, means over tasks."""
-    counted = [[task.results for task in run if not shared or task.task in shared] for run in group]
-    return [list(values) for values in zip(*map(figures, counted), strict=True)]
+    """For each figure that has a column the value of each seed, means over tasks."""
+    by_seed = [figure_means([task.results for task in _counted(run, shared)]) for run in group]
+    return [list(values) for values in zip(*by_seed, strict=True)]
 
 
 def _size(run: Run) -> int:
@@ -80,8 +102,8 @@ def _size(run: Run) -> int:
 
 def _label(group: Sequence[Run], groups: Sequence[Sequence[Run]]) -> str:
     """The model's name, with its run's folder where two rows are of one model."""
-    name = str(group[0][0].results["model"]["name"])
-    twice = sum(str(other[0][0].results["model"]["name"]) == name for other in groups) > 1
+    name = model_name(group[0])
+    twice = sum(model_name(other[0]) == name for other in groups) > 1
     return f"{name} ({run_name(group[0])})" if twice else name
 
 
@@ -91,61 +113,14 @@ def run_name(run: Sequence[TaskRun]) -> str:
 
 
 def size_points(groups: Sequence[Sequence[Run]]) -> dict[str, list[SizePoint]]:
-    """For each measure, every model that says its size and has a value."""
-    shared, measures = shared_tasks(groups), {}
-    for number, (header, _) in enumerate(COLUMNS):
-        found = [
-            SizePoint(label=_label(group, groups), parameters=_size(group[0]), spread=known)
+    """For each figure that compares ICL with FT, every model that says its size and has a value."""
+    shared, charts = shared_tasks(groups), {}
+    for number, figure in enumerate(column_figures()):
+        points = [
+            SizePoint(label=_label(group, groups), parameters=_size(group[0]), spread=over_seeds)
             for group in by_size(groups)
-            if _size(group[0]) and (known := spread(_columns(group, shared)[number]))
+            if _size(group[0]) and (over_seeds := spread(_columns(group, shared)[number]))
         ]
-        if header in _MEASURES and found:
-            measures[header] = found
-    return measures
-
-
-def size_charts(groups: Sequence[Sequence[Run]]) -> str:
-    """Parameters, on a logarithmic axis, against each measure; empty where no run says its size."""
-    charts = [
-        f"<figure><figcaption>{header}</figcaption>{_scatter(points, header)}</figure>"
-        for header, points in size_points(groups).items()
-    ]
-    return f"<div class=charts>{''.join(charts)}</div>" if charts else ""
-
-
-def _scatter(points: Sequence[SizePoint], title: str) -> str:
-    width, height, left, bottom = 320, 200, 44, 30
-    exponents = [math.log10(point.parameters) for point in points]
-    ends = [point.spread.mean + sign * (point.spread.standard_error or 0.0) for point in points for sign in (-1, 1)]
-    start, end = math.floor(min(exponents)), max(math.ceil(max(exponents)), math.floor(min(exponents)) + 1)
-    marks = ticks(min(0.0, *ends), max(0.0, *ends))
-    low, high = marks[0], marks[-1] if marks[-1] > marks[0] else marks[0] + 1
-
-    def y(value: float) -> float:
-        return 8 + (height - 8 - bottom) * (high - value) / (high - low)
-
-    def x(exponent: float) -> float:
-        return left + (width - left - 12) * (exponent - start) / (end - start)
-
-    parts = [
-        f'<svg viewBox="0 0 {width} {height}" style="max-width:{1.25 * width}px" role="img" '
-        f'aria-label="{escape(title)}">'
-    ]
-    for mark in marks:
-        parts.append(f'<path class="grid" d="M{left} {y(mark):.1f}H{width - 12}"/>')
-        parts.append(f'<text class="tick" x="{left - 5}" y="{y(mark) + 3.5:.1f}" text-anchor="end">{mark:g}</text>')
-    for exponent in range(start, end + 1):
-        text = {6: "1M", 7: "10M", 8: "100M", 9: "1B", 10: "10B", 11: "100B"}.get(exponent, f"1e{exponent}")
-        parts.append(f'<text class="tick" x="{x(exponent):.1f}" y="{height - 16}" text-anchor="middle">{text}</text>')
-    parts.append(
-        f'<text class="axis" x="{width / 2}" y="{height - 3}" text-anchor="middle">parameters</text>'
-        '<g class="curve main">'
-    )
-    for point, place in zip(points, exponents, strict=True):
-        value, error = point.spread.mean, point.spread.standard_error
-        text = f"{escape(point.label)}: {value:.3f}"
-        if error:
-            parts.append(f'<path d="M{x(place):.1f} {y(value - error):.1f}V{y(value + error):.1f}"/>')
-            text += f" ± {error:.3f} over {point.spread.count} seeds"
-        parts.append(f'<circle cx="{x(place):.1f}" cy="{y(value):.1f}" r="4"><title>{text}</title></circle>')
-    return "".join([*parts, "</g></svg>"])
+        if figure.measure.level in compared_levels() and points:
+            charts[figure.column] = points
+    return charts

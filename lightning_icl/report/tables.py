@@ -1,177 +1,150 @@
-"""The paper's tables as rows of numbers, made of saved results alone: tasks across, one row for each quantity."""
+"""The paper's tables, made of saved results alone: tasks across, one row for each figure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from lightning_icl.errors import OutputError, did_you_mean
+from lightning_icl.measures import Figure, table_figures, table_names
 from lightning_icl.published import published_size
 from lightning_icl.published import tables as published_tables
+from lightning_icl.report.figures import Interval, interval_of, interval_shown, mean, mean_interval, shown, value_of
+from lightning_icl.report.grid import Grid
 from lightning_icl.results import TaskRun
 
-
-@dataclass(frozen=True, kw_only=True)
-class Quantity:
-    """One row of a table."""
-
-    table: str
-    """The table it stands in, as `--tables` names it."""
-    label: str
-    """What the row is called."""
-    key: tuple[str, str]
-    """Where it is in `results.json`."""
-    percent: bool = False
-    """Whether the saved share is shown in percent."""
-    published: str | None = None
-    """What the paper's figures call it."""
-    baseline: bool = False
-    """Whether it stands below a measure to compare it with."""
-
-    @property
-    def row_label(self) -> str:
-        """What its row is called, indented where it stands below a measure."""
-        return f"  {self.label}" if self.baseline else self.label
-
-
-QUANTITIES = (
-    Quantity(table="accuracy", label="ZSL accuracy", key=("accuracy", "zsl"), percent=True, published="accuracy_zsl"),
-    Quantity(table="accuracy", label="FT accuracy", key=("accuracy", "ft"), percent=True, published="accuracy_ft"),
-    Quantity(table="accuracy", label="ICL accuracy", key=("accuracy", "icl"), percent=True, published="accuracy_icl"),
-    Quantity(table="rec2ftp", label="Rec2FTP", key=("rec2ftp", "value"), percent=True, published="rec2ftp"),
-    Quantity(table="simaou", label="SimAOU", key=("sim_aou", "value"), published="sim_aou"),
-    Quantity(table="simaou", label="random", key=("sim_aou", "random"), published="sim_aou_random", baseline=True),
-    Quantity(table="simaou", label="raw", key=("sim_aou", "raw"), baseline=True),
-    Quantity(table="simam", label="SimAM", key=("sim_am", "value"), published="sim_am"),
-    Quantity(table="simam", label="zero-shot", key=("sim_am", "zsl"), published="sim_am_zsl", baseline=True),
-    Quantity(table="simam", label="difference", key=("sim_am", "difference"), baseline=True),
-    Quantity(table="kendall", label="Kendall", key=("kendall", "value"), published="kendall"),
-    Quantity(table="kendall", label="random", key=("kendall", "random"), published="kendall_random", baseline=True),
-)
-TABLES = tuple(dict.fromkeys(quantity.table for quantity in QUANTITIES))
+_ENDS = ("low", "high")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One row of a summary: a value for each task, and their mean."""
+    """One figure of a run: a value for each task."""
 
-    quantity: Quantity
+    figure: Figure
     values: tuple[float | None, ...]
+    intervals: tuple[Interval | None, ...]
+    """95% interval of each value, where the run has one."""
+    counts: tuple[int | None, ...]
+    """Of a share of a part of the queries, their number."""
     published: tuple[float | None, ...] | None
-    intervals: tuple[tuple[float, float] | None, ...] = ()
-    """95% interval of each value, where the run has one; empty where it has none at all."""
-
-    @property
-    def mean(self) -> float | None:
-        """Mean over the tasks that have a value."""
-        return mean(self.values)
-
-    @property
-    def published_mean(self) -> float | None:
-        """Mean of the published values."""
-        return None if self.published is None else mean(self.published)
+    """The paper's values, where the model is one of the paper's."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Summary:
-    """All rows of a run."""
-
-    model: str
-    tasks: tuple[str, ...]
-    rows: tuple[Row, ...]
-    notes: tuple[str, ...]
-    """Reasons for what is undefined."""
+def model_name(runs: Sequence[TaskRun]) -> str:
+    """The model of a run."""
+    return str(runs[0].results["model"]["name"])
 
 
-def mean(values: Sequence[float | None]) -> float | None:
-    """Mean of what is there; None for nothing.
-
-    >>> mean([1.0, None, 2.0])
-    1.5
-    """
-    there = [value for value in values if value is not None]
-    return sum(there) / len(there) if there else None
-
-
-def summarise(runs: Sequence[TaskRun], tables: Sequence[str] | None = None) -> Summary:
-    """The rows of the tables asked for, all of them for None.
+def chosen_figures(tables: Sequence[str] | None) -> list[Figure]:
+    """The figures of the tables asked for, all of them for None.
 
     Raises:
         OutputError: an unknown table.
     """
     for table in tables or ():
-        if table not in TABLES:
-            raise OutputError(f"Table {table!r} is not known. {did_you_mean(table, TABLES)}")
-    model = str(runs[0].results["model"]["name"])
-    wanted = [quantity for quantity in QUANTITIES if tables is None or quantity.table in tables]
-    return Summary(
-        model=model,
-        tasks=tuple(run.task for run in runs),
-        rows=tuple(_row(quantity, runs, published_size(model)) for quantity in wanted),
-        notes=_notes(runs, wanted),
+        if table not in table_names():
+            raise OutputError(f"Table {table!r} is not known. {did_you_mean(table, table_names())}")
+    return [figure for figure in table_figures() if tables is None or figure.measure.table in tables]
+
+
+def summary_rows(runs: Sequence[TaskRun], tables: Sequence[str] | None = None) -> list[Row]:
+    """Every row of the tables asked for, all of them for None.
+
+    Raises:
+        OutputError: an unknown table.
+    """
+    size = published_size(model_name(runs))
+    return [_row(figure, runs, size) for figure in chosen_figures(tables)]
+
+
+def _row(figure: Figure, runs: Sequence[TaskRun], size: str | None) -> Row:
+    known = published_tables()[size][figure.name] if size is not None and figure.published else None
+    return Row(
+        figure=figure,
+        values=tuple(value_of(figure, run.results) for run in runs),
+        intervals=tuple(interval_of(figure, run.results) for run in runs),
+        counts=tuple((run.results.get(figure.measure.level) or {}).get(figure.count) for run in runs),
+        published=None if known is None else tuple(known.get(run.task) for run in runs),
     )
 
 
-def _row(quantity: Quantity, runs: Sequence[TaskRun], size: str | None) -> Row:
-    values = tuple(value_of(quantity, run.results) for run in runs)
-    intervals = tuple(interval_of(quantity, run.results) for run in runs)
-    published = None
-    if size is not None and quantity.published is not None:
-        known = published_tables()[size][quantity.published]
-        published = tuple(known.get(run.task) for run in runs)
-    return Row(quantity=quantity, values=values, published=published, intervals=intervals if any(intervals) else ())
+def summary_grid(runs: Sequence[TaskRun], tables: Sequence[str] | None = None, *, intervals: bool = False) -> Grid:
+    """Tasks across, with their mean where there are several; what was published stands below ours.
 
+    Args:
+        runs: the tasks of one run.
+        tables: which tables; None for all.
+        intervals: whether each figure has its interval below; without, only a share of a part of the queries, whose
+            number the share does not show.
 
-def value_of(quantity: Quantity, results: Mapping[str, Any]) -> float | None:
-    """A quantity in the unit it is shown in; None where it is undefined or missing."""
-    level, key = quantity.key
-    value = (results.get(level) or {}).get(key)
-    if value is None:
-        return None
-    return 100 * float(value) if quantity.percent else float(value)
-
-
-def interval_of(quantity: Quantity, results: Mapping[str, Any]) -> tuple[float, float] | None:
-    """The 95% interval of a quantity in the unit it is shown in; None where there is none."""
-    ends = (results.get("intervals") or {}).get(".".join(quantity.key))
-    if not ends or None in ends:
-        return None
-    low, high = (100 * float(end) if quantity.percent else float(end) for end in ends)
-    return low, high
-
-
-def signed(quantity: Quantity, difference: float | None) -> str:
-    """A difference with its sign, in the digits of its quantity."""
-    if difference is None:
-        return "–"
-    text = shown(quantity, abs(difference))
-    return text if not text.strip("0.") else f"{'+' if difference > 0 else '−'}{text}"
-
-
-def interval_shown(quantity: Quantity, interval: tuple[float, float]) -> str:
-    """An interval as text, Rec2FTP in whole percents: its few queries say no more.
-
-    >>> interval_shown(QUANTITIES[3], (51.01, 100.0))
-    '51–100'
+    Raises:
+        OutputError: an unknown table.
     """
-    low, high = (f"{end:.0f}" if quantity.table == "rec2ftp" else shown(quantity, end) for end in interval)
-    return f"{low}–{high}" if quantity.percent and interval[0] >= 0 else f"{low} to {high}"
+    rows = summary_rows(runs, tables)
+    lines: list[tuple[str, ...]] = []
+    sections = []
+    for number, row in enumerate(rows):
+        if number and row.figure.measure != rows[number - 1].figure.measure:
+            sections.append(len(lines))
+        lines += _lines(row, intervals, with_mean=len(runs) > 1)
+    return Grid(
+        name="summary",
+        title=f"{model_name(runs)}: zero-shot (ZSL), fine-tuned (FT) and in-context (ICL)",
+        header=("", *(run.task for run in runs), *(["mean"] if len(runs) > 1 else [])),
+        rows=tuple(lines),
+        notes=tuple(_notes(runs, rows)),
+        sections=tuple(sections),
+        turns=True,
+        numbers=tuple(_numbers(runs, rows)),
+    )
 
 
-def _notes(runs: Sequence[TaskRun], wanted: Sequence[Quantity]) -> tuple[str, ...]:
-    keys = [".".join(quantity.key) for quantity in wanted] + [quantity.key[0] for quantity in wanted]
-    notes: dict[str, list[str]] = {}
+def _lines(row: Row, intervals: bool, with_mean: bool) -> Iterator[tuple[str, ...]]:
+    """The row as text, and below it the published one."""
+    values = [*row.values, *([mean(row.values)] if with_mean else [])]
+    ends = [*row.intervals, *([mean_interval(row.values, row.intervals)] if with_mean else [])]
+    counts = [*row.counts, *([None] if with_mean else [])]
+    small = [
+        ("95% interval", [interval_shown(row.figure, interval) for interval in ends]),
+        (row.figure.counts, ["" if count is None else f"{count:,}" for count in counts]),
+    ]
+    names, cells = [label(row.figure)], [[shown(row.figure, value)] for value in values]
+    for name, texts in small if intervals or row.figure.count else ():
+        if any(texts):
+            names.append(f"  {name}")
+            for cell, text in zip(cells, texts, strict=True):
+                cell.append(text)
+    yield "\n".join(names), *("\n".join(cell).rstrip("\n") for cell in cells)
+    if row.published is not None:
+        published = [*row.published, *([mean(row.published)] if with_mean else [])]
+        yield "  published", *(shown(row.figure, value) for value in published)
+
+
+def label(figure: Figure) -> str:
+    """What a figure's row is called, indented where it stands below a measure."""
+    return f"  {figure.label}" if figure.indented else figure.label
+
+
+def _notes(runs: Sequence[TaskRun], rows: Sequence[Row]) -> Iterator[str]:
+    paths = {name for row in rows for name in (row.figure.path, row.figure.measure.level)}
+    tasks: dict[str, list[str]] = {}
     for run in runs:
-        for key, reason in run.results.get("undefined", {}).items():
-            if key in keys:
-                notes.setdefault(f"{key} is undefined: {reason}", []).append(run.task)
-    return tuple(f"{', '.join(tasks)}: {note}" for note, tasks in notes.items())
+        for path, reason in (run.results.get("undefined") or {}).items():
+            if path in paths:
+                tasks.setdefault(f"{path} is undefined: {reason}", []).append(run.task)
+    for note, names in tasks.items():
+        yield f"{', '.join(names)}: {note}"
 
 
-def shown(quantity: Quantity, value: float | None) -> str:
-    """A value as text: percent with one decimal (Rec2FTP with two), other measures with three, a dash for none."""
-    if value is None:
-        return "–"
-    if quantity.percent:
-        return f"{value:.2f}" if quantity.table == "rec2ftp" else f"{value:.1f}"
-    text = f"{value:.3f}"
-    return "0.000" if text == "-0.000" else text
+def _numbers(runs: Sequence[TaskRun], rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
+    """One line for each figure, task and source, with all digits and the ends of its 95% interval."""
+    yield ("model", "task", "quantity", "source", "value", *_ENDS)
+    for row in rows:
+        for run, value, interval in zip(runs, row.values, row.intervals, strict=True):
+            ends = interval or (None, None)
+            yield (model_name(runs), run.task, row.figure.path, "measured", *map(digits, (value, *ends)))
+        for run, value in zip(runs, row.published or (), strict=False):
+            yield (model_name(runs), run.task, row.figure.path, "published", digits(value), "", "")
+
+
+def digits(value: float | None) -> str:
+    """A number for programs to read, unrounded; empty for none."""
+    return "" if value is None else repr(value)

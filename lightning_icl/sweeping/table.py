@@ -4,27 +4,19 @@ Made from the runs' files alone: `sweep.parquet` and `sweep.csv` hold one row a 
 model, task and number of shots.
 """
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from lightning_icl.errors import OutputError
+from lightning_icl.measures import Figure, column_figures, table_figures
+from lightning_icl.report.figures import in_unit, shown
+from lightning_icl.report.grid import Grid, csv_text
 from lightning_icl.report.seeds import spread
+from lightning_icl.report.terminal import print_grid
 from lightning_icl.sweeping.plan import RUN, SELECTION, SweepPlan
-
-FIGURES = (
-    "accuracy_zsl", "accuracy_icl", "accuracy_ft", "rec2ftp", "sim_aou", "sim_aou_raw", "sim_am", "sim_am_zsl",
-    "kendall", "heldout_accuracy",
-)  # fmt: skip
-# Columns of a table that is written to a file or pipe, where nothing says how wide it may be.
-_WIDE = 132
 
 Row = dict[str, Any]
 
@@ -55,20 +47,13 @@ def _read(path: Path) -> dict[str, Any]:
 
 def row_of(content: Mapping[str, Any]) -> Row:
     """The row of one run; None where a figure is undefined."""
-    levels = content["comparison"] or {level: {} for level in ("rec2ftp", "sim_aou", "sim_am", "kendall")}
-    accuracies, selection = content["accuracy"], content["selection"]
+    levels, selection = {"accuracy": content["accuracy"], **(content["comparison"] or {})}, content["selection"]
     held_out = selection["accuracy"] if selection["select"] == "heldout" else None
     return {
         **{name: content[name] for name in ("model", "task", "shots", "seed", "lr")},
         "demonstrations": content["demonstrations"]["count"],
         "queries": content["queries"] or None,
-        **{f"accuracy_{name}": accuracies[name] for name in ("zsl", "icl", "ft")},
-        "rec2ftp": levels["rec2ftp"].get("value"),
-        "sim_aou": levels["sim_aou"].get("value"),
-        "sim_aou_raw": levels["sim_aou"].get("raw"),
-        "sim_am": levels["sim_am"].get("value"),
-        "sim_am_zsl": levels["sim_am"].get("zsl"),
-        "kendall": levels["kendall"].get("value"),
+        **{figure.name: levels.get(figure.measure.level, {}).get(figure.key) for figure in table_figures()},
         "heldout_accuracy": held_out,
         "selected_by": selection["select"],
         "selected": False,
@@ -102,7 +87,7 @@ def summarise(rows: Sequence[Row]) -> list[Row]:
         same = [row for row in members if row["lr"] == chosen["lr"] and row["diverged"] is None]
         line = {"model": model, "task": task, "shots": shots, "selected_by": chosen["selected_by"]}
         line |= {"lr": chosen["lr"], "selected_seed": chosen["seed"], "seeds": len(same)}
-        for name in FIGURES:
+        for name in (*(figure.name for figure in table_figures()), "heldout_accuracy"):
             over_seeds = spread([row[name] for row in same])
             line[f"{name}_mean"] = over_seeds and over_seeds.mean
             line[f"{name}_standard_error"] = over_seeds and over_seeds.standard_error
@@ -130,36 +115,40 @@ def write_tables(out: Path, rows: Sequence[Row], summary: Sequence[Row]) -> None
 
 
 def _csv(rows: Sequence[Row]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return csv_text([list(rows[0]), *(["" if cell is None else str(cell) for cell in row.values()] for row in rows)])
 
 
 def print_summary(rows: Sequence[Row], summary: Sequence[Row]) -> None:
     """Means and standard errors over seeds, and what diverged."""
-    console = Console()
-    console = console if console.is_terminal else Console(width=_WIDE)
-    table = Table(title="Mean over seeds at the selected rate (± standard error)")
-    shown = ("accuracy_zsl", "accuracy_icl", "accuracy_ft", "rec2ftp", "sim_aou", "sim_am", "kendall")
-    for name in ("model", "task", "shots", "lr", "seeds", *shown):
-        table.add_column(
-            name.replace("accuracy_", "").replace("_", " "), justify="right" if name != "model" else "left"
-        )
-    for line in summary:
-        names = ("model", "task", "shots", "lr", "seeds")
-        table.add_row(*(str(line[name]) for name in names), *(_figure(line, name) for name in shown))
-    console.print(table)
-    for by in dict.fromkeys(line["selected_by"] for line in summary):
-        console.print(f"Seed and rate were selected by {SELECTION[by]}.", highlight=False)
+    print_grid(summary_grid(rows, summary))
+
+
+def summary_grid(rows: Sequence[Row], summary: Sequence[Row]) -> Grid:
+    """One row for each model, task and number of shots: means and standard errors over seeds at the chosen rate.
+
+    Args:
+        rows: all runs.
+        summary: of `summarise`.
+    """
+    about = ("model", "shots", "lr", "seeds")
+    figures = [figure for figure in column_figures() if figure.role == "main"]
     lost = sum(row["diverged"] is not None for row in rows)
-    if lost:
-        console.print(f"{lost} of {len(rows)} runs diverged; sweep.csv says why.", highlight=False)
+    selections = dict.fromkeys(line["selected_by"] for line in summary)
+    return Grid(
+        name="summary",
+        title="Mean over seeds at the selected rate (± standard error)",
+        header=("", *about, *(figure.column for figure in figures)),
+        rows=tuple(
+            (line["task"], *(str(line[name]) for name in about), *(_cell(figure, line) for figure in figures))
+            for line in summary
+        ),
+        notes=(
+            *(f"seed and rate were selected by {SELECTION[by]}" for by in selections),
+            *([f"{lost} of {len(rows)} runs diverged; sweep.csv says why"] if lost else []),
+        ),
+    )
 
 
-def _figure(line: Row, name: str) -> str:
-    mean, error = line[f"{name}_mean"], line[f"{name}_standard_error"]
-    if mean is None:
-        return "–"
-    return f"{mean:.3f}" if error is None else f"{mean:.3f} ± {error:.3f}"
+def _cell(figure: Figure, line: Row) -> str:
+    mean, error = (shown(figure, in_unit(figure, line[f"{figure.name}_{what}"])) for what in ("mean", "standard_error"))
+    return mean if error == "–" else f"{mean}\n± {error}"

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from made_runs import LAYERS, repetition, save
 
+from lightning_icl.measures import measures
 from lightning_icl.report.curves import draw_curves
-from lightning_icl.report.page.sections import curves_section
+from lightning_icl.report.page.html import run_page
 from lightning_icl.report.seeds import Run
 from lightning_icl.results import read_run
 
@@ -33,16 +34,16 @@ def run(tmp_path: Path) -> Run:
 
 def charts(page: str, level: str) -> tuple[dict[str, str], list[set[str]]]:
     """Of one level of the page: the class of each name in the legend, and the classes drawn in each chart."""
-    section = next(part for part in page.split("<h3>")[1:] if part.startswith(level))
+    section = next(part for part in page.split("</section>")[2].split("<h3>")[1:] if part.startswith(level))
     legend, *figures = section.split("<figure>")
     key = r'<g class="(?:curve|band) ([^"]+)">.*?</svg>([^<]+)</li>'
     named = {label: name for name, label in re.findall(key, legend)}
-    return named, [set(re.findall(r'<g class="(?:curve|band) ([^"]+)">', figure)) for figure in figures]
+    return named, [set(re.findall(r'<g class="(?:curve|band) ([^"]+)" ', figure)) for figure in figures]
 
 
 @pytest.mark.parametrize("level", ["SimAOU", "SimAM", "Kendall"])
 def test_the_page_names_what_is_drawn_and_nothing_else(run: Run, level: str) -> None:
-    named, drawn = charts(curves_section([run]), level)
+    named, drawn = charts(run_page(run), level)
     assert set(named.values()) == set.union(*drawn)
     assert len(set(named.values())) == len(named)
     assert ("shuffled-query" in named) == (level == "SimAOU")
@@ -50,7 +51,7 @@ def test_the_page_names_what_is_drawn_and_nothing_else(run: Run, level: str) -> 
 
 
 def test_a_control_has_one_colour_in_all_charts_of_all_levels(run: Run) -> None:
-    page = curves_section([run])
+    page = run_page(run)
     by_level = [charts(page, level)[0] for level in ("SimAOU", "SimAM", "Kendall")]
     first, second = charts(page, "SimAOU")[1]
     assert len({named["order"] for named in by_level}) == 1
@@ -60,7 +61,7 @@ def test_a_control_has_one_colour_in_all_charts_of_all_levels(run: Run) -> None:
 
 @pytest.mark.parametrize("level", ["sim_aou", "sim_am", "kendall"])
 def test_pictures_name_what_is_drawn_in_its_colour(run: Run, level: str) -> None:
-    figure = draw_curves([[task] for task in run], level)
+    figure = draw_curves([[task] for task in run], next(m for m in measures() if m.level == level))
     (legend,) = figure.legends
     named = {text.get_text(): line for text, line in zip(legend.get_texts(), legend.get_lines(), strict=True)}
     drawn: dict[str, set[Any]] = {}
@@ -80,5 +81,5 @@ def test_a_band_and_the_line_of_one_control_share_its_colour(tmp_path: Path) -> 
     orders: Mapping[str, Any] = {name: {"sim_aou": {"per_layer": FLAT}} for name in ("order-1", "order-2")}
     save(tmp_path, repetition("sst2") | {"task_number": 0, "controls": orders})
     save(tmp_path, repetition("cb") | {"task_number": 1, "controls": {"untrained": {}, "order-1": orders["order-1"]}})
-    named, _ = charts(curves_section([read_run(tmp_path)]), "SimAOU")
+    named, _ = charts(run_page(read_run(tmp_path)), "SimAOU")
     assert named["order (2 runs)"] == named["order"]

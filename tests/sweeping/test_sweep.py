@@ -16,6 +16,7 @@ import pytest
 from pyarrow import parquet
 
 from lightning_icl.cli import main
+from lightning_icl.measures import table_figures
 from lightning_icl.models.capture import Capture
 from lightning_icl.probing.observation import View
 from lightning_icl.records import Observation, QueryBatch
@@ -239,8 +240,7 @@ def test_a_dry_run_prints_the_cost_and_writes_nothing(tmp_path: Path, capsys: py
 
 def test_the_standard_error_over_seeds_is_that_of_the_mean() -> None:
     base = {"model": "m", "task": "t", "shots": 4, "lr": 0.1, "selected_by": "paper", "diverged": None}
-    names = ("accuracy_zsl", "accuracy_icl", "accuracy_ft", "rec2ftp", "sim_aou", "sim_aou_raw", "sim_am")
-    names += ("sim_am_zsl", "kendall", "heldout_accuracy")
+    names = (*(figure.name for figure in table_figures()), "heldout_accuracy")
     rows = [
         base | dict.fromkeys(names, value) | {"seed": seed, "selected": seed == 1}
         for seed, value in ((1, 1.0), (2, 4.0))

@@ -7,10 +7,9 @@ from typing import Any
 
 from lightning_icl.comparison.assemble import VIEWS, plain_comparison
 from lightning_icl.comparison.controls.catalogue import CONTROLS
+from lightning_icl.measures import compared_levels
 from lightning_icl.probing.contrast import Contrast
 from lightning_icl.probing.probe import ICLProbe, Prediction, accuracy
-
-LEVELS = ("rec2ftp", "sim_aou", "sim_am", "kendall")
 
 
 def measured(name: str, contrasts: Sequence[Contrast], probe: ICLProbe) -> dict[str, Any]:
@@ -26,7 +25,7 @@ def measured(name: str, contrasts: Sequence[Contrast], probe: ICLProbe) -> dict[
     if len(contrasts) == 1:
         return entries
     overall: dict[str, Any] = {"title": f"{title}: mean of {len(contrasts)}", "lr": contrasts[0].learning_rate}
-    overall |= {key: _mean([entry[key] for entry in entries.values()]) for key in ("accuracy", *LEVELS)}
+    overall |= {key: _mean([entry[key] for entry in entries.values()]) for key in ("accuracy", *compared_levels())}
     overall["difference"] = _difference(overall, probe)
     overall["spread"] = {view: pstdev(entry["accuracy"][view] for entry in entries.values()) for view in VIEWS}
     overall["sensitivity"] = {
@@ -62,7 +61,7 @@ def _difference(entry: Mapping[str, Any], probe: ICLProbe) -> dict[str, float]:
     """By level, how much greater the control's figure is than that of the main comparison over the same queries."""
     main = probe.comparison
     assert main is not None
-    return {level: float(entry[level]["value"]) - float(getattr(main, level).value) for level in LEVELS}
+    return {level: float(entry[level]["value"]) - float(getattr(main, level).value) for level in compared_levels()}
 
 
 def left_out(name: str, reason: str) -> dict[str, Any]:
@@ -70,7 +69,7 @@ def left_out(name: str, reason: str) -> dict[str, Any]:
     return {
         "title": CONTROLS[name].title,
         "accuracy": dict.fromkeys(VIEWS),
-        **dict.fromkeys(LEVELS),
+        **dict.fromkeys(compared_levels()),
         "note": f"left out: {reason}",
     }
 

@@ -7,25 +7,28 @@ loads nothing.
 import base64
 import hashlib
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from lightning_icl._version import __version__
 from lightning_icl.errors import OutputError
-from lightning_icl.report.check import TOLERANCE, check_grid, not_repeated
+from lightning_icl.report.check import check_grid, not_repeated
 from lightning_icl.report.controls import controls_grid
-from lightning_icl.report.grid import grid_to_html
-from lightning_icl.report.page.queries import json_block, query_data
-from lightning_icl.report.page.sections import curves_section, run_section, summary_table, task_section
+from lightning_icl.report.page.charts import size_chart
+from lightning_icl.report.page.queries import json_data, query_data
+from lightning_icl.report.page.sections import Part, again_part, level_parts, task_part
 from lightning_icl.report.paired import paired_grid
 from lightning_icl.report.seeds import Run, seed_groups, seeds_grid, seeds_of
-from lightning_icl.report.side_by_side import by_size, run_name, side_grid, size_charts
+from lightning_icl.report.side_by_side import by_size, run_name, side_grid, size_points
 from lightning_icl.report.strokes import style_rules
-from lightning_icl.report.tables import summarise
+from lightning_icl.report.tables import model_name, summary_grid
 from lightning_icl.results import TaskRun
 from lightning_icl.saving.workspace import write_text
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{}'; img-src data:"
+_HERE = Path(__file__).parent
 _MARK = '<meta name="generator" content="lightning-icl'
 
 
@@ -57,17 +60,20 @@ def run_page(runs: Sequence[TaskRun]) -> str:
     size = f"{model['parameters']:,} parameters, " if model.get("parameters") else ""
     layers = f"{model['layers']} layers, {model.get('heads')} heads, " if model.get("layers") else ""
     queries = sum((run.results.get("queries") or {}).get("count") or 0 for run in runs)
-    facts = f"{size}{layers}{len(runs)} {'task' if len(runs) == 1 else 'tasks'}, {queries:,} queries"
-    controls = [grid_to_html(grid) for grid in (controls_grid(runs), paired_grid(runs)) if grid]
     sections = [
-        ("figures", "Figures", summary_table(summarise(runs), runs) + _check(runs)),
-        ("controls", "Controls", "".join(controls)),
-        ("layers", "Layer by layer", curves_section([runs])),
-        ("tasks", "Task by task", "".join(task_section(run, number == 0) for number, run in enumerate(runs))),
-        ("queries", "Queries", _QUERIES),
-        ("again", "Run it again", run_section(runs)),
+        ("figures", "Figures", [summary_grid(runs, intervals=True), *_check(runs)]),
+        ("controls", "Controls", [grid for grid in (controls_grid(runs), paired_grid(runs)) if grid]),
+        ("layers", "Layer by layer", level_parts([runs])),
+        ("tasks", "Task by task", [task_part(run) for run in runs]),
+        ("queries", "Queries", True),
+        ("again", "Run it again", again_part(runs)),
     ]
-    return _page(str(model["name"]), facts, sections, json_block("query-data", query_data(runs)))
+    return _page(
+        title=model_name(runs),
+        facts=f"{size}{layers}{len(runs)} {'task' if len(runs) == 1 else 'tasks'}, {queries:,} queries",
+        sections=sections,
+        queries=json_data(query_data(runs)),
+    )
 
 
 def side_page(runs: Sequence[Run]) -> str:
@@ -78,99 +84,48 @@ def side_page(runs: Sequence[Run]) -> str:
     """
     groups = by_size(seed_groups(runs))
     if len(groups) == 1:
-        model = str(groups[0][0][0].results["model"]["name"])
         sections = [
-            ("figures", "Figures", grid_to_html(seeds_grid(groups[0]))),
-            ("layers", "Layer by layer", curves_section(groups[0])),
-            ("runs", "Each seed", "".join(_details(run_name(run), _one_run(run)) for run in groups[0])),
+            ("figures", "Figures", [seeds_grid(groups[0])]),
+            ("layers", "Layer by layer", level_parts(groups[0])),
+            ("runs", "Each seed", [_run_part(run_name(run), [run]) for run in groups[0]]),
         ]
-        return _page(model, f"mean over {seeds_of(groups[0])}", sections, "")
-    tables = "".join(
-        _details(
-            f"{group[0][0].results['model']['name']}, {run_name(group[0]) if len(group) == 1 else seeds_of(group)}",
-            (_one_run(group[0]) if len(group) == 1 else grid_to_html(seeds_grid(group))) + curves_section(group),
-        )
-        for group in groups
-    )
-    sections = [
-        ("figures", "Side by side", grid_to_html(side_grid(groups))),
-        ("size", "Size against similarity", size_charts(groups)),
-        ("runs", "Each model", tables),
+        return _page(title=model_name(groups[0][0]), facts=f"mean over {seeds_of(groups[0])}", sections=sections)
+    names = [
+        f"{model_name(group[0])}, {run_name(group[0]) if len(group) == 1 else seeds_of(group)}" for group in groups
     ]
-    return _page(f"{len(runs)} runs", "models side by side", sections, "")
+    sections = [
+        ("figures", "Side by side", [side_grid(groups)]),
+        ("size", "Size against similarity", [size_chart(points, name) for name, points in size_points(groups).items()]),
+        (
+            "runs",
+            "Each model",
+            [_run_part(name, group, curves=True) for name, group in zip(names, groups, strict=True)],
+        ),
+    ]
+    return _page(title=f"{len(runs)} runs", facts="models side by side", sections=sections)
 
 
-def _one_run(run: Run) -> str:
-    return summary_table(summarise(run), run)
+def _run_part(name: str, group: Sequence[Run], *, curves: bool = False) -> Part:
+    grid = summary_grid(group[0], intervals=True) if len(group) == 1 else seeds_grid(group)
+    return {"name": name, "grid": grid, "levels": level_parts(group) if curves else []}
 
 
-def _details(name: str, content: str) -> str:
-    return f"<details><summary>{escape(name)}</summary>{content}</details>"
+def _check(runs: Sequence[TaskRun]) -> list[Any]:
+    return [] if all(not_repeated(run) for run in runs) else [check_grid(runs)]
 
 
-def _check(runs: Sequence[TaskRun]) -> str:
-    if all(not_repeated(run) for run in runs):
-        return ""
-    grid = check_grid(runs)
-    return f"<details><summary>{escape(grid.title)}</summary>{grid_to_html(grid)}</details>" + (
-        f'<p class="hint">{escape(TOLERANCE)}.</p>'
+def _page(*, title: str, facts: str, sections: Sequence[tuple[str, str, Any]], queries: str = "") -> str:
+    style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    environment = Environment(
+        loader=FileSystemLoader(_HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
-
-
-def _page(title: str, facts: str, sections: Sequence[tuple[str, str, str]], data: str) -> str:
-    style, script = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    style += style_rules()
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    there = [section for section in sections if section[2]]
-    links = "".join(f'<a href="#{name}">{escape(heading)}</a>' for name, heading, _ in there)
-    body = "".join(
-        f'<section id="{name}"><h2>{escape(heading)}</h2>{content}</section>' for name, heading, content in there
+    return environment.get_template("page.html").render(
+        version=__version__,
+        digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        style=Markup(style + style_rules()),
+        script=Markup(script),
+        title=title,
+        facts=facts,
+        sections=sections,
+        queries=Markup(queries),
     )
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-{_MARK} {__version__}">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY.format(digest)}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="data:,">
-<title>{escape(title)} – lightning-icl</title>
-<style>{style}</style>
-</head>
-<body>
-<header>
-<p class="eyebrow">How a language model learns from the examples in its prompt</p>
-<h1>{escape(title)}</h1>
-<p class="facts">{escape(facts)}</p>
-<button id="theme" type="button" hidden>Dark or light</button>
-</header>
-<nav aria-label="Sections">{links}</nav>
-<main>
-{body}
-</main>
-<footer>Made by lightning-icl {__version__} from saved results. Measures after
-<a href="https://arxiv.org/abs/2212.10559">Dai et al. (2023)</a> and
-<a href="https://arxiv.org/abs/2311.07772">Deutch et al. (2024)</a>.</footer>
-{data}
-<script>{script}</script>
-</body>
-</html>
-"""
-
-
-_QUERIES = """
-<p class="hint">Each query with what was right, and what the three views answered: zero-shot (ZSL), with demonstrations
-in the prompt (ICL), and fine-tuned on them (FT).</p>
-<noscript><p>The list of queries needs JavaScript.</p></noscript>
-<form id="query-form" hidden>
-<label>Task <select id="query-task"></select></label>
-<label>Kind <select id="query-kind"></select></label>
-<label class="wide">Search
-<input id="query-text" type="search" placeholder="prompt, answer or number" autocomplete="off"></label>
-</form>
-<p id="query-count" class="hint" aria-live="polite"></p>
-<ol id="query-list"></ol>
-<p id="query-pages" hidden><button type="button" id="query-previous">Previous</button>
-<span id="query-page"></span>
-<button type="button" id="query-next">Next</button></p>
-"""

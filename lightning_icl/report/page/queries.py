@@ -70,13 +70,13 @@ def _short(scores: list[float | None] | None) -> list[float | None] | None:
     return None if scores is None else [None if score is None else round(score, 3) for score in scores]
 
 
-def json_block(name: str, content: Any) -> str:
-    """Data inside a page, which no text of it can leave: `<`, `>` and `&` are escaped inside the JSON strings.
+def json_data(content: Any) -> str:
+    """Data for a script element, which no text of it can leave: `<`, `>` and `&` are escaped inside the JSON strings.
 
-    >>> json_block("data", "</script>")
-    '<script type="application/json" id="data">"\\\\u003c/script\\\\u003e"</script>'
+    >>> json_data("</script>")
+    '"\\\\u003c/script\\\\u003e"'
     """
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for sign in "<>&":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
-    return f'<script type="application/json" id="{name}">{text}</script>'
+    return text

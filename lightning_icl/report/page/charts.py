@@ -1,0 +1,229 @@
+"""Charts as data for the templates: where each mark stands. Colours are the style sheet's, by the names of classes."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from lightning_icl.report.layers import Curve, Values
+from lightning_icl.report.scales import decades, extent, ticks, whole_ticks
+from lightning_icl.report.side_by_side import SizePoint
+from lightning_icl.report.strokes import Strokes
+
+_LEFT, _RIGHT, _TOP, _BOTTOM = 40.0, 8.0, 8.0, 30.0
+# Bands first, the main curve last, so that nothing covers it.
+_DEPTH = {"control": 0, "baseline": 1, "seed": 1, "form": 2, "published": 3, "main": 4}
+Place = Callable[[float], float]
+
+
+class Tick(NamedTuple):
+    """A mark on an axis."""
+
+    at: float
+    text: str
+    zero: bool = False
+
+
+class Dot(NamedTuple):
+    """A mark of a value, and the words that a pointer over it shows."""
+
+    x: float
+    y: float
+    text: str
+
+
+class Line(NamedTuple):
+    """A curve as a path, or a band between two."""
+
+    name: str
+    """Its class."""
+    label: str
+    path: str
+    dots: list[Dot]
+    radius: float
+    band: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class LineChart:
+    """Curves over whole numbers, or points over a logarithmic axis."""
+
+    title: str
+    x_label: str
+    x_ticks: list[Tick]
+    y_ticks: list[Tick]
+    lines: list[Line]
+    width: float = 320.0
+    height: float = 200.0
+    left: float = _LEFT
+    right: float = _RIGHT
+
+
+class Cell(NamedTuple):
+    """A field of a heat map."""
+
+    row: int
+    column: int
+    kind: str
+    strength: float
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeatMap:
+    """Rows of cells, the first at the bottom."""
+
+    title: str
+    cells: list[Cell]
+    high: int
+    wide: int
+    size: float
+    """Of a cell, in user units."""
+    rows: str
+    columns: str
+
+    @property
+    def row_ticks(self) -> list[int]:
+        """Numbers of the rows that are told."""
+        return whole_ticks(self.high)
+
+    @property
+    def column_ticks(self) -> list[int]:
+        """Numbers of the columns that are told."""
+        return whole_ticks(self.wide)
+
+
+def line_chart(
+    curves: Sequence[Curve],
+    title: str,
+    *,
+    strokes: Strokes | None = None,
+    span: tuple[float, float] | None = None,
+    x_label: str = "layer",
+    first: int = 0,
+) -> LineChart:
+    """Curves over whole numbers; bands where a curve has an upper edge, gaps where a value is missing.
+
+    Args:
+        curves: what to draw.
+        title: read out by screen readers.
+        strokes: how curves of controls look, shared by all charts of a legend; not needed where there are none.
+        span: smallest and largest value on the vertical axis; that of the curves without.
+        x_label: below the horizontal axis.
+        first: number of the first point.
+    """
+    marks = ticks(*(span or extent(curves)))
+    points = max((len(curve.values) for curve in curves), default=1)
+    x = _across(0.0, max(points - 1, 1)) if points > 1 else _across(-1.0, 1.0)
+    y, strokes = _down(marks), strokes or Strokes(())
+    in_order = sorted(curves, key=lambda curve: _DEPTH[curve.role])
+    return LineChart(
+        title=title,
+        x_label=x_label,
+        x_ticks=[Tick(x(number), str(number + first)) for number in whole_ticks(points)],
+        y_ticks=_y_ticks(marks, y),
+        lines=[_line(curve, strokes, x, y, lambda number: f"{x_label} {number + first}") for curve in in_order],
+    )
+
+
+def _across(low: float, high: float) -> Place:
+    return lambda value: _LEFT + (320.0 - _LEFT - _RIGHT) * (value - low) / (high - low)
+
+
+def _down(marks: Sequence[float]) -> Place:
+    low, high = marks[0], marks[-1]
+    return lambda value: _TOP + (200.0 - _TOP - _BOTTOM) * (high - value) / (high - low)
+
+
+def _y_ticks(marks: Sequence[float], y: Place) -> list[Tick]:
+    return [Tick(y(mark), f"{mark:g}".replace("-", "−"), mark == 0) for mark in marks]
+
+
+def _line(curve: Curve, strokes: Strokes, x: Place, y: Place, name_point: Callable[[int], str]) -> Line:
+    stretches = list(_stretches(curve.values))
+    radius = strokes.of(curve).dot
+    dots = [
+        Dot(x(number), y(value), f"{curve.label}, {name_point(number)}: {value:.3f}")
+        for stretch in stretches
+        for number, value in stretch
+        if radius and curve.upper is None
+    ]
+    path = (
+        _band_path(curve.values, curve.upper, x, y) if curve.upper else "".join(_path(part, x, y) for part in stretches)
+    )
+    return Line(strokes.name(curve), curve.label, path, dots, radius, curve.upper is not None)
+
+
+def _path(points: Iterable[tuple[int, float]], x: Place, y: Place) -> str:
+    return "M" + "L".join(f"{x(number):.1f} {y(value):.1f}" for number, value in points)
+
+
+def _band_path(lower: Values, upper: Values, x: Place, y: Place) -> str:
+    """There along the upper edge, back along the lower one."""
+    whole = [None if low is None or high is None else low for low, high in zip(lower, upper, strict=True)]
+    path = ""
+    for stretch in _stretches(whole):
+        edge = [(number, value) for number, _ in stretch if (value := upper[number]) is not None]
+        path += _path([*edge, *reversed(stretch)], x, y) + "Z"
+    return path
+
+
+def _stretches(values: Sequence[float | None]) -> Iterator[list[tuple[int, float]]]:
+    """Runs of values without a gap."""
+    stretch: list[tuple[int, float]] = []
+    for number, value in enumerate(values):
+        if value is not None:
+            stretch.append((number, value))
+        elif stretch:
+            yield stretch
+            stretch = []
+    if stretch:
+        yield stretch
+
+
+def size_chart(points: Sequence[SizePoint], title: str) -> LineChart:
+    """Parameters, on a logarithmic axis, against a measure, with standard errors over seeds."""
+    low, high = decades([point.parameters for point in points])
+    ends = [point.spread.mean + sign * (point.spread.standard_error or 0.0) for point in points for sign in (-1, 1)]
+    marks = ticks(min(0.0, *ends), max(0.0, *ends))
+    x, y = _across(low, high), _down(marks)
+    words = {6: "1M", 7: "10M", 8: "100M", 9: "1B", 10: "10B", 11: "100B"}
+    bars, dots = "", []
+    for point in points:
+        place, value, error = x(math.log10(point.parameters)), point.spread.mean, point.spread.standard_error
+        text = f"{point.label}: {value:.3f}"
+        if error:
+            bars += f"M{place:.1f} {y(value - error):.1f}V{y(value + error):.1f}"
+            text += f" ± {error:.3f} over {point.spread.count} seeds"
+        dots.append(Dot(place, y(value), text))
+    return LineChart(
+        title=title,
+        x_label="parameters",
+        x_ticks=[Tick(x(power), words.get(power, f"1e{power}")) for power in range(low, high + 1)],
+        y_ticks=_y_ticks(marks, y),
+        lines=[Line("main", title, bars, dots, 4.0, False)],
+    )
+
+
+def heat_map(values: Sequence[Values], title: str, *, rows: str = "layer", columns: str = "head") -> HeatMap:
+    """Cells whose strength is their opacity, so that the page's ground shows through at 0.
+
+    Args:
+        values: (row, column), between -1 and 1; None leaves the ground hatched.
+        title: read out by screen readers.
+        rows, columns: what the axes count.
+    """
+    high, wide = len(values), max((len(row) for row in values), default=0)
+    cells = [
+        _cell(row, column, value, f"{rows} {row}, {columns} {column}: ")
+        for row, line in enumerate(values)
+        for column, value in enumerate(line)
+    ]
+    size = max(4.0, min(26.0, 270.0 / max(wide, 1), 340.0 / max(high, 1)))
+    return HeatMap(title=title, cells=cells, high=high, wide=wide, size=size, rows=rows, columns=columns)
+
+
+def _cell(row: int, column: int, value: float | None, place: str) -> Cell:
+    if value is None:
+        return Cell(row, column, "missing", 1.0, f"{place}undefined")
+    return Cell(row, column, "negative" if value < 0 else "positive", min(1.0, abs(value)), f"{place}{value:.3f}")
