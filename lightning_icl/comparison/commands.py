@@ -14,6 +14,7 @@ from lightning_icl.interrupts import interruptible
 from lightning_icl.models.loading import load_model
 from lightning_icl.probing.finetuning import KVFinetuning
 from lightning_icl.probing.probe import ICLProbe
+from lightning_icl.process_watch import falling_together
 from lightning_icl.results import RESULTS
 from lightning_icl.user_paths import input_path
 
@@ -35,7 +36,7 @@ def compare(settings: CompareSettings) -> Path | None:
         for planned in run.pending:
             probe = ICLProbe(model, planned.data.demonstrations)
             trainer = make_trainer(settings, [KVFinetuning(planned.learning_rate)])
-            with interruptible():
+            with interruptible(), falling_together(trainer):
                 trainer.fit(probe, datamodule=planned.data)
                 controlled = make_controls(settings, planned, probe, plan.controls, plan.control_rates)
                 trainer.validate(probe, datamodule=planned.data, verbose=False)
@@ -62,7 +63,7 @@ def fit(settings: CompareSettings) -> Path | None:
         for planned in run.pending:
             probe = ICLProbe(model, planned.data.demonstrations)
             trainer = make_trainer(settings, [KVFinetuning(planned.learning_rate)])
-            with interruptible():
+            with interruptible(), falling_together(trainer):
                 trainer.fit(probe, datamodule=planned.data)
             save_finetuning(run, planned, probe)
         say(f"Fine-tuned weights are in {run.plan.out}. Probe them with: validate --overlay {run.plan.out}")
@@ -94,7 +95,7 @@ def validate(settings: ValidateSettings) -> Path | None:
             probe = ICLProbe(model, planned.data.demonstrations)
             probe.finetuned = tuned.get(planned.task.name)
             trainer = make_trainer(settings, [])
-            with interruptible():
+            with interruptible(), falling_together(trainer):
                 trainer.validate(probe, datamodule=planned.data, verbose=False)
             save_results(run, planned, probe)
         show_results(run)

@@ -12,6 +12,7 @@ from lightning_icl.errors import UserError, did_you_mean
 from lightning_icl.measures import table_names
 from lightning_icl.models.settings import ModelSettings
 
+STRATEGIES = ("auto", "ddp")
 PRECISIONS = ("32-true", "bf16-true", "bf16-mixed", "64-true")
 ALIASES: Mapping[str, str] = {"32": "32-true", "bf16": "bf16-true", "64": "64-true"}
 
@@ -77,7 +78,7 @@ class CompareSettings(PromptSettings):
     num_nodes: int = 1
     """Machines, as in Lightning's Trainer."""
     strategy: str = "auto"
-    """How devices work together, as in Lightning's Trainer."""
+    """How devices work together: `auto` or `ddp`, one process for each device, as in Lightning's Trainer."""
     device_map: Literal["auto"] | None = None
     """`auto` spreads a model larger than one GPU over all GPUs of this machine, layer by layer, in one process."""
     tables: list[str] = field(default_factory=lambda: list(table_names()))
@@ -93,13 +94,19 @@ class CompareSettings(PromptSettings):
         """Check what can be checked alone.
 
         Raises:
-            UserError: a number out of range, an unknown table, or a device map together with devices.
+            UserError: a number out of range, an unknown table, a strategy that does not serve, or a device map together
+                with devices.
         """
         super().__post_init__()
         at_least_one(self, "num_nodes")
         for table in self.tables:
             if table not in table_names():
                 raise UserError(f"--tables {table!r} is not known. {did_you_mean(table, table_names())}")
+        if self.strategy not in STRATEGIES:
+            raise UserError(
+                f"--strategy {self.strategy[:80]!r}: choose one of {', '.join(STRATEGIES)}. Every process needs the "
+                "whole model, and must last until the results are saved; those of spawn and notebook strategies do not."
+            )
         if self.device_map is not None and (self.devices, self.num_nodes, self.accelerator) != (1, 1, "auto"):
             raise UserError(
                 "--device-map spreads one process over the GPUs of this machine: leave --devices, --num-nodes and "

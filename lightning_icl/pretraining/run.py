@@ -26,6 +26,7 @@ from lightning_icl.pretraining.resume import (
 )
 from lightning_icl.pretraining.settings import PretrainSettings
 from lightning_icl.pretraining.text import Text, find_text
+from lightning_icl.process_watch import falling_together
 
 if TYPE_CHECKING:
     import lightning as L
@@ -65,7 +66,7 @@ def pretrain(settings: PretrainSettings) -> Path:
     if trainer.is_global_zero:
         keep_record(settings, record)
     checkpoint = last_checkpoint(settings)
-    with interruptible():
+    with interruptible(), falling_together(trainer):
         trainer.fit(
             CausalPretraining(model, settings, tokenizer.eos_token_id),
             datamodule=data,

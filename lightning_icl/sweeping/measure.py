@@ -19,6 +19,7 @@ from lightning_icl.interrupts import interruptible
 from lightning_icl.probing.contrast import Contrast
 from lightning_icl.probing.finetuning import Finetuned, KVFinetuning
 from lightning_icl.probing.probe import ICLProbe, Prediction, accuracy
+from lightning_icl.process_watch import falling_together
 from lightning_icl.results import PREDICTIONS, to_json, to_json_lines
 from lightning_icl.saving.workspace import Workspace
 from lightning_icl.sweeping.cost import STEP_PRICE, Runs, held_out_tokens, query_tokens, step_tokens
@@ -78,7 +79,7 @@ def _finetune(settings: CompareSettings, model: PreTrainedModel, task: TaskSweep
     probe = ICLProbe(model, data.demonstrations)
     trainer = make_trainer(settings, [KVFinetuning(outcome.rate)], progress=False)
     try:
-        with interruptible():
+        with interruptible(), falling_together(trainer):
             trainer.fit(probe, datamodule=data)
     except NumericalError as error:
         outcome.diverged = str(error)
@@ -138,7 +139,7 @@ def _choose(
 
 def _validate(settings: CompareSettings, module: L.LightningModule, data: Any, tokens: int, spend: Spend) -> None:
     trainer = make_trainer(settings, [Advance(tokens, spend)], progress=False)
-    with interruptible():
+    with interruptible(), falling_together(trainer):
         trainer.validate(module, data, verbose=False)
 
 

@@ -1,9 +1,11 @@
-"""A program like the command line's in which probing fails on one process: run by test_processes.py."""
+"""A program like the command line's in which one process fails or dies, by rank and by place: see test_processes.py."""
 
 import os
+import signal
 import sys
 
 from lightning_icl.cli import main
+from lightning_icl.comparison import commands
 from lightning_icl.errors import NumericalError
 from lightning_icl.probing.observation import View
 
@@ -12,7 +14,14 @@ def fail(*_: object) -> None:
     raise NumericalError("NaN in query 7, on purpose.")
 
 
+def die(*_: object, **__: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 if __name__ == "__main__":
     if os.environ.get("LOCAL_RANK", "0") == os.environ["FAILING_RANK"]:
-        View.observe = fail
+        if os.environ.get("DYING_AT") == "loading":
+            commands.load_model = die
+        else:
+            View.observe = die if "DYING_AT" in os.environ else fail
     main(sys.argv[1:])

@@ -2,39 +2,42 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import several_counts
 
 from lightning_icl.comparison.settings import CompareSettings
 from lightning_icl.comparison.trainer import launched
 from lightning_icl.errors import UserError
 
-PYTHON = [sys.executable, "-m", "lightning_icl.cli"]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+HERE = Path(__file__).parent
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
 SMALL = ["compare", "--task", "tiny-sst2", "--shots", "4", "--batch-tokens", "80", "--accelerator", "cpu"]
+COUNTS = ("1", "2", "5", "101")  # none of them more than its processes can share evenly
 
 
-def start(program: list[str], folder: Path, *flags: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def start(program: Sequence[str], *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*program, *SMALL, "--out", str(folder), *flags],
+        [*program, *arguments],
         capture_output=True,
         text=True,
-        cwd=Path(__file__).parents[2],
+        cwd=HERE.parents[1],
         env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
         timeout=300,
     )
 
 
-def run(program: list[str], folder: Path, *flags: str) -> tuple[dict[str, Any], str, str]:
-    """Results, predictions and what was printed."""
-    done = start(program, folder, *flags)
-    assert done.returncode == 0, done.stderr[-3000:]
+def saved(folder: Path) -> tuple[dict[str, Any], str]:
+    """Results and predictions."""
     out = folder / "tiny-sst2"
-    return json.loads((out / "results.json").read_text()), (out / "predictions.jsonl").read_text(), done.stdout
+    return json.loads((out / "results.json").read_text()), (out / "predictions.jsonl").read_text()
 
 
 def assert_same(one: object, other: object, where: str = "") -> None:
@@ -53,38 +56,48 @@ def assert_same(one: object, other: object, where: str = "") -> None:
         assert one == other, where
 
 
-def test_two_processes_equal_one(tmp_path: Path) -> None:
-    # 101 queries: not divisible by two.
-    flags = ("--limit", "101", "--controls", "shuffled-query,calibration")
-    one, first, _ = run(PYTHON, tmp_path / "one", *flags)
-    two, second, _ = run(PYTHON, tmp_path / "two", *flags, "--devices", "2")
-    assert one["queries"]["count"] == 101
-    assert one["controls"]["shuffled-query"]["sim_aou"]["raw"] is not None
-    assert_same(one, two)
-    assert first == second
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of one process, a folder for each number of queries."""
+    out = tmp_path_factory.mktemp("one")
+    several_counts.run(out, COUNTS, SMALL)
+    return out
 
 
-def test_torchrun_with_more_processes_than_queries(tmp_path: Path) -> None:
-    one, first, _ = run(PYTHON, tmp_path / "one", "--limit", "2")
-    three, second, printed = run([*TORCHRUN, "3", "-m", "lightning_icl.cli"], tmp_path / "three", "--limit", "2")
-    assert three["queries"] == one["queries"]
-    assert three["accuracy"] == one["accuracy"]
-    rows = [[json.loads(line) for line in text.splitlines()] for text in (first, second)]
-    assert [row["index"] for row in rows[0]] == [row["index"] for row in rows[1]]
-    # Rounding differs from one launch to another.
-    for row, other in zip(*rows, strict=True):
-        for name, scores in row["scores"].items():
-            assert other["scores"][name] == pytest.approx(scores, abs=1e-5)
-    assert printed.count("Results are in") == 1, "one process prints"
+@pytest.mark.parametrize("processes", ["2", "3"])
+def test_many_processes_equal_one(processes: str, one: Path, tmp_path: Path) -> None:
+    program = [str(HERE.parent / "several_counts.py"), str(tmp_path), ",".join(COUNTS), *SMALL]
+    done = start(TORCHRUN, *program) if processes == "3" else start([sys.executable], *program, "--devices", "2")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "Warning" not in done.stderr, "processes without queries stay silent"
+    assert done.stdout.count("Results are in") == len(COUNTS), "one process prints"
+    for count in COUNTS:
+        (expected, rows), (found, other_rows) = saved(one / count), saved(tmp_path / count)
+        assert found["queries"]["count"] == int(count)
+        assert_same(expected, found)
+        assert other_rows == rows, "each query's scores, to the bit"
 
 
-@pytest.mark.parametrize("failing", ["0", "1"])
-def test_one_process_that_fails_stops_all_with_its_message(failing: str, tmp_path: Path) -> None:
-    program = [sys.executable, str(Path(__file__).with_name("failing_process.py"))]
-    done = start(program, tmp_path, "--limit", "13", "--devices", "2", FAILING_RANK=failing)
-    assert done.returncode != 0
-    assert "NaN in query 7, on purpose." in done.stderr
-    assert not (tmp_path / "tiny-sst2").exists(), "nothing half-finished is left"
+def assert_ended_together(done: subprocess.CompletedProcess[str], out: Path, began: float) -> None:
+    assert done.returncode not in (0, -signal.SIGKILL), "a message comes with the end"
+    assert "Traceback" not in done.stderr
+    assert not (out / "tiny-sst2").exists(), "nothing half-finished is left"
+    assert time.monotonic() - began < 120
+
+
+@pytest.mark.parametrize(("failing", "place"), [("1", None), ("1", "loading"), ("0", "probing")])
+def test_one_process_that_fails_or_dies_stops_all(failing: str, place: str | None, tmp_path: Path) -> None:
+    program = [sys.executable, str(HERE / "failing_process.py"), *SMALL, "--limit", "13", "--devices", "2"]
+    where = {} if place is None else {"DYING_AT": place}
+    began = time.monotonic()
+    done = start(program, "--out", str(tmp_path), FAILING_RANK=failing, **where)
+    if failing == "1":  # else the one that dies is the one that was started
+        assert_ended_together(done, tmp_path, began)
+    if place is None:
+        assert "NaN in query 7, on purpose." in done.stderr
+    else:
+        assert f"process {failing} of 2" in done.stderr
+        assert ("SIGKILL" if failing == "1" else "has died") in done.stderr
 
 
 def test_devices_that_contradict_torchrun_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -216,6 +216,7 @@ def test_no_gradient_is_sent_between_processes(
     for name in ("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "WORLD_SIZE"):
         monkeypatch.setenv(name, "0")  # so that what Lightning sets is taken back
         monkeypatch.delenv(name)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # else Lightning gives each process its share of the threads
     data, strategy = tiny_data(tmp_path), ListeningDDP()
     probe = ICLProbe(tiny_model("gpt2"), data.demonstrations)
     try:

@@ -1,0 +1,17 @@
+"""A program that makes the same comparison over several numbers of queries, one after another: for test_processes."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lightning_icl.cli import main
+
+
+def run(out: Path, counts: Sequence[str], arguments: Sequence[str]) -> None:
+    """One comparison for each count, in a folder of its name."""
+    for count in counts:
+        main([*arguments, "--limit", count, "--out", str(out / count)])
+
+
+if __name__ == "__main__":
+    run(Path(sys.argv[1]), sys.argv[2].split(","), sys.argv[3:])
