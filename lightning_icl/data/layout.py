@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lightning_icl.data.encoding import Ids, bos_ids, encode, encode_after, unknown_token
-from lightning_icl.data.settings import Separator
+from lightning_icl.data.encoding import Ids, bos_ids, encode, encode_after, read, unknown_token
 from lightning_icl.errors import TaskError, shown
 
 if TYPE_CHECKING:
@@ -36,6 +35,8 @@ class Layout:
     """What begins every input."""
     sep: Ids
     """What closes each demonstration in a prompt."""
+    separator: str
+    """The same in words: `eos`, `newline`, or its text."""
 
     def prompt(self, text: str) -> Ids:
         """Tokens of a prompt.
@@ -80,26 +81,52 @@ class Layout:
         return Encoded(prompt=prompt, answers=tuple(seen), joined=tuple(joined))
 
 
-def plain_layout(tokenizer: "PreTrainedTokenizerBase", separator: Separator) -> Layout:
+def plain_layout(tokenizer: "PreTrainedTokenizerBase", separator: str = "auto") -> Layout:
     """Texts one after another, each demonstration closed by a separator (definitions, section 1).
+
+    Args:
+        tokenizer: the model's tokenizer.
+        separator: `eos`, `newline`, any other text, or `auto` for what fits the tokenizer.
 
     Raises:
         TaskError: the tokenizer has no such separator.
     """
-    return Layout(tokenizer=tokenizer, bos=bos_ids(tokenizer), sep=separator_ids(tokenizer, separator))
+    if separator == "auto":
+        separator = _fitting_separator(tokenizer)
+    sep = separator_ids(tokenizer, separator)
+    return Layout(tokenizer=tokenizer, bos=bos_ids(tokenizer), sep=sep, separator=separator)
 
 
-def separator_ids(tokenizer: "PreTrainedTokenizerBase", separator: Separator) -> Ids:
-    """Tokens that close each demonstration: the EOS, or a newline.
+def _fitting_separator(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """EOS, as in the paper; a newline where there is none, or where EOS ends a turn of a chat."""
+    if tokenizer.eos_token_id is None or (tokenizer.chat_template and _text_ids(tokenizer, "\n")):
+        return "newline"
+    return "eos"
+
+
+def separator_ids(tokenizer: "PreTrainedTokenizerBase", separator: str) -> Ids:
+    """Tokens that close each demonstration: the EOS, or those of a text behind another one.
 
     Raises:
-        TaskError: the tokenizer has no EOS, or cannot encode a newline.
+        TaskError: the tokenizer has no EOS, or makes nothing of the text.
     """
     if separator == "eos":
         if tokenizer.eos_token_id is None:
             raise TaskError("The tokenizer has no EOS token to separate demonstrations. Use --separator newline.")
         return (int(tokenizer.eos_token_id),)
-    ids = encode(tokenizer, "\n")
+    try:
+        ids = _text_ids(tokenizer, "\n" if separator == "newline" else separator)
+    except (UnicodeEncodeError, TypeError) as error:  # half of a surrogate pair
+        raise TaskError(f"--separator {shown(separator)} is no text.") from error
     if not ids:
-        raise TaskError("The tokenizer encodes a newline as nothing. Use --separator eos.")
+        raise TaskError(
+            f"--separator {shown(separator)} tokenises to nothing with this tokenizer. Use eos, newline or a text that "
+            "has tokens."
+        )
     return ids
+
+
+def _text_ids(tokenizer: "PreTrainedTokenizerBase", text: str) -> Ids:
+    """Tokens of a separator where it stands, behind a word; special tokens in it are meant."""
+    word, whole = read(tokenizer, "x"), read(tokenizer, f"x{text}")
+    return whole[len(word) :] if whole[: len(word)] == word else read(tokenizer, text)

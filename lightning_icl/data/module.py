@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from lightning_icl.data.demonstrations import Example, choose_demonstrations
 from lightning_icl.data.layout import Encoded, plain_layout
 from lightning_icl.data.queries import Query, budget_batches, collate
-from lightning_icl.data.settings import DataSettings, ProbeToken, Separator
+from lightning_icl.data.settings import DataSettings, ProbeToken
 from lightning_icl.errors import TaskError, shown
 from lightning_icl.records import Demonstrations, QueryBatch
 from lightning_icl.tasks.rows import QUERY_SEED, Row, TaskRows, load_rows, query_order, shuffled_train
@@ -72,7 +72,7 @@ class ICLDataModule(LightningDataModule):
         seed: seed of the shuffle that picks the demonstrations.
         limit: number of queries; None for the first 2,000 of the fixed shuffle.
         template: variant of the prompt template; None for the task's default.
-        separator: what closes a demonstration.
+        separator: what closes a demonstration: `eos`, `newline`, any other text, or `auto` for what fits the tokenizer.
         probe_token: which token is probed.
         batch_tokens: tokens in a batch of queries, padding counted; a batch has three queries at least.
 
@@ -91,7 +91,7 @@ class ICLDataModule(LightningDataModule):
         seed: int = 1,
         limit: int | None = None,
         template: str | None = None,
-        separator: Separator = "eos",
+        separator: str = "auto",
         probe_token: ProbeToken = "prompt",
         batch_tokens: int = 2048,
     ) -> None:

@@ -20,20 +20,23 @@ def show_prompt(data: ICLDataModule, tokenizer: "PreTrainedTokenizerBase", conso
     own = list(query.prompt_ids)
     if query.probe_token == "answer":
         own += query.answers[0]
-    console.rule(f"{data.task.name}: query {query.index}, gold {row.options[row.label]!r}", align="left")
+    console.rule(Text(f"{data.task.name}: query {query.index}, gold {row.options[row.label]!r}"), align="left")
     for name, prefix in (("Zero-shot", demonstrations.bos), ("In-context", demonstrations.prefix_token_ids)):
         console.print(f"\n[bold]{name}[/] ({len(prefix)} + {len(own)} tokens; the last one is probed)")
         console.print(_tokens(tokenizer, [*prefix, *own], bracketed=not console.is_terminal), soft_wrap=True)
-    console.print(f"\nBOS {_named(tokenizer, demonstrations.bos)}; separator {_named(tokenizer, demonstrations.sep)}")
+    console.print(f"\nBOS {_named(tokenizer, demonstrations.bos)}", markup=False)
+    separator = data.layout.separator
+    name = f"{separator} " if separator in ("eos", "newline") else ""
+    console.print(f"Separator {name}{_named(tokenizer, demonstrations.sep)}", markup=False)
     console.print(
         f"{len(demonstrations)} of {demonstrations.requested} demonstrations, rows "
         f"{', '.join(map(str, demonstrations.indices))} of the training split",
         highlight=False,
     )
     last = own[len(own) - 1]
-    console.print(f"Probe token ({query.probe_token}): {_named(tokenizer, (last,))}", highlight=False)
+    console.print(f"Probe token ({query.probe_token}): {_named(tokenizer, (last,))}", highlight=False, markup=False)
     for word, ids in zip(row.options, query.answers, strict=True):
-        console.print(f"Answer {word!r}: {_named(tokenizer, ids)}", highlight=False, soft_wrap=True)
+        console.print(f"Answer {word!r}: {_named(tokenizer, ids)}", highlight=False, soft_wrap=True, markup=False)
     for note in data.notes:
         console.print(f"Note: {note}", highlight=False, soft_wrap=True, markup=False)
 

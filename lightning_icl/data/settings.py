@@ -9,7 +9,6 @@ from typing import Literal
 from lightning_icl.errors import UserError
 
 ProbeToken = Literal["prompt", "answer"]
-Separator = Literal["eos", "newline"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +26,9 @@ class DataSettings:
     probe_token: ProbeToken = "prompt"
     """The token looked at: the prompt's last, or that of the first answer (of a row's first option in multiple choice)
     put behind it, right or wrong, as the paper's program does."""
-    separator: Separator = "eos"
-    """What closes each demonstration in the prompt."""
+    separator: str = "auto"
+    """What closes each demonstration in the prompt: `eos`, `newline`, any other text, or `auto`: a newline where the
+    tokenizer has a chat template, since its EOS then ends a turn, and EOS elsewhere."""
     batch_tokens: int = 2048
     """Tokens in a batch of queries, padding counted, three queries at least; raise it on a GPU, lower it when memory is
     short."""

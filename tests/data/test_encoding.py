@@ -32,7 +32,7 @@ def plain(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_answer_has_the_tokens_that_it_has_behind_its_prompt(kind: str) -> None:
     tokenizer = tokenizer_of(kind)
-    layout, joined = plain_layout(tokenizer, "eos"), 0
+    layout, joined = plain_layout(tokenizer), 0
     for prompt in PROMPTS:
         start = plain(tokenizer, prompt)
         for word in ANSWERS:
@@ -51,7 +51,7 @@ def test_an_answer_has_the_tokens_that_it_has_behind_its_prompt(kind: str) -> No
 @pytest.mark.parametrize("word", ["5", "日", "😀"])
 def test_no_answer_brings_two_blanks(kind: str, word: str) -> None:
     tokenizer = tokenizer_of(kind)
-    (answer,) = plain_layout(tokenizer, "eos").encode("Label:", [word]).answers
+    (answer,) = plain_layout(tokenizer).encode("Label:", [word]).answers
     pieces = tokenizer.convert_ids_to_tokens(list(answer))
     assert pieces[0] == "▁"
     assert not any(piece.startswith("▁") for piece in pieces[1:])
@@ -65,7 +65,7 @@ def test_byte_level_answers_are_those_encoded_apart_as_the_papers_program_does(n
 
         tokenizer = load_tokenizer(find_model(str(builtin_folder("builtin"))))
     for prompt in PROMPTS:
-        answers = plain_layout(tokenizer, "eos").encode(prompt, ANSWERS).answers
+        answers = plain_layout(tokenizer).encode(prompt, ANSWERS).answers
         assert answers == tuple(plain(tokenizer, f" {word}") for word in ANSWERS)
 
 

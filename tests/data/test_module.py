@@ -96,17 +96,17 @@ def test_without_a_bos_token_eos_begins_the_input_and_without_both_nothing() -> 
 
 def test_answers_with_the_same_tokens_are_refused() -> None:
     with pytest.raises(TaskError, match="same tokens"):
-        plain_layout(word_tokenizer(), "eos").encode("w3", ["w5", " w5"])
+        plain_layout(word_tokenizer()).encode("w3", ["w5", " w5"])
 
 
 def test_an_answer_without_tokens_is_refused() -> None:
     with pytest.raises(TaskError, match="tokenises to nothing"):
-        plain_layout(word_tokenizer(), "eos").encode("w3", ["w5", " "])
+        plain_layout(word_tokenizer()).encode("w3", ["w5", " "])
 
 
 def test_answers_carry_their_leading_space() -> None:
     tokenizer = load_tokenizer(find_model(str(builtin_folder("builtin"))))
-    answers = plain_layout(tokenizer, "eos").encode("Label:", ["Positive"]).answers
+    answers = plain_layout(tokenizer).encode("Label:", ["Positive"]).answers
     assert tokenizer.decode(answers[0]) == " Positive"
     assert separator_ids(tokenizer, "newline") == tuple(tokenizer("\n", add_special_tokens=False)["input_ids"])
 

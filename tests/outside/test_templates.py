@@ -90,3 +90,31 @@ def test_prompts(
     )
     zero_shot = outcome.out.split("Zero-shot")[1].splitlines()[1]
     assert zero_shot.replace("|", "") == f"<s>{prompt}"
+
+
+SEPARATORS = [
+    Case(
+        situation="a separator of no tokens",
+        arguments=f"{SHOW} --separator ''",
+        files=own("{text}:"),
+        says=["--separator ''", "tokenises to nothing", "eos, newline"],
+    ),
+    Case(
+        situation="a separator of one's own",
+        arguments=f"{SHOW} --separator ' ###'",
+        files=own("{text}:"),
+        status=0,
+        says=["Separator ' #' ("],
+    ),
+    Case(situation="a newline", arguments=f"{SHOW} --separator newline", files=own("{text}:"), status=0,
+         says=["Separator newline '\\n' ("]),
+    Case(situation="the built-in model's own", arguments=SHOW, files=own("{text}:"), status=0,
+         says=["Separator eos '</s>' (1)"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SEPARATORS, ids=lambda case: case.situation)
+def test_separators(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check_case(case, tmp_path, monkeypatch, capsys)
