@@ -205,3 +205,8 @@ class Observation:
     """c[l]: scores before softmax from t to the prefix tokens, summed over heads."""
     prefix_visible: Bool[Tensor, "batch layer prefix"] | None = None
     """Which prefix tokens a sliding window leaves in reach; None where all are."""
+    reaches_prefix: Bool[Tensor, "batch layer"] | None = None
+    """Where the attention output can depend on the prefix at all: through windows, layer upon layer, a long query's
+    probe token may see own tokens alone. None where it can everywhere."""
+    epsilon: float = torch.finfo(torch.float32).eps
+    """Resolution of the type that the model computed in (`torch.finfo(dtype).eps`)."""

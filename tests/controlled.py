@@ -53,12 +53,12 @@ def deviations(
     expected["am_difference"][:, list(probe.unmoved_layers)] = np.nan
     found = {
         "answer_scores": np.array([[prediction.scores[name] for name in names] for prediction in probe.predictions]),
-        "aou": aou.per_layer,
-        "aou_raw": aou.raw_per_layer,
-        "am": am.per_head,
-        "am_zsl": am.zsl_per_head,
-        "am_difference": am.difference_per_head,
-        "kendall": kendall.per_layer,
+        "aou": aou.normalised.per_layer,
+        "aou_raw": aou.raw.per_layer,
+        "am": am.scores.per_head,
+        "am_zsl": am.zsl.per_head,
+        "am_difference": am.difference.per_head,
+        "kendall": kendall.tokens.per_layer,
     }
     largest = {"right_table": float((recall.right_table - right_table(probe, expected["answer_scores"])).abs().max())}
     for name in found.keys() - set(skip):

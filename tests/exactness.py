@@ -1,5 +1,6 @@
 """Largest deviations between the program and the oracle, for one variant of one architecture."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +47,16 @@ def deviations(
     rate: float = RATE,
     dtype: torch.dtype = torch.float32,
     reference: torch.dtype | None = None,
+    changes: Mapping[str, object] | None = None,
+    windows: Sequence[int | None] | None = None,
     **settings: Any,
 ) -> dict[str, float]:
     """By quantity, the largest absolute deviation over all layers, heads, queries and answers.
 
-    The program measures in `dtype`, the oracle in `reference`, the same type unless it is given.
+    The program measures in `dtype`, the oracle in `reference`, the same type unless it is given; `changes` and
+    `settings` are those of the model and of the data beside the usual ones.
     """
-    model = tiny_model(variant).to(dtype)
+    model = tiny_model(variant, **(changes or {})).to(dtype)
     if variant == "falcon-alibi":  # the eager path of transformers adds the bias twice; its SDPA path is right
         model.config._attn_implementation = "sdpa"
     data = tiny_data(folder, answers, probe_token=probe_token, **settings)
@@ -60,7 +64,7 @@ def deviations(
     trainer = make_trainer(KVFinetuning(rate), precision="64-true" if dtype == torch.float64 else "32-true")
     trainer.fit(probe, datamodule=data)
     trainer.validate(probe, datamodule=data, verbose=False)
-    windows = windows_of(variant, model.config.num_hidden_layers)
+    windows = windows or windows_of(variant, model.config.num_hidden_layers)
     queries = sorted(data.queries, key=lambda query: query.index)
     expected = oracle.measure(model.to(reference or dtype), data.demonstrations, queries, rate, windows)
     return compare(probe, expected)
@@ -80,19 +84,19 @@ def compare(probe: ICLProbe, expected: dict[str, np.ndarray]) -> dict[str, float
         ),
         "losses": np.array(probe.finetuned.losses),
         "update_norms": np.array(probe.finetuned.update_norms),
-        "aou": aou.per_layer,
-        "aou_raw": aou.raw_per_layer,
-        "aou_random": aou.random_per_layer,
-        "aou_random_uniform": aou.random_uniform_per_layer,
-        "am": am.per_head,
-        "am_zsl": am.zsl_per_head,
-        "am_difference": am.difference_per_head,
-        "am_softmax": am.softmax_per_head,
-        "am_softmax_zsl": am.softmax_zsl_per_head,
-        "am_softmax_difference": am.softmax_difference_per_head,
-        "kendall": kendall.per_layer,
-        "kendall_example": kendall.example_per_layer,
-        "visible": kendall.visible_per_layer,
+        "aou": aou.normalised.per_layer,
+        "aou_raw": aou.raw.per_layer,
+        "aou_random": aou.random.per_layer,
+        "aou_random_uniform": aou.random_uniform.per_layer,
+        "am": am.scores.per_head,
+        "am_zsl": am.zsl.per_head,
+        "am_difference": am.difference.per_head,
+        "am_softmax": am.softmax.per_head,
+        "am_softmax_zsl": am.softmax_zsl.per_head,
+        "am_softmax_difference": am.softmax_difference.per_head,
+        "kendall": kendall.tokens.per_layer,
+        "kendall_example": kendall.example.per_layer,
+        "visible": kendall.visible.per_layer,
     }
     whole = ("answer_scores", "losses", "update_norms")
     found = {}

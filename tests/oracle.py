@@ -347,6 +347,13 @@ def cos(one: np.ndarray, other: np.ndarray) -> float:
     return float(one @ other / lengths) if lengths else math.nan
 
 
+def moved(after: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """The difference; no length at all where it is no more than rounding, which angles in float32 bring to 1e-7."""
+    difference = after - before
+    small = 1e-6 * max(math.sqrt(after @ after), math.sqrt(before @ before))
+    return difference if math.sqrt(difference @ difference) > small else np.zeros_like(difference)
+
+
 def unit(vector: np.ndarray) -> np.ndarray:
     return vector / math.sqrt(vector @ vector)
 
@@ -422,32 +429,34 @@ def _one_query(
     columns: dict[str, list] = {}
     for layer in range(layers):
         z, i, f = h["zsl"][layer], h["icl"][layer], h["ft"][layer]
-        moved = unit(i) - unit(z)
+        in_context = moved(unit(i), unit(z))
         values: dict[str, object] = {
-            "aou": cos(moved, unit(f) - unit(z)),
-            "aou_raw": cos(i - z, f - z),
-            "aou_random": cos(moved, nulls["gaussian"][layer]),
-            "aou_random_uniform": cos(moved, nulls["uniform"][layer]),
+            "aou": cos(in_context, moved(unit(f), unit(z))),
+            "aou_raw": cos(moved(i, z), moved(f, z)),
+            "aou_random": cos(in_context, nulls["gaussian"][layer]),
+            "aou_random_uniform": cos(in_context, nulls["uniform"][layer]),
         }
         heads = list(zip(a["zsl"][layer], a["icl"][layer], a["ft"][layer], strict=True))
         values["am"] = [cos(i, f) for z, i, f in heads]
         values["am_zsl"] = [cos(i, z) for z, i, f in heads]
-        values["am_difference"] = [cos(i - z, f - z) for z, i, f in heads]
+        values["am_difference"] = [cos(moved(i, z), moved(f, z)) for z, i, f in heads]
         weights = [tuple(softmax(scores) for scores in head) for head in heads]
         values["am_softmax"] = [cos(i, f) for z, i, f in weights]
         values["am_softmax_zsl"] = [cos(i, z) for z, i, f in weights]
-        values["am_softmax_difference"] = [cos(i - z, f - z) for z, i, f in weights]
+        values["am_softmax_difference"] = [cos(moved(i, z), moved(f, z)) for z, i, f in weights]
         c = seen["icl"].scores[layer][:, -1].sum(0).numpy()[: len(places)]
         q = seen["ft"].queries[layer][-1].double()
         by_query = (tuned.queries[layer].double() @ q).numpy()
         position = len(places) + own - 1
         reach = np.arange(len(places)) > position - (windows[layer] or position + 1)
         shown = reach[places]
-        values["kendall"] = kendalltau(tied(c[places][shown]), tied(by_query[shown])).statistic
+        values["kendall"] = math.nan
+        if shown.sum() > 1:
+            values["kendall"] = kendalltau(tied(c[places][shown]), tied(by_query[shown])).statistic
         numbers = np.array(demonstrations.token_example)[places]
         examples = [number for number in sorted(set(numbers)) if (numbers[shown] == number).any()]
         totals = []
-        for scores in (c[places], by_query):
+        for scores in (c[places], by_query) if examples else ():
             weights_ = np.exp(scores[shown] - scores[shown].max())
             logs = [math.log(weights_[numbers[shown] == number].sum()) for number in examples]
             totals.append(tied(np.array(logs) + scores[shown].max()))

@@ -56,9 +56,13 @@ VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
 }
 
 
-def tiny_model(variant: str, seed: int = 0, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """A model of three layers, its weights large enough for attention to matter, eager attention underneath."""
+def tiny_model(variant: str, seed: int = 0, dtype: torch.dtype = torch.float32, **changes: object) -> PreTrainedModel:
+    """A model of three layers, its weights large enough for attention to matter, eager attention underneath.
+
+    `changes` are settings of its configuration beside the variant's.
+    """
     model_type, settings = VARIANTS[variant]
+    settings = {**settings, **changes}
     common = {} if model_type in ("xglm", "gpt_neo", "gptj") else dict(_COMMON)
     if not common:
         names = ("vocab_size", "max_position_embeddings", "hidden_size", "bos_token_id", "eos_token_id", "pad_token_id")

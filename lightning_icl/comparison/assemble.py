@@ -10,9 +10,11 @@ from torch import Tensor
 from lightning_icl._version import __version__
 from lightning_icl.comparison.plan import Plan, PlannedTask
 from lightning_icl.comparison.uncertainty import uncertainty
+from lightning_icl.comparison.undefined import rounding, undefined, undefined_queries
 from lightning_icl.measures import compared_levels
+from lightning_icl.metrics.forms import flattened
 from lightning_icl.models.architecture import head_counts
-from lightning_icl.probing.contrast import Comparison
+from lightning_icl.probing.contrast import MAIN, Comparison
 from lightning_icl.probing.probe import ICLProbe, Prediction, accuracy, best_answer
 from lightning_icl.results import SCHEMA
 
@@ -51,7 +53,10 @@ def assemble(plan: Plan, planned: PlannedTask, probe: ICLProbe) -> dict[str, Any
         "timing": {f"{name}_s": round(seconds, 3) for name, seconds in probe.seconds.items()},
         "versions": versions(),
     }
-    content["undefined"] = undefined(content, probe)
+    main = next((contrast for contrast in probe.studied if contrast.name == MAIN), None)
+    content["undefined"] = undefined(probe.comparison, main)
+    if probe.comparison is not None:
+        content |= {"undefined_queries": undefined_queries(probe.comparison), "rounding": rounding(probe.comparison)}
     return content
 
 
@@ -131,40 +136,10 @@ def _model(plan: Plan, probe: ICLProbe) -> dict[str, Any]:
 def plain_comparison(comparison: Comparison) -> dict[str, Any]:
     """A comparison as JSON holds it, by level."""
     return {
-        level: {key: _plain(value) for key, value in result._asdict().items()}
+        level: {key: _plain(value) for key, value in flattened(result._asdict()).items()}
         for level, result in comparison._asdict().items()
     }
 
 
 def _plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, Tensor) else value
-
-
-def undefined(content: dict[str, Any], probe: ICLProbe) -> dict[str, str]:
-    """The reason for every main figure that has no value."""
-    if probe.comparison is None:
-        return dict.fromkeys(compared_levels(), "there was no fine-tuning to compare with")
-    reasons = {}
-    for level, key, reason in (
-        ("rec2ftp", "value", "fine-tuning corrected no query"),
-        ("rec2ftp", "reverse_recall", "in-context learning corrected no query"),
-        ("sim_aou", "value", "an update of the attention output was zero for every query"),
-        ("sim_am", "difference", "no layer's scores among the query's own tokens were moved by both"),
-        ("kendall", "value", _kendall_reason(probe)),
-        ("kendall", "top_tokens", "the prompt has no more than 100 demonstration tokens"),
-        ("kendall", "top_examples", "the prompt has no more than 5 demonstrations"),
-    ):
-        value = content[level][key]
-        if value != value:  # NaN
-            reasons[f"{level}.{key}"] = reason
-    if probe.unmoved_layers:
-        reasons["sim_am.difference_per_layer[0]"] = (
-            "positions are relative: the first layer's scores among the query's own tokens cannot depend on the prompt"
-        )
-    return reasons
-
-
-def _kendall_reason(probe: ICLProbe) -> str:
-    if probe.finetuned is not None and probe.finetuned.training_queries is None:
-        return "the query vectors of fine-tuning were not kept"
-    return "one of the two orders had a single rank"

@@ -10,57 +10,54 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lightning_icl.metrics.mean import QueryMeans, mean_of_defined
+from lightning_icl.metrics.forms import Form
+from lightning_icl.metrics.mean import QueryMeans
 from lightning_icl.metrics.plotting import plot_layers
-from lightning_icl.metrics.similarity import cosine
+from lightning_icl.metrics.similarity import Resolution, Update, cosine, update_cosine, update_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_FORMS = ("value", "zsl", "difference", "softmax", "softmax_zsl", "softmax_difference")
+# Why a head has no value for a query.
+_UNMOVED = "scores among the query's own tokens cannot depend on the prompt in this layer"
+_STILL_ICL = "in-context learning moved the scores among the query's own tokens by no more than rounding"
+_STILL_FT = "fine-tuning moved the scores among the query's own tokens by no more than rounding"
 
 
 class SimAMResult(NamedTuple):
-    """Similarity of attention maps: means over heads, queries and layers; per layer; per head (layer, head)."""
+    """Similarity of attention maps, in its forms."""
 
-    value: float
+    scores: Form
     """`cos(a_ICL, a_FT)` of scores before softmax."""
-    zsl: float
+    zsl: Form
     """Its baseline `cos(a_ICL, a_ZSL)`."""
-    difference: float
+    difference: Form
     """`cos(a_ICL - a_ZSL, a_FT - a_ZSL)`."""
-    softmax: float
-    """`value` of attention weights after a softmax over the query's own tokens."""
-    softmax_zsl: float
+    softmax: Form
+    """`scores` of attention weights after a softmax over the query's own tokens."""
+    softmax_zsl: Form
     """`zsl` of those weights."""
-    softmax_difference: float
+    softmax_difference: Form
     """`difference` of those weights."""
-    per_layer: Tensor
-    zsl_per_layer: Tensor
-    difference_per_layer: Tensor
-    softmax_per_layer: Tensor
-    softmax_zsl_per_layer: Tensor
-    softmax_difference_per_layer: Tensor
-    per_head: Tensor
-    zsl_per_head: Tensor
-    difference_per_head: Tensor
-    softmax_per_head: Tensor
-    softmax_zsl_per_head: Tensor
-    softmax_difference_per_head: Tensor
+
+    @property
+    def value(self) -> float:
+        """The main figure."""
+        return self.scores.value
 
 
 def own_weights(
     scores: Float[Tensor, "query *shape token"], lengths: Int[Tensor, " query"]
 ) -> Float[Tensor, "query *shape token"]:
-    """Softmax over each query's own tokens; 0 beyond its length.
+    """Softmax over each query's own tokens, in float64, which keeps differences of weights near 1; 0 beyond its length.
 
     >>> own_weights(torch.tensor([[0.0, 0.0, 9.0]]), torch.tensor([2]))
-    tensor([[0.5000, 0.5000, 0.0000]])
+    tensor([[0.5000, 0.5000, 0.0000]], dtype=torch.float64)
     """
     beyond = torch.arange(scores.shape[-1], device=scores.device) >= lengths[:, None]
     beyond = beyond.view(len(lengths), *[1] * (scores.dim() - 2), -1)
-    return scores.masked_fill(beyond, -torch.inf).softmax(-1)
+    return scores.double().masked_fill(beyond, -torch.inf).softmax(-1)
 
 
 class SimAM(QueryMeans):
@@ -70,7 +67,8 @@ class SimAM(QueryMeans):
 
     Update takes scores before softmax (query, layer, head, token) under zero-shot, in-context and fine-tuned
     conditions, 0 beyond each query's length, the lengths (query,), and the queries' numbers (query,)
-    where there is a bootstrap. Compute gives a `SimAMResult`.
+    where there is a bootstrap. A difference that is zero up to rounding has no direction: the query has no value in
+    that head. Compute gives the mean of scores before softmax, `details` a `SimAMResult`.
 
     Args:
         layers: number of attention layers.
@@ -84,15 +82,20 @@ class SimAM(QueryMeans):
     >>> metric = SimAM(layers=1, heads=1)
     >>> zsl, icl, ft = (torch.tensor([[[scores]]]) for scores in ([1.0, 0.0], [0.0, 1.0], [1.0, 1.0]))
     >>> metric.update(zsl, icl, ft, torch.tensor([2]))
-    >>> result = metric.compute()
-    >>> round(result.value, 4), result.zsl, round(result.difference, 4)
-    (0.7071, 0.0, 0.7071)
+    >>> metric.compute()
+    tensor(0.7071, dtype=torch.float64)
+    >>> result = metric.details()
+    >>> result.zsl.value, round(result.difference.value, 4)
+    (0.0, 0.7071)
     """
 
     def __init__(
         self, layers: int, heads: int, unmoved_layers: Sequence[int] = (), *, replicates: int = 0, **kwargs: Any
     ) -> None:
-        super().__init__(dict.fromkeys(_FORMS, (layers, heads)), replicates, **kwargs)
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(SimAMResult._fields, (layers, heads))
+        differences = ("difference", "softmax_difference")
+        reasons = dict.fromkeys(differences, (_UNMOVED, _STILL_ICL, _STILL_FT))
+        super().__init__(shapes, replicates, reasons=reasons, rounded=differences, **kwargs)
         self.unmoved_layers = list(unmoved_layers)
 
     def update(
@@ -103,37 +106,59 @@ class SimAM(QueryMeans):
         lengths: Int[Tensor, " query"],
         query_ids: Int[Tensor, " query"] | None = None,
         weights: Float[Tensor, "query replicate"] | None = None,
+        resolution: Resolution | None = None,
     ) -> None:
-        """Add a batch of queries, with the bootstrap's `weights` where they are drawn already."""
+        """Add a batch of queries.
+
+        Args:
+            zsl, icl, ft: scores under the three conditions.
+            lengths: own tokens of each query.
+            query_ids: the queries' numbers, for the bootstrap.
+            weights: the bootstrap's, where they are drawn already.
+            resolution: what rounding leaves of a difference of scores; that of their type without.
+        """
         drawn = self._weights(query_ids, weights)
-        self._add_forms("", drawn, zsl, icl, ft)
-        self._add_forms("softmax", drawn, *(own_weights(scores, lengths) for scores in (zsl, icl, ft)))
+        resolution = resolution or Resolution.of(torch.finfo(zsl.dtype).eps)
+        views = zsl, icl, ft
+        updates = update_of(icl, zsl, resolution.icl), update_of(ft, zsl, resolution.ft)
+        self._add_forms(("scores", "zsl", "difference"), drawn, views, updates)
+        largest = torch.stack([scores.abs().amax(-1) for scores in views]).amax(0)
+        soft = [own_weights(scores, lengths) for scores in views]
+        # An error of a score changes its weight by that share of itself.
+        updates = (
+            update_of(soft[1], soft[0], resolution.icl * largest),
+            update_of(soft[2], soft[0], resolution.ft * largest),
+        )
+        self._add_forms(("softmax", "softmax_zsl", "softmax_difference"), drawn, soft, updates)
 
-    def _add_forms(self, prefix: str, drawn: Tensor | None, zsl: Tensor, icl: Tensor, ft: Tensor) -> None:
-        difference = cosine(icl - zsl, ft - zsl)
-        difference[:, self.unmoved_layers] = torch.nan
-        self._add(prefix or "value", cosine(icl, ft), drawn)
-        self._add(f"{prefix}_zsl".lstrip("_"), cosine(icl, zsl), drawn)
-        self._add(f"{prefix}_difference".lstrip("_"), difference, drawn)
+    def _add_forms(
+        self, names: Sequence[str], drawn: Tensor | None, views: Sequence[Tensor], updates: tuple[Update, Update]
+    ) -> None:
+        zsl, icl, ft = views
+        moved, learnt = updates
+        self._add(names[0], cosine(icl, ft), drawn)
+        self._add(names[1], cosine(icl, zsl), drawn)
+        unmoved = torch.zeros_like(moved.zero)
+        unmoved[:, self.unmoved_layers] = True
+        self._add(
+            names[2],
+            update_cosine(moved, learnt).masked_fill(unmoved, torch.nan),
+            drawn,
+            reasons=(unmoved, moved.zero, learnt.zero),
+            rounding=torch.hypot(moved.rounding, learnt.rounding),
+        )
 
-    def compute(self) -> SimAMResult:
-        """Means over queries per head, over heads per layer, and over layers."""
-        per_head = {form: self._mean(form) for form in _FORMS}
-        per_layer = {form: values.nanmean(-1) for form, values in per_head.items()}
-        fields: dict[str, Any] = {form: mean_of_defined(values) for form, values in per_layer.items()}
-        fields |= {
-            ("" if form == "value" else f"{form}_") + suffix: values
-            for suffix, means in (("per_layer", per_layer), ("per_head", per_head))
-            for form, values in means.items()
-        }
-        return SimAMResult(**fields)
+    def details(self) -> SimAMResult:
+        """All forms over all queries: per head, over heads per layer; for all processes to call, like `compute`."""
+        with self.sync_context():
+            return SimAMResult(*(self._form(name) for name in self.names))
 
     def plot(self, val: SimAMResult | None = None, ax: "Axes | None" = None) -> "tuple[Figure, Axes]":
         """Curves over layers."""
-        result = val or self.compute()
+        result = val or self.details()
         curves = {
-            "SimAM": result.per_layer,
-            "zero-shot": result.zsl_per_layer,
-            "difference": result.difference_per_layer,
+            "SimAM": result.scores.per_layer,
+            "zero-shot": result.zsl.per_layer,
+            "difference": result.difference.per_layer,
         }
         return plot_layers(curves, "SimAM", ax)

@@ -7,10 +7,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from lightning_icl.metrics.mean import QueryMeans, mean_of_defined
+from lightning_icl.metrics.forms import Form
+from lightning_icl.metrics.mean import QueryMeans
 from lightning_icl.metrics.null import random_vectors
 from lightning_icl.metrics.plotting import plot_layers
-from lightning_icl.metrics.rank import kendall_taus
+from lightning_icl.metrics.rank import kendall_tau
+from lightning_icl.metrics.top import top_recall
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,40 +22,40 @@ if TYPE_CHECKING:
 _ROUNDING = 2e-6
 # Tell the random scores apart.
 _TOKENS, _EXAMPLES = 2, 3
+# Names of tau, its baseline and the recall over tokens and over whole demonstrations.
+_LEVELS = {"tokens": ("tokens", "random", "top_tokens"), "examples": ("example", "example_random", "top_examples")}
 
 
 class KendallResult(NamedTuple):
-    """Rank correlation of attention to training tokens: means over layers, and per layer (layer,)."""
+    """Rank correlation of attention to training tokens, in its forms."""
 
-    value: float
+    tokens: Form
     """Tau-b over demonstration tokens."""
-    random: float
+    random: Form
     """Its baseline against random scores."""
-    example: float
+    example: Form
     """Tau-b over whole demonstrations, by their share of a softmax over tokens."""
-    example_random: float
+    example_random: Form
     """Its baseline against random scores."""
-    top_tokens: float
+    top_tokens: Form
     """Share of the first `top_tokens` tokens of one order that are among the first of the other."""
-    top_examples: float
+    top_examples: Form
     """The same of demonstrations."""
-    visible: float
+    visible: Form
     """Share of demonstration tokens that the model's sliding windows leave in reach."""
-    per_layer: Tensor
-    random_per_layer: Tensor
-    example_per_layer: Tensor
-    example_random_per_layer: Tensor
-    top_tokens_per_layer: Tensor
-    top_examples_per_layer: Tensor
-    visible_per_layer: Tensor
     example_icl: Tensor
     """Mean score of each demonstration's tokens in context (layer, example)."""
     example_ft: Tensor
     """Mean inner product of each demonstration's tokens with the query's in fine-tuning (layer, example)."""
 
+    @property
+    def value(self) -> float:
+        """The main figure."""
+        return self.tokens.value
 
-class RandomTaus(NamedTuple):
-    """The baselines of a batch of queries: tau-b of in-context scores with random ones (query, layer)."""
+
+class RandomBaseline(NamedTuple):
+    """The baselines of a batch of queries: tau-b of in-context scores with random ones (query, layer), float64."""
 
     tokens: Tensor
     """Over demonstration tokens."""
@@ -77,20 +79,27 @@ def example_scores(
     return torch.stack(parts, dim=-1)
 
 
-def top_recall(
-    one: Float[Tensor, "*shape item"], other: Float[Tensor, "*shape item"], first: int
-) -> Float[Tensor, "*shape"]:
-    """Share of the `first` highest items of one that are among the `first` highest of the other.
+def _taus(icl: Tensor, other: Tensor, seen: Tensor | None) -> Tensor:
+    """Tau of in-context scores with others (query, layer)."""
+    shown = None if seen is None else seen.flatten(0, 1)
+    return kendall_tau(icl.flatten(0, 1), other.flatten(0, 1), shown, resolution=_ROUNDING).view(icl.shape[:-1])
 
-    NaN where there are no more items than that, since all would be found.
 
-    >>> top_recall(torch.tensor([3.0, 2.0, 1.0]), torch.tensor([3.0, 1.0, 2.0]), 2)
-    tensor(0.5000)
-    """
-    if first >= one.shape[-1]:
-        return one.new_full(one.shape[:-1], torch.nan)
-    chosen = torch.zeros_like(one).scatter_(-1, one.topk(first).indices, 1.0)
-    return chosen.gather(-1, other.topk(first).indices).mean(-1)
+def _reasons(top_tokens: int, top_examples: int) -> dict[str, tuple[str, ...]]:
+    """By form why a query may have no value."""
+    tied = "in one of the two orders all differences are no more than rounding"
+    texts: dict[str, tuple[str, ...]] = {}
+    for level, things, first in (
+        ("tokens", "demonstration tokens", top_tokens),
+        ("examples", "demonstrations", top_examples),
+    ):
+        tau, chance, top = _LEVELS[level]
+        texts[tau] = texts[chance] = (f"fewer than two {things} are within the probe token's reach", tied)
+        texts[top] = (
+            f"the prompt has no more than {first} {things}",
+            f"no more than {first} {things} are within the probe token's reach",
+        )
+    return texts
 
 
 class Kendall(QueryMeans):
@@ -103,7 +112,7 @@ class Kendall(QueryMeans):
 
     Update takes both scores at all prefix tokens (query, layer, prefix), the queries' numbers (query,), which seed
     the baseline and the bootstrap, and which prefix tokens are visible where a sliding window hides some. Compute gives
-    a `KendallResult`.
+    the mean over tokens, `details` a `KendallResult`.
 
     Args:
         token_example: for each prefix token the number of its demonstration, -1 for BOS and separators, which do not
@@ -117,8 +126,8 @@ class Kendall(QueryMeans):
     >>> metric = Kendall(token_example=(-1, 0, 0, 1, -1), layers=1)
     >>> icl, ft = torch.tensor([[[9.0, 1.0, 2.0, 3.0, 9.0]]]), torch.tensor([[[0.0, 1.0, 3.0, 2.0, 0.0]]])
     >>> metric.update(icl, ft, torch.tensor([0]))
-    >>> round(metric.compute().value, 4)
-    0.3333
+    >>> metric.compute()
+    tensor(0.3333, dtype=torch.float64)
     """
 
     def __init__(
@@ -131,8 +140,9 @@ class Kendall(QueryMeans):
         replicates: int = 0,
         **kwargs: Any,
     ) -> None:
-        names = ("value", "random", "example", "example_random", "top_tokens", "top_examples", "visible")
-        super().__init__(dict.fromkeys(names, (layers,)), replicates, **kwargs)
+        names = ("tokens", "random", "example", "example_random", "top_tokens", "top_examples", "visible")
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(names, (layers,))
+        super().__init__(shapes, replicates, reasons=_reasons(top_tokens, top_examples), **kwargs)
         numbers = torch.tensor(token_example, dtype=torch.int64)
         self.places: Tensor
         self.numbers: Tensor
@@ -140,12 +150,24 @@ class Kendall(QueryMeans):
         self.register_buffer("numbers", numbers[numbers >= 0], persistent=False)
         self.examples = int(numbers.max()) + 1 if len(numbers) else 0
         for name in ("example_icl", "example_ft"):
-            zeros = torch.zeros(layers, self.examples, dtype=torch.float64)
-            self.add_state(f"{name}_sum", default=zeros, dist_reduce_fx="sum")
-            self.add_state(f"{name}_count", default=zeros.long(), dist_reduce_fx="sum")
+            self._add_state(f"{name}_sum", (layers, self.examples))
+            self._add_state(f"{name}_count", (layers, self.examples), torch.int64)
         self.first = {"tokens": top_tokens, "examples": top_examples}
-        self.random_taus: RandomTaus | None = None
-        """Baselines of the last batch, for other metrics that compare the same in-context scores."""
+
+    def baseline(
+        self,
+        icl: Float[Tensor, "query layer prefix"],
+        query_ids: Int[Tensor, " query"],
+        visible: Bool[Tensor, "query layer prefix"] | None = None,
+    ) -> RandomBaseline:
+        """Tau-b of in-context scores with random ones, which every comparison with the same scores can share."""
+        tokens = self._tokens(icl, visible)
+        return RandomBaseline(
+            *(
+                _taus(scores, random_vectors(query_ids, scores.shape[1:], kind="gaussian", salt=salt), seen)
+                for salt, (scores, seen) in ((_TOKENS, tokens), (_EXAMPLES, self._examples(*tokens)))
+            )
+        )
 
     def update(
         self,
@@ -154,21 +176,39 @@ class Kendall(QueryMeans):
         query_ids: Int[Tensor, " query"],
         visible: Bool[Tensor, "query layer prefix"] | None = None,
         weights: Float[Tensor, "query replicate"] | None = None,
-        random: RandomTaus | None = None,
+        baseline: RandomBaseline | None = None,
     ) -> None:
-        """Add a batch of queries, with the bootstrap's `weights` and the baselines where they are known already."""
-        icl, ft = icl[..., self.places], ft[..., self.places]
-        seen = None if visible is None else visible[..., self.places]
+        """Add a batch of queries.
+
+        Args:
+            icl: scores in context.
+            ft: inner products in fine-tuning.
+            query_ids: the queries' numbers.
+            visible: which prefix tokens are in reach; None where all are.
+            weights: the bootstrap's, where they are drawn already.
+            baseline: of the same in-context scores, where it is known already.
+        """
+        baseline = baseline or self.baseline(icl, query_ids, visible)
         weights = self._weights(query_ids, weights)
-        value, by_chance = self._taus(icl, ft, seen, query_ids, _TOKENS, random.tokens if random else None)
-        self._add("value", value, weights)
-        self._add("random", by_chance, weights)
+        (icl, seen), (ft, _) = self._tokens(icl, visible), self._tokens(ft, visible)
+        self._add_level("tokens", icl, ft, seen, baseline.tokens, weights)
         self._add("visible", torch.ones_like(icl[..., 0]) if seen is None else seen.double().mean(-1), weights)
-        if seen is not None:
-            icl, ft = icl.masked_fill(~seen, -torch.inf), ft.masked_fill(~seen, -torch.inf)
-        self._add("top_tokens", self._recall(icl, ft, self.first["tokens"], seen), weights)
         self._add_example_means(icl, ft)
-        self.random_taus = RandomTaus(by_chance, self._add_examples(icl, ft, query_ids, weights, random))
+        (icl, shown), (ft, _) = self._examples(icl, seen), self._examples(ft, seen)
+        self._add_level("examples", icl, ft, shown, baseline.examples, weights)
+
+    def _tokens(self, scores: Tensor, visible: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Scores of the demonstration tokens, -inf where out of reach; and which are in reach."""
+        scores = scores[..., self.places]
+        if visible is None:
+            return scores, None
+        seen = visible[..., self.places]
+        return scores.masked_fill(~seen, -torch.inf), seen
+
+    def _examples(self, scores: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Scores of whole demonstrations; and which have a token in reach."""
+        scores = example_scores(scores, self.numbers, self.examples)
+        return scores, None if seen is None else torch.isfinite(scores)
 
     def _add_example_means(self, icl: Tensor, ft: Tensor) -> None:
         """Means over each demonstration's tokens; a demonstration with a token out of reach is left out."""
@@ -176,48 +216,33 @@ class Kendall(QueryMeans):
             parts = [scores[..., self.numbers == number].mean(-1) for number in range(self.examples)]
             self._add(name, torch.stack(parts, dim=-1) if parts else scores[..., :0])
 
-    def _add_examples(
-        self, icl: Tensor, ft: Tensor, query_ids: Tensor, weights: Tensor | None, random: RandomTaus | None
-    ) -> Tensor:
-        icl, ft = (example_scores(scores, self.numbers, self.examples) for scores in (icl, ft))
-        seen = torch.isfinite(icl)
-        value, by_chance = self._taus(icl, ft, seen, query_ids, _EXAMPLES, random.examples if random else None)
-        self._add("example", value, weights)
-        self._add("example_random", by_chance, weights)
-        self._add("top_examples", self._recall(icl, ft, self.first["examples"], seen), weights)
-        return by_chance
+    def _add_level(
+        self, level: str, icl: Tensor, ft: Tensor, seen: Tensor | None, by_chance: Tensor, weights: Tensor | None
+    ) -> None:
+        """Taus and recall over tokens or over whole demonstrations."""
+        tau, chance, top = _LEVELS[level]
+        count = torch.full(icl.shape[:-1], icl.shape[-1], device=icl.device) if seen is None else seen.sum(-1)
+        few, tied = count < 2, torch.ones_like(count, dtype=torch.bool)
+        self._add(tau, _taus(icl, ft, seen), weights, reasons=(few, tied))
+        self._add(chance, by_chance, weights, reasons=(few, tied))
+        first, shown = self.first[level], None if seen is None else seen.flatten(0, 1)
+        recall = top_recall(icl.flatten(0, 1), ft.flatten(0, 1), first, shown, resolution=_ROUNDING)
+        short = torch.full_like(tied, icl.shape[-1] <= first)
+        self._add(top, recall.view(count.shape), weights, reasons=(short, count <= first))
 
-    @staticmethod
-    def _taus(
-        icl: Tensor, ft: Tensor, seen: Tensor | None, query_ids: Tensor, salt: int, by_chance: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Tau of in-context scores with those of fine-tuning and with random ones, if not known (query, layer)."""
-        others = [ft]
-        if by_chance is None:
-            others.append(random_vectors(query_ids, icl.shape[1:], kind="gaussian", salt=salt))
-        shown = None if seen is None else seen.flatten(0, 1)
-        flat = [scores.flatten(0, 1) for scores in others]
-        taus = kendall_taus(icl.flatten(0, 1), flat, shown, resolution=_ROUNDING).view(-1, *icl.shape[:-1])
-        return taus[0], taus[1] if by_chance is None else by_chance
-
-    @staticmethod
-    def _recall(one: Tensor, other: Tensor, first: int, seen: Tensor | None) -> Tensor:
-        recall = top_recall(one, other, first)
-        return recall if seen is None else recall.masked_fill(seen.sum(-1) <= first, torch.nan)
-
-    def compute(self) -> KendallResult:
-        """Means over queries per layer, and over layers."""
-        names = ("value", "random", "example", "example_random", "top_tokens", "top_examples", "visible")
-        per_layer = {name: self._mean(name) for name in names}
-        fields: dict[str, Any] = {
-            **{name: mean_of_defined(values) for name, values in per_layer.items()},
-            **{"per_layer" if name == "value" else f"{name}_per_layer": values for name, values in per_layer.items()},
-        }
-        shares: dict[str, Any] = {name: self._mean(name) for name in ("example_icl", "example_ft")}
-        return KendallResult(**fields, **shares)
+    def details(self) -> KendallResult:
+        """All forms over all queries; for all processes to call, like `compute`."""
+        with self.sync_context():
+            forms: dict[str, Any] = {name: self._form(name) for name in self.names}
+            example_icl, example_ft = self._mean("example_icl"), self._mean("example_ft")
+        return KendallResult(**forms, example_icl=example_icl, example_ft=example_ft)
 
     def plot(self, val: KendallResult | None = None, ax: "Axes | None" = None) -> "tuple[Figure, Axes]":
         """Curves over layers."""
-        result = val or self.compute()
-        curves = {"Kendall": result.per_layer, "random": result.random_per_layer, "examples": result.example_per_layer}
+        result = val or self.details()
+        curves = {
+            "Kendall": result.tokens.per_layer,
+            "random": result.random.per_layer,
+            "examples": result.example.per_layer,
+        }
         return plot_layers(curves, "Kendall rank correlation", ax)

@@ -75,7 +75,8 @@ class Rec2FTP(Metric):
     answer scores go to the first answer.
 
     Update takes answer scores (query, answer) under zero-shot, in-context and fine-tuned conditions, and gold label
-    numbers (query,), and the queries' numbers (query,) where there is a bootstrap. Compute gives a `Rec2FTPResult`.
+    numbers (query,), and the queries' numbers (query,) where there is a bootstrap. Compute gives the recall,
+    `details` a `Rec2FTPResult`.
 
     Args:
         replicates: of the Poisson bootstrap over queries; 0 keeps none.
@@ -85,8 +86,10 @@ class Rec2FTP(Metric):
     >>> wrong, right = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
     >>> metric.update(wrong, right, right, torch.tensor([1]))
     >>> metric.update(wrong, wrong, right, torch.tensor([1]))
-    >>> metric.compute().value
-    0.5
+    >>> metric.compute()
+    tensor(0.5000, dtype=torch.float64)
+    >>> metric.details().corrected_by_ft
+    2
     """
 
     full_state_update = False
@@ -127,8 +130,16 @@ class Rec2FTP(Metric):
             self.replicate_table += (weights.T @ cell.to(weights.dtype)).view(-1, 2, 2, 2)
             self.replicate_agreeing += weights.T @ agreeing.to(weights.dtype)
 
-    def compute(self) -> Rec2FTPResult:
-        """The shares and counts over all queries."""
+    def compute(self) -> Tensor:
+        """Rec2FTP over all queries, a tensor of one number; NaN where fine-tuning corrected nothing."""
+        return torch.tensor(self._details().value, dtype=torch.float64, device=self.table.device)
+
+    def details(self) -> Rec2FTPResult:
+        """The shares and counts over all queries; for all processes to call, like `compute`."""
+        with self.sync_context():
+            return self._details()
+
+    def _details(self) -> Rec2FTPResult:
         by_ft, by_icl = int(self.table[0, :, 1].sum()), int(self.table[0, 1, :].sum())
         both = int(self.table[0, 1, 1])
         return Rec2FTPResult(
@@ -161,7 +172,7 @@ class Rec2FTP(Metric):
 
     def plot(self, val: Rec2FTPResult | None = None, ax: "Axes | None" = None) -> "tuple[Figure, Axes]":
         """Bars of the eight cells of the table of who was right."""
-        result = val or self.compute()
+        result = val or self.details()
         figure, ax = new_axes(ax)
         names = [
             "+".join(name for name, bit in zip(("ZSL", "ICL", "FT"), cell, strict=True) if bit) or "none"

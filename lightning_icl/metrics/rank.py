@@ -8,7 +8,6 @@ thousands of tokens is faster than n log n steps of a sort.
 """
 
 import math
-from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -42,26 +41,14 @@ def kendall_tau(
     >>> kendall_tau(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), torch.tensor([[1.0, 3.0, 2.0, 4.0]]))
     tensor([0.6667], dtype=torch.float64)
     """
-    return kendall_taus(x, (y,), visible, resolution=resolution)[0]
-
-
-def kendall_taus(
-    x: Float[Tensor, "row item"],
-    others: Sequence[Float[Tensor, "row item"]],
-    visible: Bool[Tensor, "row item"] | None = None,
-    *,
-    resolution: float = 0.0,
-) -> Float[Tensor, "other row"]:
-    """`kendall_tau` of the same scores with each of some others, which ranks them once."""
     step = max(1, _PIECE // max(1, x.shape[1]))
-    taus = torch.zeros(len(others), len(x), dtype=torch.float64, device=x.device)
+    tau = torch.zeros(len(x), dtype=torch.float64, device=x.device)
     for start in range(0, len(x), step):
         piece = slice(start, start + step)
         shown = None if visible is None else visible[piece]
-        ranks = tie_ranks(x[piece], visible=shown, resolution=resolution)
-        for row, y in zip(taus, others, strict=True):
-            row[piece] = _tau(ranks, tie_ranks(y[piece], visible=shown, resolution=resolution), shown)
-    return taus
+        first, second = (tie_ranks(scores[piece], shown, resolution=resolution) for scores in (x, y))
+        tau[piece] = _tau(first, second, shown)
+    return tau
 
 
 def tie_ranks(

@@ -7,6 +7,7 @@ whole batch and their numbers do not depend on where it was cut.
 import warnings
 from collections.abc import Callable
 from dataclasses import fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,8 +74,8 @@ def out_of_memory(error: BaseException) -> bool:
 
 def joined(parts: list[Observation]) -> Observation:
     """Observations of parts of a batch as one of the whole, in order."""
-    values: dict[str, Tensor | None] = {}
+    values: dict[str, Any] = {}
     for field in fields(Observation):
         of_parts = [getattr(part, field.name) for part in parts]
-        values[field.name] = None if of_parts[0] is None else torch.cat(of_parts)
-    return Observation(**values)  # type: ignore[arg-type]
+        values[field.name] = torch.cat(of_parts) if isinstance(of_parts[0], Tensor) else of_parts[0]
+    return Observation(**values)

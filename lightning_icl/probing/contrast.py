@@ -4,7 +4,6 @@ The paper's own comparison is one contrast. Every control or further learning ra
 the same pass: conditions that contrasts share are observed once.
 """
 
-import warnings
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -24,7 +23,8 @@ from lightning_icl.metrics import (
     SimAOUResult,
 )
 from lightning_icl.metrics.bootstrap import Bootstrapped
-from lightning_icl.metrics.kendall import RandomTaus
+from lightning_icl.metrics.kendall import RandomBaseline
+from lightning_icl.metrics.similarity import Resolution
 from lightning_icl.models.architecture import Architecture
 from lightning_icl.probing.finetuning import Finetuned
 from lightning_icl.records import Condition, Demonstrations, Observation, QueryBatch
@@ -130,7 +130,9 @@ class ContrastMetrics(nn.Module):
         self.contrast = contrast
         self.rec2ftp = Rec2FTP(replicates=replicates)
         self.sim_aou = SimAOU(layers, replicates=replicates)
-        unmoved = (0,) if contrast.same_positions else unmoved_layers(architecture)
+        self.placed_alike = contrast.same_positions or not architecture.absolute_positions
+        self.rotated = self.placed_alike and not contrast.same_positions
+        unmoved = (0,) if self.placed_alike else ()
         self.sim_am = SimAM(layers, heads, unmoved_layers=unmoved, replicates=replicates)
         self.kendall = Kendall(contrast.demonstrations.token_example, layers, replicates=replicates)
 
@@ -143,15 +145,27 @@ class ContrastMetrics(nn.Module):
         metric draws the same ones again.
         """
         ids = batch.query_ids
+        before, context = zsl.attention_output, self._in_context_output(zsl, icl)
+        resolution = Resolution.of(icl.epsilon, rotated=self.rotated)
         if self.contrast.next_query:
             if len(ids) > 1:
-                update = icl.attention_output - zsl.attention_output
-                other = zsl.attention_output + update[partners(len(update))]
-                self.sim_aou.update(zsl.attention_output, icl.attention_output, other, ids, weights)
+                other = before + (context - before)[partners(len(ids))]
+                alike = resolution._replace(ft=resolution.icl)
+                self.sim_aou.update(before, context, other, ids, weights, alike)
             return
         self.rec2ftp.update(zsl.answer_scores, icl.answer_scores, ft.answer_scores, batch.gold, ids, weights)
-        self.sim_aou.update(zsl.attention_output, icl.attention_output, ft.attention_output, ids, weights)
-        self.sim_am.update(zsl.own_scores, icl.own_scores, ft.own_scores, icl.own_lengths, ids, weights)
+        self.sim_aou.update(before, context, ft.attention_output, ids, weights, resolution)
+        self.sim_am.update(zsl.own_scores, icl.own_scores, ft.own_scores, icl.own_lengths, ids, weights, resolution)
+
+    def _in_context_output(self, zsl: Observation, icl: Observation) -> Tensor:
+        """h_ICL (batch, layer, width), equal to h_ZSL where it cannot differ but by rounding.
+
+        Where windows keep the probe token from everything before the query, and positions do not tell the two apart,
+        the two are one function of the same tokens.
+        """
+        if icl.reaches_prefix is None or not self.placed_alike:
+            return icl.attention_output
+        return torch.where(icl.reaches_prefix[..., None], icl.attention_output, zsl.attention_output)
 
     def update_kendall(
         self,
@@ -159,20 +173,22 @@ class ContrastMetrics(nn.Module):
         icl: Observation,
         ft: Observation,
         weights: Tensor | None = None,
-        known: dict[Hashable, RandomTaus | None] | None = None,
+        baselines: dict[Hashable, RandomBaseline] | None = None,
     ) -> None:
         """Add a batch of queries at the level of attention to the demonstrations.
 
-        `known` holds the batch's baselines by what they depend on, for contrasts that share them.
+        `baselines` holds the batch's by what they depend on, for contrasts that share them.
         """
         if self.contrast.training_queries is None or self.contrast.next_query:
             return
         training_queries = self.contrast.training_queries.to(ft.query)
         by_query = torch.einsum("ble,lpe->blp", ft.query, training_queries)
+        scores, visible = icl.prefix_scores, icl.prefix_visible
         same = self.contrast.icl.inputs, self.contrast.demonstrations.token_example
-        known = {} if known is None else known
-        self.kendall.update(icl.prefix_scores, by_query, batch.query_ids, icl.prefix_visible, weights, known.get(same))
-        known[same] = self.kendall.random_taus
+        baselines = {} if baselines is None else baselines
+        if same not in baselines:
+            baselines[same] = self.kendall.baseline(scores, batch.query_ids, visible)
+        self.kendall.update(scores, by_query, batch.query_ids, visible, weights, baselines[same])
 
     def bootstrap(self) -> dict[str, Bootstrapped]:
         """Every figure with replicates and interval, by level and name (`sim_aou.value`); for all processes to call."""
@@ -186,12 +202,7 @@ class ContrastMetrics(nn.Module):
 
     def compute(self) -> Comparison:
         """All results over all queries of all processes."""
-        with warnings.catch_warnings():
-            if self.contrast.training_queries is None or self.contrast.next_query:  # NaN is what is meant
-                warnings.filterwarnings("ignore", message=".*was called before the ``update`` method.*")
-            return Comparison(
-                self.rec2ftp.compute(), self.sim_aou.compute(), self.sim_am.compute(), self.kendall.compute()
-            )
+        return Comparison(self.rec2ftp.details(), self.sim_aou.details(), self.sim_am.details(), self.kendall.details())
 
 
 def unmoved_layers(architecture: Architecture) -> tuple[int, ...]:

@@ -75,6 +75,8 @@ class View:
             query=at_least_float32(torch.stack(recording.queries, dim=1)),
             prefix_scores=_prefix_scores(recording, outputs),
             prefix_visible=_visible(recording, self.prefix, batch, self.condition.position_offset),
+            reaches_prefix=_reaches_prefix(recording, self.prefix, batch),
+            epsilon=torch.finfo(recording.outputs[0].dtype).eps,
         )
 
     def read(self, observation: Observation) -> Observation:
@@ -126,6 +128,19 @@ def _visible(recording: Recording, prefix: Prefix | None, batch: QueryBatch, off
         ],
         dim=1,
     )
+
+
+def _reaches_prefix(recording: Recording, prefix: Prefix | None, batch: QueryBatch) -> Tensor | None:
+    """(batch, layer): whether the probe token's attention output can depend on the prefix; None where all can.
+
+    A layer with a window of w tokens looks back w - 1 tokens from where the layer below has looked to.
+    """
+    windows = recording.windows
+    if prefix is None or prefix.emas or windows[0] is None:  # a moving average of values has no end
+        return None
+    steps = [math.inf if window is None else float(window - 1) for window in windows]
+    looked_back = torch.tensor(steps, device=batch.positions.device).cumsum(0)
+    return batch.positions.gather(1, batch.probe_index[:, None]) < looked_back
 
 
 def _not_finite(condition: str, scores: Tensor, outputs: Tensor, batch: QueryBatch) -> NumericalError:

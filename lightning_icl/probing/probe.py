@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from lightning_icl.errors import NumericalError, ProtocolError
 from lightning_icl.metrics.bootstrap import REPLICATES, Bootstrapped, poisson_weights
-from lightning_icl.metrics.kendall import RandomTaus
+from lightning_icl.metrics.kendall import RandomBaseline
 from lightning_icl.models.architecture import architecture_of, head_counts
 from lightning_icl.models.capture import Capture
 from lightning_icl.models.kv import LaidOver
@@ -213,7 +213,7 @@ class ICLProbe(LightningModule):
         contrasts = self.studied
         weights = poisson_weights(batch.query_ids, self.replicates) if self.replicates and contrasts else None
         last = {item.inputs: contrast.name for contrast in contrasts for item in contrast.conditions}
-        random: dict[Hashable, RandomTaus | None] = {}
+        random: dict[Hashable, RandomBaseline] = {}
         with self.capture:
             for name in ("zsl", "icl"):
                 self._look(self._views[name], batch, scores, seen)
@@ -259,7 +259,7 @@ class ICLProbe(LightningModule):
         batch: QueryBatch,
         seen: tuple[Observation, Observation, Observation],
         weights: Tensor | None,
-        random: dict[Hashable, RandomTaus | None],
+        random: dict[Hashable, RandomBaseline],
     ) -> None:
         """The paper's levels, in the precision of the observations whatever the model runs in."""
         assert isinstance(metrics, ContrastMetrics)

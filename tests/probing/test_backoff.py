@@ -10,6 +10,7 @@ from tiny_task import tiny_data
 
 from lightning_icl.data.queries import collate
 from lightning_icl.errors import MemoryShortError
+from lightning_icl.metrics.forms import flattened
 from lightning_icl.probing.finetuning import KVFinetuning
 from lightning_icl.probing.probe import ICLProbe
 
@@ -57,7 +58,9 @@ def test_a_batch_in_parts_gives_the_same_numbers(variant: str, answers: str, kin
     assert parts.comparison is not None
     assert whole.comparison is not None
     for one, other in zip(parts.comparison, whole.comparison, strict=True):
-        for value, expected in zip(one, other, strict=True):
+        values, reference = flattened(one._asdict()), flattened(other._asdict())
+        for name, value in values.items():
+            expected = reference[name]
             torch.testing.assert_close(
                 torch.as_tensor(value), torch.as_tensor(expected), rtol=0, atol=1e-4, equal_nan=True
             )

@@ -74,7 +74,7 @@ def test_an_absent_option_never_wins_however_unlikely_the_present_ones_are() -> 
     wrong = scores.clone()
     wrong[0, 0] = 0.0
     metric.update(wrong, scores, scores, batch.gold)
-    assert metric.compute().right_table.flatten().nonzero().flatten().tolist() == [0b011, 0b111]
+    assert metric.details().right_table.flatten().nonzero().flatten().tolist() == [0b011, 0b111]
 
 
 def test_how_rows_are_put_together_changes_no_number(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_double_precision_agrees_with_float32(variant: str, tmp_path: Path) -> N
     assert (double - full).abs().max() < 1e-4
     assert exact.comparison is not None
     assert probe.comparison is not None
-    assert abs(probe.comparison.sim_aou.raw - exact.comparison.sim_aou.raw) < 1e-4
+    assert abs(probe.comparison.sim_aou.raw.value - exact.comparison.sim_aou.raw.value) < 1e-4
 
 
 @pytest.mark.parametrize("rate", [1e-4, 1e-5])

@@ -7,6 +7,7 @@ from typing import Any
 
 from lightning_icl.comparison.assemble import VIEWS, plain_comparison
 from lightning_icl.comparison.controls.catalogue import CONTROLS
+from lightning_icl.comparison.undefined import undefined
 from lightning_icl.measures import compared_levels
 from lightning_icl.probing.contrast import Contrast
 from lightning_icl.probing.probe import ICLProbe, Prediction, accuracy
@@ -39,12 +40,14 @@ def measured(name: str, contrasts: Sequence[Contrast], probe: ICLProbe) -> dict[
 def _entry(title: str, contrast: Contrast, probe: ICLProbe) -> dict[str, Any]:
     names = dict(zip(VIEWS, (condition.name for condition in contrast.conditions), strict=True))
     accuracies = {view: accuracy(probe.predictions, condition) for view, condition in names.items()}
+    comparison = probe.comparisons[contrast.name]
     note = contrast.note or _rate_note(contrast, probe)
     entry = {
         "title": title,
         "lr": contrast.learning_rate,
         "accuracy": {**accuracies, "ft": None} if contrast.next_query else accuracies,
-        **plain_comparison(probe.comparisons[contrast.name]),
+        **plain_comparison(comparison),
+        "undefined": undefined(comparison, contrast),
         **({"note": note} if note else {}),
     }
     return {**entry, "difference": _difference(entry, probe)}

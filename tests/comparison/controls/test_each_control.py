@@ -160,7 +160,7 @@ def test_calibration_divides_by_the_probabilities_of_empty_inputs(
     tuned = oracle.fine_tune(probe.model, data.demonstrations, RATE).model
     bos, prefix = data.demonstrations.bos, data.demonstrations.prefix_token_ids
     plain, calibrated = probe.comparison, probe.comparisons["calibration"]
-    assert torch.equal(calibrated.sim_aou.per_layer, plain.sim_aou.per_layer)
+    assert torch.equal(calibrated.sim_aou.normalised.per_layer, plain.sim_aou.normalised.per_layer)
     assert calibrated.kendall.value == plain.kendall.value
     views = ((probe.model, bos, "zsl"), (probe.model, prefix, "icl"), (tuned, bos, "ft"))
     for (model, before, view), condition in zip(views, contrasts["calibration"].conditions, strict=True):
@@ -202,15 +202,15 @@ def test_a_shuffled_query_brings_the_update_of_a_neighbour_in_length(tmp_path: P
         units = [[oracle.unit(layer) for layer in view] for view in (zero, own, zero + moved)]
         normalised.append([oracle.cos(i - z, f - z) for z, i, f in zip(*units, strict=True)])
     result = probe.comparisons["shuffled-query"]
-    assert torch.allclose(result.sim_aou.raw_per_layer, torch.tensor(raw).double().mean(0), atol=NEAR)
-    assert torch.allclose(result.sim_aou.per_layer, torch.tensor(normalised).double().mean(0), atol=NEAR)
+    assert torch.allclose(result.sim_aou.raw.per_layer, torch.tensor(raw).double().mean(0), atol=NEAR)
+    assert torch.allclose(result.sim_aou.normalised.per_layer, torch.tensor(normalised).double().mean(0), atol=NEAR)
     assert math.isnan(result.sim_am.value)
     assert contrasts["shuffled-query"].ft.name == "icl"
     for budget in (1, 10_000):
         data.batch_tokens = budget
         make_trainer().validate(probe, datamodule=data, verbose=False)
         other = probe.comparisons["shuffled-query"].sim_aou
-        assert torch.allclose(other.raw_per_layer, result.sim_aou.raw_per_layer, atol=1e-5)
+        assert torch.allclose(other.raw.per_layer, result.sim_aou.raw.per_layer, atol=1e-5)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -251,8 +251,8 @@ def test_a_gaussian_update_has_the_norms_of_the_learnt_one_and_no_likeness(varia
         for seed, overlay in zip(seeds, overlays, strict=True)
     ]
     make_trainer().validate(probe, datamodule=data, verbose=False)
-    for figure in ("value", "raw"):
-        drawn = torch.tensor([float(getattr(probe.comparisons[f"g{seed}"].sim_aou, figure)) for seed in seeds])
+    for figure in ("normalised", "raw"):
+        drawn = torch.tensor([getattr(probe.comparisons[f"g{seed}"].sim_aou, figure).value for seed in seeds])
         assert abs(drawn.mean()) < 3 * drawn.std() / math.sqrt(len(drawn)), figure
 
 
