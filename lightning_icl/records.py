@@ -45,6 +45,11 @@ class Demonstrations:
             ids += [*example, *self.sep]
         return tuple(ids)
 
+    @property
+    def first_learnt(self) -> int:
+        """Index in `BOS ex_i` of the first token that fine-tuning learns to predict: what precedes it is given."""
+        return max(1, len(self.bos))
+
     @cached_property
     def token_example(self) -> tuple[int, ...]:
         """For each prefix token the number of its demonstration, or -1 for BOS and SEP."""

@@ -264,7 +264,8 @@ def fine_tune(
         tuned.zero_grad()
         seen = look(tuned, ids, grad=True)
         logs = seen.logits.log_softmax(-1)
-        loss = -sum(logs[place, token] for place, token in enumerate(ids[1:])) / (len(ids) - 1)
+        given = max(1, len(demonstrations.bos))  # of a chat's header nothing is learnt
+        loss = -sum(logs[place, ids[place + 1]] for place in range(given - 1, len(ids) - 1)) / (len(ids) - given)
         loss.backward()
         other = {} if gradients is None else gradients(tuned, ids)
         with torch.no_grad():

@@ -15,6 +15,21 @@ from lightning_icl.tasks.task import FileSource, Task
 ANSWERS = {"single": ("w5", "w6", "w7"), "multi": ("w5 w6", "w7", "w5 w8 w9")}
 
 
+CHAT = (
+    "w90 w91 w92 {% for message in messages %}"
+    "{{ 'w93' if message.role == 'user' else 'w94' }} {{ message.content }} w95 w96 {% endfor %}"
+    "{% if add_generation_prompt %}w94 {% endif %}"
+)
+"""A template with a header of three words and two that close a turn, all in the vocabulary of `word_tokenizer`."""
+
+
+def chat_tokenizer() -> PreTrainedTokenizerFast:
+    """The tokenizer of words with a chat template."""
+    tokenizer = word_tokenizer()
+    tokenizer.chat_template = CHAT
+    return tokenizer
+
+
 def word_tokenizer(bos: bool = True) -> PreTrainedTokenizerFast:
     """Every word is one token: `w3` has number 3."""
     words = ["<pad>", "<s>", "</s>", *(f"w{number}" for number in range(3, VOCABULARY))]
@@ -72,4 +87,5 @@ def tiny_task(folder: Path, answers: str = "single") -> Task:
 def tiny_data(folder: Path, answers: str = "single", **settings: object) -> ICLDataModule:
     """Five demonstrations and seven queries."""
     chosen = {"context_length": 256, "shots": 5, "batch_tokens": 64, **settings}
-    return ICLDataModule(tiny_task(folder, answers), word_tokenizer(), **chosen)
+    tokenizer = chat_tokenizer() if settings.get("chat") else word_tokenizer()
+    return ICLDataModule(tiny_task(folder, answers), tokenizer, **chosen)

@@ -35,6 +35,7 @@ def assemble(plan: Plan, planned: PlannedTask, probe: ICLProbe) -> dict[str, Any
             "labels": list(planned.task.answers),
             "template": planned.data.template,
             "probe_token": plan.settings.probe_token,
+            "chat": plan.settings.chat,
             "separator": planned.data.layout.separator,
             "separator_token_ids": list(planned.data.demonstrations.sep),
             "answer_token_ids": [list(ids) for ids in planned.data.answers],

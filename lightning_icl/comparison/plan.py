@@ -188,7 +188,7 @@ def resolved(plan: Plan, planned: PlannedTask) -> dict[str, object]:
     return {
         **settings,
         "task": planned.name,
-        "separator": planned.data.layout.separator,
+        "separator": "auto" if plan.settings.chat else planned.data.layout.separator,
         "seed": planned.data.demonstrations.seed,
         "lr": planned.learning_rate,
         "out": str(plan.out),

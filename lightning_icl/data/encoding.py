@@ -45,32 +45,6 @@ def special_tokens(tokenizer: "PreTrainedTokenizerBase") -> dict[int, str]:
     return added | dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
 
 
-def encode_after(tokenizer: "PreTrainedTokenizerBase", before: str, start: Ids, text: str) -> tuple[Ids, bool]:
-    """Token ids that a text has behind another one, and whether the boundary between the two holds.
-
-    Where a tokenizer would join the end of one and the beginning of the other, the text is encoded apart.
-
-    Args:
-        tokenizer: the model's tokenizer.
-        before: the other text.
-        start: its tokens.
-        text: the text.
-
-    Raises:
-        TaskError: one of them spells a special token that the tokenizer cannot read as text.
-    """
-    whole = encode(tokenizer, before + text)
-    if whole[: len(start)] == start:
-        return whole[len(start) :], True
-    return _encode_apart(tokenizer, text), False
-
-
-def _encode_apart(tokenizer: "PreTrainedTokenizerBase", text: str) -> Ids:
-    """Token ids of a text behind any other: without the blank that some tokenizers put before a text of its own."""
-    start, whole = encode(tokenizer, "x"), encode(tokenizer, f"x{text}")
-    return whole[len(start) :] if whole[: len(start)] == start else encode(tokenizer, text)
-
-
 def bos_ids(tokenizer: "PreTrainedTokenizerBase") -> Ids:
     """The tokenizer's BOS, else its EOS, else nothing."""
     for token_id in (tokenizer.bos_token_id, tokenizer.eos_token_id):

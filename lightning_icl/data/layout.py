@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lightning_icl.data.encoding import Ids, bos_ids, encode, encode_after, read, unknown_token
+from lightning_icl.data.encoding import Ids, bos_ids, encode, read, unknown_token
 from lightning_icl.errors import TaskError, shown
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Encoded:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """The tokens around texts, for one tokenizer."""
+    """What stands around the texts of a task, for one tokenizer: here a blank between prompt and answer, no more."""
 
     tokenizer: "PreTrainedTokenizerBase"
     bos: Ids
@@ -37,17 +37,41 @@ class Layout:
     """What closes each demonstration in a prompt."""
     separator: str
     """The same in words: `eos`, `newline`, or its text."""
+    head: str = ""
+    """Text before the first prompt, whose tokens are `lead`."""
+    lead: Ids = ()
+    """Tokens of `head`, which are part of BOS rather than of a prompt."""
+    before: str = ""
+    """Text before every prompt."""
+    after: str = ""
+    """Text behind every prompt, up to where an answer begins."""
+    joint: str = " "
+    """Text between that and an answer."""
 
-    def prompt(self, text: str) -> Ids:
-        """Tokens of a prompt.
+    def read(self, text: str) -> Ids:
+        """Tokens of a text.
 
         Raises:
-            TaskError: it has none, or cannot be read as text; the message does not name the row.
+            TaskError: it cannot be read as text.
         """
-        ids = encode(self.tokenizer, text)
-        if not ids:
-            raise TaskError("the prompt tokenises to nothing.")
-        return ids
+        return encode(self.tokenizer, text)
+
+    def content(self, text: str) -> str:
+        """A prompt's text as it stands in an input.
+
+        Raises:
+            TaskError: it must not stand there.
+        """
+        return text
+
+    def check_whole(self, turns: Sequence[tuple[str, str]], prompt: str, token_ids: Sequence[int]) -> None:
+        """Compare a whole in-context input with what another program would make of it: here there is none.
+
+        Args:
+            turns: prompt and answer of each demonstration.
+            prompt: of the query.
+            token_ids: the input.
+        """
 
     def encode(self, text: str, words: Sequence[str], *, unknown: bool = False) -> Encoded:
         """Tokens of a prompt and of the answers behind it.
@@ -58,12 +82,17 @@ class Layout:
             unknown: whether an answer may hold the unknown token, as texts of data sets do and answer words should not.
 
         Raises:
-            TaskError: an answer has no tokens or an unknown one, or two answers have the same tokens.
+            TaskError: the prompt or an answer has no tokens or cannot be read as text, an answer has an unknown token,
+                or two answers have the same tokens; the message does not name the row.
         """
-        prompt, joined = self.prompt(text), []
+        written = f"{self.head}{self.before}{self.content(text)}{self.after}"
+        start, joined = self.read(written), []
+        prompt = start[len(self.lead) :]
+        if not prompt or start[: len(self.lead)] != self.lead:
+            raise TaskError("the prompt tokenises to nothing of its own.")
         seen: dict[Ids, str] = {}
         for word in words:
-            ids, holds = encode_after(self.tokenizer, text, prompt, f" {word}")
+            ids, holds = self._behind(written, start, f"{self.joint}{word}")
             if not holds:
                 joined.append(word)
             if not ids:
@@ -79,6 +108,18 @@ class Layout:
                 )
             seen[ids] = word
         return Encoded(prompt=prompt, answers=tuple(seen), joined=tuple(joined))
+
+    def _behind(self, before: str, start: Ids, text: str) -> tuple[Ids, bool]:
+        """Tokens that a text has behind another one, and whether the boundary between the two holds.
+
+        Where the tokenizer would join the end of one and the beginning of the other, the text is encoded apart: behind
+        a lone letter, so that a blank that some tokenizers put before a text of its own is not in it.
+        """
+        whole = self.read(before + text)
+        if whole[: len(start)] == start:
+            return whole[len(start) :], True
+        letter, whole = self.read("x"), self.read(f"x{text}")
+        return (whole[len(letter) :] if whole[: len(letter)] == letter else self.read(text)), False
 
 
 def plain_layout(tokenizer: "PreTrainedTokenizerBase", separator: str = "auto") -> Layout:

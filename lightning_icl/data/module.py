@@ -19,6 +19,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from lightning_icl.data.chat import chat_layout
 from lightning_icl.data.demonstrations import Example, choose_demonstrations
 from lightning_icl.data.layout import Encoded, plain_layout
 from lightning_icl.data.queries import Query, budget_batches, collate
@@ -73,6 +74,7 @@ class ICLDataModule(LightningDataModule):
         limit: number of queries; None for the first 2,000 of the fixed shuffle.
         template: variant of the prompt template; None for the task's default.
         separator: what closes a demonstration: `eos`, `newline`, any other text, or `auto` for what fits the tokenizer.
+        chat: whether demonstrations are turns of user and assistant, written by the tokenizer's chat template.
         probe_token: which token is probed.
         batch_tokens: tokens in a batch of queries, padding counted; a batch has three queries at least.
 
@@ -92,6 +94,7 @@ class ICLDataModule(LightningDataModule):
         limit: int | None = None,
         template: str | None = None,
         separator: str = "auto",
+        chat: bool = False,
         probe_token: ProbeToken = "prompt",
         batch_tokens: int = 2048,
     ) -> None:
@@ -103,7 +106,7 @@ class ICLDataModule(LightningDataModule):
         self.probe_token: ProbeToken = probe_token
         self.batch_tokens = batch_tokens
         self.tokenizer, self._variant = tokenizer, template
-        self.layout = plain_layout(tokenizer, separator)
+        self.layout = chat_layout(tokenizer) if chat else plain_layout(tokenizer, separator)
         rows: TaskRows = load_rows(task, data, template)
         self.origin, self._rows, self._context_length = rows.origin, rows, context_length
         self._joined: dict[str, str] = {}
@@ -120,6 +123,7 @@ class ICLDataModule(LightningDataModule):
             longest_query=max(query.reach for query in self.queries),
             context_length=context_length,
         )
+        self._check_whole()
 
     @property
     def answers(self) -> tuple[tuple[int, ...], ...]:
@@ -270,6 +274,14 @@ class ICLDataModule(LightningDataModule):
         for word in encoded.joined:
             self._joined.setdefault(word, row.place)
         return encoded
+
+    def _check_whole(self) -> None:
+        """That the first query behind the demonstrations has the tokens that a chat template would give it."""
+        used = self.train_rows[: len(self.demonstrations)]
+        turns = [(self.task.prompt(row.fields, self._variant), row.options[row.label]) for row in used]
+        query = self.task.prompt(self.query_rows[0].fields, self._variant)
+        whole = [*self.demonstrations.prefix_token_ids, *self.queries[0].prompt_ids]
+        self.layout.check_whole(turns, query, whole)
 
     def _check_lengths(self, context_length: int | None, bos: int) -> None:
         longest = max(self.queries, key=lambda query: query.reach)

@@ -6,7 +6,7 @@ Light on purpose: `--help` reads this file and must answer at once.
 from dataclasses import dataclass
 from typing import Literal
 
-from lightning_icl.errors import UserError
+from lightning_icl.errors import UserError, shown
 
 ProbeToken = Literal["prompt", "answer"]
 
@@ -29,6 +29,8 @@ class DataSettings:
     separator: str = "auto"
     """What closes each demonstration in the prompt: `eos`, `newline`, any other text, or `auto`: a newline where the
     tokenizer has a chat template, since its EOS then ends a turn, and EOS elsewhere."""
+    chat: bool = False
+    """Write demonstrations as turns of user and assistant with the model's own chat template."""
     batch_tokens: int = 2048
     """Tokens in a batch of queries, padding counted, three queries at least; raise it on a GPU, lower it when memory is
     short."""
@@ -37,9 +39,13 @@ class DataSettings:
         """Check what can be checked alone.
 
         Raises:
-            UserError: a number out of range.
+            UserError: a number out of range, or flags that exclude each other.
         """
         at_least_one(self, "limit", "batch_tokens")
+        if self.chat and self.separator != "auto":
+            raise UserError(
+                f"--chat --separator {shown(self.separator)}: the chat template closes every turn. Leave one out."
+            )
 
 
 def at_least_one(settings: object, *names: str) -> None:

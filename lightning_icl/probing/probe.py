@@ -141,7 +141,7 @@ class ICLProbe(LightningModule):
         self._started = time.perf_counter()
 
     def training_step(self, batch: Tensor, batch_idx: int) -> dict[str, Any]:
-        """Causal language-modelling loss over all predicted tokens of `BOS ex_i`, in nats per token.
+        """Causal language-modelling loss over all predicted tokens of `ex_i` behind BOS, in nats per token.
 
         A control sums such a loss of every layer instead (`probing.layer_causal`).
         """
@@ -151,7 +151,12 @@ class ICLProbe(LightningModule):
         own: AbstractContextManager[list[Tensor]] = layer_outputs(self.model, reading) if reading else nullcontext([])
         with self.capture, self.finetuning.masters.in_use(), own as outputs:
             logits, queries = self.capture.train_forward(batch)
-            loss = layer_causal_loss(self.model, outputs, batch) if reading else next_token_loss(logits[0], batch[0])
+            given = self.demonstrations.first_learnt - 1  # of a chat's header all but the last token is left out
+            outputs, predicted = [output[:, given:] for output in outputs], batch[:, given:]
+            if reading:
+                loss = layer_causal_loss(self.model, outputs, predicted)
+            else:
+                loss = next_token_loss(logits[0, given:], predicted[0])
         self.log("finetune/loss", loss.detach(), prog_bar=True)
         return {"loss": loss, "queries": queries}
 

@@ -105,7 +105,7 @@ class SweepPlan:
 
 def fixed(settings: SweepSettings) -> dict[str, object]:
     """What must not change while a sweep goes on. Seeds and shots decide which rows can be held out."""
-    names = ["data", "select", "limit", "template", "probe_token", "separator", "batch_tokens"]
+    names = ["data", "select", "limit", "template", "probe_token", "separator", "chat", "batch_tokens"]
     names += ["heldout"] if settings.select == "heldout" else []
     return {
         **{name: getattr(settings, name) for name in names},

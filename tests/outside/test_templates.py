@@ -118,3 +118,24 @@ def test_separators(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     check_case(case, tmp_path, monkeypatch, capsys)
+
+
+CHATS = [
+    Case(
+        situation="a chat with a model that has no chat template",
+        arguments=f"{SHOW} --chat",
+        files=own("{text}:"),
+        says=["--chat", "no chat template"],
+    ),
+    Case(
+        situation="a chat with a separator",
+        arguments=f"{SHOW} --chat --separator eos",
+        files=own("{text}:"),
+        says=["--chat --separator 'eos'", "Leave one out"],
+    ),
+]
+
+
+@pytest.mark.parametrize("case", CHATS, ids=lambda case: case.situation)
+def test_chats(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    check_case(case, tmp_path, monkeypatch, capsys)
