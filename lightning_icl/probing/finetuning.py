@@ -160,14 +160,22 @@ class KVFinetuning(Callback):
                 f"Fine-tuning stopped after {len(self._losses)} of {len(probe.demonstrations)} demonstrations. Leave "
                 "out what stops the Trainer early."
             )
-        probe.finetuned = Finetuned(
-            overlay=self.masters.overlay(),
+        probe.finetuned = self.so_far(probe)
+        assert probe.finetuned is not None
+        _check_same_everywhere(probe.finetuned.overlay)
+
+    def so_far(self, probe: Finetunable) -> Finetuned | None:
+        """What was learnt up to the last step, without query vectors before the end; None where nothing is fitted."""
+        if self._masters is None:
+            return probe.finetuned
+        at_the_end = len(self._losses) == len(probe.demonstrations)
+        return Finetuned(
+            overlay=self._masters.overlay(),
             learning_rate=self.learning_rate,
             losses=tuple(self._losses),
-            update_norms=tuple(self.masters.update_norms()),
-            training_queries=training_queries(self._queries, probe.demonstrations),
+            update_norms=tuple(self._masters.update_norms()),
+            training_queries=training_queries(self._queries, probe.demonstrations) if at_the_end else None,
         )
-        _check_same_everywhere(probe.finetuned.overlay)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check, after all other callbacks, that the model is as it was."""

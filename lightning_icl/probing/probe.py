@@ -26,6 +26,7 @@ from lightning_icl.models.kv import LaidOver
 from lightning_icl.models.plain import check_plain
 from lightning_icl.models.spreading import is_spread
 from lightning_icl.probing.backoff import Backoff
+from lightning_icl.probing.checkpoint import from_checkpoint, to_checkpoint
 from lightning_icl.probing.contrast import MAIN, Comparison, Contrast, ContrastMetrics, by_name, unmoved_layers
 from lightning_icl.probing.finetuning import Finetuned, KVFinetuning
 from lightning_icl.probing.layer_causal import layer_causal_loss, layer_outputs
@@ -170,8 +171,18 @@ class ICLProbe(LightningModule):
         self.seconds["finetune"] = time.perf_counter() - self._started
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """A checkpoint is the overlay, never a second full model."""
-        checkpoint["state_dict"] = dict(self.finetuned.overlay.tensors) if self.finetuned is not None else {}
+        """A checkpoint is the overlay and the query vectors of its steps, never a second full model."""
+        tuned = self.finetuned if self.finetuning is None else self.finetuning.so_far(self)
+        to_checkpoint(checkpoint, tuned, self.model, self.demonstrations)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the fine-tuning from a checkpoint.
+
+        Raises:
+            ProtocolError: it holds none, a part of one, or one of another model or other demonstrations.
+        """
+        self.finetuned = from_checkpoint(checkpoint, self.model, self.demonstrations)
+        checkpoint["state_dict"] = self.state_dict()  # what Lightning loads next: the module stays as it is
 
     # Validating: every query under every condition.
 
