@@ -1,34 +1,9 @@
-"""The log and the loss curve of a training run, for its model card."""
+"""The loss curve of a training run, for its model card."""
 
 import csv
-from collections.abc import Sequence
 from pathlib import Path
 
 _POINTS = 120
-
-
-def join_logs(versions: Sequence[Path], joined: Path) -> None:
-    """One log of a run that was interrupted and went on: steps done twice count as last done.
-
-    Rows of one step are made one row.
-
-    Args:
-        versions: CSV files with a column step, in the order they were written.
-        joined: CSV file to write.
-    """
-    by_step: dict[int, dict[str, str]] = {}
-    for version in versions:
-        rows: dict[int, dict[str, str]] = {}
-        for row in _read(version):
-            rows.setdefault(int(row["step"]), {}).update({name: value for name, value in row.items() if value})
-        by_step = {step: row for step, row in by_step.items() if step < min(rows, default=step + 1)} | rows
-    names = sorted(
-        {name for row in by_step.values() for name in row} | {"step"}, key=lambda name: (name != "step", name)
-    )
-    with joined.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=names)
-        writer.writeheader()
-        writer.writerows(by_step.values())
 
 
 def draw_loss_curve(log: Path, picture: Path) -> None:

@@ -3,12 +3,10 @@
 Plain and momentum models of one seed, or of one existing model, begin with the same weights.
 """
 
-import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightning_icl.errors import ModelError
+from lightning_icl.errors import ModelError, NumericalError
 from lightning_icl.models.architecture import context_length
 from lightning_icl.models.finding import ModelSource, find_model
 from lightning_icl.models.loading import load_config, load_model
@@ -127,13 +125,19 @@ def _llama(settings: PretrainSettings, tokenizer: "PreTrainedTokenizerBase") -> 
     return model
 
 
-def save_model(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", out: Path) -> None:
-    """Write model and tokenizer beside the folder, then move each file into it: never half a model."""
-    part = out.parent / f"{out.name}.part"
-    shutil.rmtree(part, ignore_errors=True)
-    model.save_pretrained(part, safe_serialization=True)
-    tokenizer.save_pretrained(part)
-    out.mkdir(parents=True, exist_ok=True)
-    for file in sorted(part.iterdir(), key=lambda file: file.suffix == ".safetensors"):
-        os.replace(file, out / file.name)
-    part.rmdir()
+def save_model(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:
+    """Write model and tokenizer into a folder.
+
+    Raises:
+        NumericalError: a weight is NaN or infinite.
+    """
+    import torch
+
+    for name, parameter in model.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise NumericalError(
+                f"The weight {name} is NaN or infinite after training, so no model was saved. Lower learning_rate, "
+                "raise warmup, or use precision 32-true."
+            )
+    model.save_pretrained(folder, safe_serialization=True)
+    tokenizer.save_pretrained(folder)

@@ -30,6 +30,8 @@ class CausalPretraining(LightningModule):
         super().__init__()
         self.model, self.settings, self.end = model, settings, end
         self.held_out = MeanMetric()
+        self.measured: list[str] = []
+        """Names of what the last batch logged."""
 
     def setup(self, stage: str) -> None:
         """Make momentum attention known here too: a spawned process is given its model ready made."""
@@ -37,6 +39,7 @@ class CausalPretraining(LightningModule):
 
     def on_train_batch_start(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
         """Draw dropout afresh from seed, batch and process, so that a resumed run draws the same."""
+        self.measured = []
         torch.manual_seed(hash((self.settings.seed, batch_idx, self.global_rank)))
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
@@ -47,12 +50,17 @@ class CausalPretraining(LightningModule):
         weights = weights[:, 1:]
         loss = (losses * weights).sum() / weights.sum()
         answers = weights > 1
-        self.log("loss", loss.detach(), prog_bar=True, sync_dist=True)
+        self._show("loss", loss, sync_dist=True)
         if answers.any():
-            self.log("answer_loss", losses.detach()[answers].mean(), prog_bar=True)
-            self.log("answer_accuracy", (logits.argmax(-1) == ids[:, 1:])[answers].float().mean(), prog_bar=True)
+            self._show("answer_loss", losses[answers].mean())
+            self._show("answer_accuracy", (logits.argmax(-1) == ids[:, 1:])[answers].float().mean())
         adapted = self._adaptation_loss(batch)
         return loss if adapted is None else loss + adapted
+
+    def _show(self, name: str, value: Tensor, *, sync_dist: bool = False) -> None:
+        """Log a figure of this batch, in the bar too."""
+        self.log(name, value.detach(), prog_bar=True, sync_dist=sync_dist)
+        self.measured.append(name)
 
     def _adaptation_loss(self, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor | None:
         """That of the batch's first block, since its steps follow each other; None where there is none."""
@@ -61,7 +69,7 @@ class CausalPretraining(LightningModule):
         examples = take_apart(batch[0][0], batch[1][0], self.end)
         loss = adaptation_loss(self.model, examples, self.settings.adapt_rate, self.settings.adapt_shots)
         if loss is not None:
-            self.log("adapted_answer_loss", loss.detach(), prog_bar=True)
+            self._show("adapted_answer_loss", loss)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:

@@ -5,8 +5,6 @@ thought of as a ring: every epoch starts at another place of it, so the tokens l
 each time.
 """
 
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,11 +13,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lightning_icl.errors import OutputError, TextError
+from lightning_icl.errors import TextError
 from lightning_icl.pretraining.text import Text
+from lightning_icl.saving.workspace import held
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+_WAIT = 3600.0  # seconds; another process of the same training encodes the text meanwhile
 
 
 def encode_text(text: Text, tokenizer: "PreTrainedTokenizerBase", path: Path) -> None:
@@ -29,15 +30,13 @@ def encode_text(text: Text, tokenizer: "PreTrainedTokenizerBase", path: Path) ->
         TextError: the text cannot be read, or the tokenizer cannot end documents.
         OutputError: the file cannot be written.
     """
-    if path.exists():
-        return
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
     if eos is None:
         raise TextError("The tokenizer has no EOS token to put between documents. Give another tokenizer.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, part = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
+    with held(path.parent, path.name, wait=_WAIT) as space:  # processes of one training need the same file
+        if path.exists():
+            return
+        with space.file(path) as part, part.open("wb") as file:
             for document in text.documents():
                 ids = [] if bos in (None, eos) else [bos]
                 for piece in document:
@@ -45,11 +44,6 @@ def encode_text(text: Text, tokenizer: "PreTrainedTokenizerBase", path: Path) ->
                     file.write(np.asarray(ids, dtype="<i4").tobytes())
                     ids = []
                 file.write(np.asarray([*ids, eos], dtype="<i4").tobytes())
-        os.replace(part, path)
-    except OSError as error:
-        raise OutputError(f"{str(path)!r} cannot be written: {error.strerror or error}.") from error
-    finally:
-        Path(part).unlink(missing_ok=True)
 
 
 class PackedText:

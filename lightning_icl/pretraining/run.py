@@ -14,25 +14,30 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_icl.errors import OutputError, UserError
+from lightning_icl.errors import UserError
 from lightning_icl.interrupts import interruptible
 from lightning_icl.pretraining.resume import (
     RECORD,
+    check_folders,
     check_resume,
     keep_record,
     last_checkpoint,
+    model_folder,
+    remove_work,
     training_record,
     work_folder,
 )
 from lightning_icl.pretraining.settings import PretrainSettings
 from lightning_icl.pretraining.text import Text, find_text
 from lightning_icl.process_watch import falling_together
+from lightning_icl.saving.workspace import Workspace, held
 
 if TYPE_CHECKING:
     import lightning as L
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from lightning_icl.pretraining.data import PretrainingData
+    from lightning_icl.pretraining.training_log import TrainingLog
 
 
 def pretrain(settings: PretrainSettings) -> Path:
@@ -42,9 +47,20 @@ def pretrain(settings: PretrainSettings) -> Path:
         UserError: before training, for anything that cannot be used: text, tokenizer, configuration, an output folder
             that holds a model, or an unfinished training of other settings.
     """
-    out = Path(settings.out).expanduser()
-    if (out / "model.safetensors").exists() and not settings.overwrite:
-        raise OutputError(f"{str(out)!r} already holds a model. Give another --out, or pass --overwrite.")
+    from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+    out = model_folder(settings)
+    if getattr(rank_zero_only, "rank", 0):
+        _train(settings, None)
+        return out
+    with held(out.parent, out.name) as space:
+        check_folders(settings)
+        _train(settings, space)
+    return out
+
+
+def _train(settings: PretrainSettings, space: Workspace | None) -> None:
+    """Train, and finish the model's folder where this process may write it."""
     from lightning_icl.pretraining.models import check_model
 
     quiet()
@@ -52,20 +68,21 @@ def pretrain(settings: PretrainSettings) -> Path:
     check_model(settings)
     record = full_record(settings)
     check_resume(settings, record)
+    checkpoint = last_checkpoint(settings)
 
     import lightning as L
 
-    from lightning_icl.pretraining.models import new_model, save_model
+    from lightning_icl.pretraining.models import new_model
     from lightning_icl.pretraining.module import CausalPretraining
+    from lightning_icl.pretraining.training_log import TrainingLog
 
     tokenizer = _tokenizer(settings, texts)
+    if space is not None:
+        keep_record(settings, record)
     data = _data(settings, tokenizer, texts)
     L.seed_everything(settings.seed, verbose=False)
-    model = new_model(settings, tokenizer)
-    trainer = _trainer(settings, validating=data.validation is not None)
-    if trainer.is_global_zero:
-        keep_record(settings, record)
-    checkpoint = last_checkpoint(settings)
+    model, log = new_model(settings, tokenizer), TrainingLog(settings.steps)
+    trainer = _trainer(settings, log, validating=data.validation is not None)
     with interruptible(), falling_together(trainer):
         trainer.fit(
             CausalPretraining(model, settings, tokenizer.eos_token_id),
@@ -73,10 +90,8 @@ def pretrain(settings: PretrainSettings) -> Path:
             ckpt_path=None if checkpoint is None else str(checkpoint),
             weights_only=True,
         )
-    if trainer.is_global_zero and trainer.global_step >= settings.steps:
-        save_model(model.float(), tokenizer, out)
-        _finish(work_folder(settings), out)
-    return out
+    if space is not None and trainer.global_step >= settings.steps:
+        _finish(settings, space, model, tokenizer, log)
 
 
 def quiet() -> None:
@@ -146,11 +161,11 @@ def _digest(tokenizer: "PreTrainedTokenizerBase", text: Text) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
-def _trainer(settings: PretrainSettings, *, validating: bool) -> "L.Trainer":
+def _trainer(settings: PretrainSettings, log: "TrainingLog", *, validating: bool) -> "L.Trainer":
     import lightning as L
-    from lightning.pytorch.callbacks import ModelCheckpoint
 
     from lightning_icl.bfloat16_support import warn_of_slow_bfloat16
+    from lightning_icl.pretraining.checkpoint import LastCheckpoint, WholeCheckpointIO
     from lightning_icl.pretraining.progress import speed_display
 
     work = work_folder(settings)
@@ -167,9 +182,11 @@ def _trainer(settings: PretrainSettings, *, validating: bool) -> "L.Trainer":
         strategy=settings.strategy,
         logger=_loggers(settings, work),
         callbacks=[
-            ModelCheckpoint(dirpath=work, every_n_train_steps=settings.checkpoint_every, save_last=True),
+            log,
+            LastCheckpoint(settings, work, validating=validating),
             speed_display(settings),
         ],
+        plugins=[WholeCheckpointIO()],
         enable_progress_bar=sys.stdout.isatty(),
         enable_model_summary=False,
         log_every_n_steps=min(10, settings.steps),
@@ -183,35 +200,42 @@ def _trainer(settings: PretrainSettings, *, validating: bool) -> "L.Trainer":
 
 
 def _loggers(settings: PretrainSettings, work: Path) -> list[Any]:
-    """The CSV log that the loss curve is drawn from, and TensorBoard's where asked for.
+    """TensorBoard's, where asked for; the training's own log is kept with its checkpoint.
 
     Raises:
         UserError: TensorBoard is not installed.
     """
-    from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+    from lightning.pytorch.loggers import TensorBoardLogger
 
-    loggers: list[Any] = [CSVLogger(work, name="log", flush_logs_every_n_steps=1)]
-    if settings.logger == "tensorboard":
-        try:
-            loggers.append(TensorBoardLogger(work, name="tensorboard"))
-        except ModuleNotFoundError as error:
-            raise UserError(
-                "logger = 'tensorboard': it is not installed. Install it with: pip install tensorboard"
-            ) from error
-    return loggers
+    if settings.logger != "tensorboard":
+        return []
+    try:
+        return [TensorBoardLogger(work, name="tensorboard")]
+    except ModuleNotFoundError as error:
+        raise UserError(
+            "logger = 'tensorboard': it is not installed. Install it with: pip install tensorboard"
+        ) from error
 
 
-def _finish(work: Path, out: Path) -> None:
-    """Keep the training's log, its curve and TensorBoard's files with the model; the rest of its folder has served."""
-    from lightning_icl.pretraining.curve import draw_loss_curve, join_logs
+def _finish(
+    settings: PretrainSettings,
+    space: Workspace,
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    log: "TrainingLog",
+) -> None:
+    """Make the model's folder, whole, with the training's settings, log and curve; the rest has served."""
+    from lightning_icl.pretraining.curve import draw_loss_curve
+    from lightning_icl.pretraining.models import save_model
+    from lightning_icl.pretraining.training_log import LOG
 
-    versions = sorted(
-        (work / "log").glob("version_*/metrics.csv"), key=lambda path: int(path.parent.name.removeprefix("version_"))
-    )
-    join_logs(versions, out / "training_log.csv")
-    with suppress(ModuleNotFoundError):  # matplotlib is an extra
-        draw_loss_curve(out / "training_log.csv", out / "loss_curve.png")
-    shutil.copyfile(work / RECORD, out / RECORD)
-    if (work / "tensorboard").is_dir():
-        shutil.copytree(work / "tensorboard", out / "tensorboard", dirs_exist_ok=True)
-    shutil.rmtree(work, ignore_errors=True)
+    work = work_folder(settings)
+    with space.replacing(model_folder(settings)) as part:
+        save_model(model.float(), tokenizer, part)
+        log.write(part)
+        with suppress(ModuleNotFoundError):  # matplotlib is an extra
+            draw_loss_curve(part / LOG, part / "loss_curve.png")
+        shutil.copyfile(work / RECORD, part / RECORD)
+        if (work / "tensorboard").is_dir():
+            shutil.copytree(work / "tensorboard", part / "tensorboard")
+    remove_work(work)

@@ -5,6 +5,7 @@ from typing import Literal
 
 from lightning_icl.errors import UserError
 
+_PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed", "64-true", "32", "bf16", "16", "64")
 # What describes a model of fresh weights.
 _OF_FRESH = ("model", "layers", "width", "heads", "vocabulary", "context")
 
@@ -90,7 +91,7 @@ class PretrainSettings:
     repeat_share: float = 0.3
     """Share of short documents that go round among a few examples."""
     precision: str = "32-true"
-    """Number type of the Trainer."""
+    """Number type of the Trainer: 32-true, bf16-mixed, bf16-true, 16-mixed or 64-true."""
     accelerator: str = "auto"
     """Kind of device, as in Lightning's Trainer."""
     devices: int | str = 1
@@ -135,6 +136,11 @@ class PretrainSettings:
             raise UserError(f"momentum = {self.momentum}: it must lie strictly between 0 and 1.")
         if self.learn_momentum and self.momentum is None:
             raise UserError("learn_momentum needs a first value: set momentum too, to 0.9 for instance.")
+        if self.precision not in _PRECISIONS:
+            raise UserError(
+                f"precision = {self.precision!r}: choose one of {', '.join(_PRECISIONS)}."
+                " In 16-true, weights become NaN."
+            )
         if self.width % (2 * self.heads):
             raise UserError(f"width = {self.width}: it must be a multiple of twice the heads ({self.heads}).")
         if self.model is None and self.init is None and self.block > self.context:

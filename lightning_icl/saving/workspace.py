@@ -7,6 +7,7 @@
 Nothing reads the hidden place. The next start puts back what a killed process had moved, and removes the rest.
 """
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -131,7 +132,7 @@ def held(folder: Path, name: str = "run", wait: float = 0.0) -> Iterator[Workspa
         OutputError: another process uses it, or it cannot be written.
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
-    staging = folder / f".lightning-icl-{name[:60]}.part"
+    staging = folder / f".lightning-icl-{_short(name)}.part"
     try:
         lock = _locked(staging, wait)
         try:
@@ -145,6 +146,11 @@ def held(folder: Path, name: str = "run", wait: float = 0.0) -> Iterator[Workspa
         for path in made:
             with suppress(OSError):  # not empty
                 path.rmdir()
+
+
+def _short(name: str) -> str:
+    """A name as it is, or its hash where it would make the hidden place's too long."""
+    return name if len(name.encode()) <= 200 else hashlib.sha256(name.encode()).hexdigest()
 
 
 def _locked(staging: Path, wait: float) -> BaseFileLock:

@@ -104,6 +104,9 @@ def test_a_finished_model_is_not_replaced_unless_asked(trained: Path) -> None:
 def test_a_checkpoint_of_unknown_settings_is_refused(tmp_path: Path) -> None:
     (tmp_path / "own.training").mkdir()
     (tmp_path / "own.training" / "last.ckpt").write_bytes(b"")
+    with pytest.raises(OutputError, match="was not made by one"):
+        pretrain(settings(tmp_path, "own"))
+    (tmp_path / "own.training" / "lightning-icl.json").write_text("{}")
     with pytest.raises(OutputError, match=r"training\.json cannot be read"):
         pretrain(settings(tmp_path, "own"))
 
