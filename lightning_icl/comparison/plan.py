@@ -15,6 +15,7 @@ from lightning_icl.models.finding import ModelSource, find_model
 from lightning_icl.models.fingerprint import weights_fingerprint
 from lightning_icl.models.fitting import check_vocabulary
 from lightning_icl.models.loading import check_weights, load_config, load_tokenizer
+from lightning_icl.models.rotary import check_lengths
 from lightning_icl.models.spreading import check_spreadable
 from lightning_icl.published import published_size
 from lightning_icl.records import Demonstrations
@@ -109,6 +110,7 @@ def _plan_task(
     length, seed = context_length(config), seed_for(settings, task)
     data = load_data(settings, task, tokenizer, length, shots=settings.shots, seed=seed)
     check_vocabulary(source.name, config, tokenizer, data.token_ids)
+    check_lengths(config, data.prefix_lengths, data.longest_query)
     asked = any(control.name == "other-task" for control in choose(settings.controls))
     return PlannedTask(
         name=name,

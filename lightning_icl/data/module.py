@@ -120,7 +120,7 @@ class ICLDataModule(LightningDataModule):
             seed=seed,
             bos=self.layout.bos,
             sep=self.layout.sep,
-            longest_query=max(query.reach for query in self.queries),
+            longest_query=self.longest_query,
             context_length=context_length,
         )
         self._check_whole()
@@ -152,6 +152,16 @@ class ICLDataModule(LightningDataModule):
         """How many answers each demonstration has to choose from."""
         return tuple(len(row.options) for row in self.train_rows[: len(self.demonstrations)])
 
+    @property
+    def longest_query(self) -> int:
+        """Tokens of the longest query together with its answer."""
+        return max(query.reach for query in self.queries)
+
+    @property
+    def prefix_lengths(self) -> tuple[int, int]:
+        """Tokens before a query, without demonstrations and with them."""
+        return len(self.demonstrations.bos), len(self.demonstrations.prefix_token_ids)
+
     def relabelled(self, labels: Sequence[int], words: Sequence[str] | None = None) -> Demonstrations:
         """The same demonstrations in the same order with other answers.
 
@@ -167,7 +177,7 @@ class ICLDataModule(LightningDataModule):
             for row, label in zip(self.train_rows[: len(self.demonstrations)], labels, strict=True)
         )
         changed = replace(self.demonstrations, labels=tuple(labels), examples=examples)
-        reach = len(changed.prefix_token_ids) + max(query.reach for query in self.queries)
+        reach = len(changed.prefix_token_ids) + self.longest_query
         if self._context_length is not None and reach > self._context_length:
             raise TaskError(f"With these answers prompts have {reach} tokens; the context has {self._context_length}.")
         return changed

@@ -26,6 +26,7 @@ from lightning_icl.models.fast_paths import fused_activations, shared_embedding,
 from lightning_icl.models.momentum.settings import has_momentum, layer_eta
 from lightning_icl.models.recording import Prefix, Recording
 from lightning_icl.models.replacement import Replacement
+from lightning_icl.models.rotary import length_scaling
 from lightning_icl.records import QueryBatch
 
 _NAME = "lightning_icl"
@@ -48,6 +49,7 @@ class Capture:
         blocks = model.get_submodule(self.architecture.layers)
         self.attentions = [block.get_submodule(self.architecture.attention) for block in blocks.children()]
         self._momentum = has_momentum(model)
+        self._scaling = length_scaling(model.config)
         self._query_rows: list[Tensor | None] = [None] * len(self.attentions)
         if fused_layout(model.config) is not None:
             rows = torch.tensor(fused_rows(model.config)[0])
@@ -115,10 +117,16 @@ class Capture:
 
         Returns:
             The logits at the batch's scored positions (logit, vocabulary), and what was recorded at the probe tokens.
+
+        Raises:
+            ModelError: rotary scaling gives the queries other angles than the prefix.
         """
         self._batch, self._prefix, self._offset, self._replacement = batch, prefix, offset, replacement
         try:
-            positions = batch.positions + (prefix.length if prefix else 0) + offset
+            length = prefix.length if prefix else 0
+            positions = batch.positions + length + offset
+            if self._scaling is not None:
+                self._scaling.check(length, int(positions.max()) + 1)
             recording = Recording(purpose="probe", device=batch.token_ids.device)
             return self._forward(self.model, batch.token_ids, positions, recording).logits[0], recording
         finally:

@@ -17,6 +17,7 @@ from lightning_icl.models.finding import ModelSource, find_model
 from lightning_icl.models.fingerprint import weights_fingerprint
 from lightning_icl.models.fitting import check_vocabulary
 from lightning_icl.models.loading import check_weights, load_config, load_tokenizer
+from lightning_icl.models.rotary import check_lengths
 from lightning_icl.saving.paths import output_path
 from lightning_icl.sweeping.settings import SweepSettings
 from lightning_icl.tasks.catalogue import resolve_tasks
@@ -162,6 +163,7 @@ def _model_sweeps(
             unit = Unit(model=source.name, task=task.name, shots=shots, seed=seed, folder=place)
             data[unit] = load_data(settings, task, tokenizer, context_length(config), shots=shots, seed=seed)
             check_vocabulary(source.name, config, tokenizer, data[unit].token_ids)
+            check_lengths(config, data[unit].prefix_lengths, data[unit].longest_query)
         first = next(iter(data.values()))
         yield TaskSweep(
             source=source,
