@@ -17,6 +17,7 @@ from lightning_icl.dualform.synthetic import known_answers
 from lightning_icl.dualform.tables import print_dual, print_synthetic
 from lightning_icl.interrupts import interruptible
 from lightning_icl.models.loading import load_model
+from lightning_icl.plain_yaml import to_yaml
 from lightning_icl.probing.finetuning import KVFinetuning
 from lightning_icl.results import CONFIG, to_json
 
