@@ -188,6 +188,22 @@ class Linear:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Softmax:
+    """The top of the ladder: the demonstrations are attended to."""
+
+    demonstrations: SharedTokens
+
+    def join(
+        self,
+        query: Float[Tensor, "batch head token width"],
+        own: Float[Tensor, "batch head token width"],
+        own_lse: Float[Tensor, "batch head token"],
+    ) -> Float[Tensor, "batch head token width"]:
+        """Attention to own tokens and demonstrations together; see `PrefixUpdate`."""
+        return join_attention(own, own_lse, *self.demonstrations.attend(query))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Nothing:
     """The bottom of the ladder: the demonstrations are not attended to."""
 
@@ -211,7 +227,7 @@ def linear_update(
 def climb(
     demonstrations: SharedTokens, point: Float[Tensor, "head width"], factor: Float[Tensor, "head"]
 ) -> dict[str, PrefixUpdate]:
-    """Every rung between nothing and softmax attention, from the crudest to the finest.
+    """Every rung from nothing to softmax attention, the crudest first.
 
     Args:
         demonstrations: of one layer.
@@ -227,6 +243,7 @@ def climb(
         "constant-mass": replace(whole.first, matrix=None),
         "affine": whole.first,
         "quadratic": whole,
+        "softmax": Softmax(demonstrations=demonstrations),
     }
 
 

@@ -15,8 +15,9 @@ from lightning_icl.attention.prefix import join_attention
 from lightning_icl.errors import ModelError
 from lightning_icl.records import QueryBatch
 
-Scope = Literal["probe", "query"]
-"""Whose attention is replaced: that of the probe token alone, or that of all own tokens."""
+Scope = Literal["probe", "query", "alone"]
+"""Whose attention to the demonstrations is replaced: the probe token's, while the other own tokens attend to them as
+ever; that of all own tokens; or the probe token's, while the other own tokens do not see them at all."""
 
 
 class Replacement(ABC):
@@ -81,9 +82,10 @@ class Replacement(ABC):
         rows = torch.arange(len(own), device=own.device)
         probe = rows, slice(None), batch.probe_index
         replaced = self._met(layer, prefix, *(states[probe].unsqueeze(2) for states in (query, own, own_lse)))
-        joined = join_attention(own, own_lse, *prefix.attend(query))
-        joined[probe] = replaced[:, :, 0]
-        return joined
+        seen = prefix if self.scope == "probe" else prefix.part(0, self.bos)
+        others = join_attention(own, own_lse, *seen.attend(query)) if seen.key.shape[2] else own.clone()
+        others[probe] = replaced[:, :, 0]
+        return others
 
     def _met(self, layer: int, prefix: SharedTokens, query: Tensor, own: Tensor, own_lse: Tensor) -> Tensor:
         if self.bos:
