@@ -125,7 +125,8 @@ def _same(plan: Plan, planned: PlannedTask, marker: str) -> bool:
     free = ("out", "tables")
     before = content.get("fingerprints") or {}
     return (
-        content["demonstrations"]["hash"] == planned.data.demonstrations.hash
+        (marker != RESULTS or content["queries"]["count"] > 0)
+        and content["demonstrations"]["hash"] == planned.data.demonstrations.hash
         and all(made.get(key) == now.get(key) for key in {*made, *now} - {*free})
         and all(before.get(name) == own for name, own in plan.fingerprints(planned).items())
     )
@@ -155,8 +156,10 @@ def save_results(run: Run, planned: PlannedTask, probe: ICLProbe, controlled: Co
     """Write one task's folder, whole or not at all, and say what came out.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: it cannot be written, or there is nothing to write.
     """
+    if not probe.predictions:
+        raise OutputError(f"No query of task {planned.task.name!r} was looked at; nothing is saved.")
     content = assemble(run.plan, planned, probe)
     if run.plan.controls and controlled is not None:
         content["controls"] = controls_section(controlled, probe)

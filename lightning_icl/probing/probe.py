@@ -293,8 +293,14 @@ class ICLProbe(LightningModule):
             self.predictions.append(Prediction(index=index, gold=gold, scores=own))
 
     def on_validation_epoch_end(self) -> None:
-        """Gather predictions from all processes in data order, compute the metrics and log the main figures."""
+        """Gather predictions from all processes in data order, compute the metrics and log the main figures.
+
+        Raises:
+            ProtocolError: no process has looked at a query.
+        """
         self.predictions = sorted(_gathered(self.predictions), key=lambda prediction: prediction.index)
+        if not self.predictions:
+            raise ProtocolError("No query was looked at, so that there is no figure. Give the data at least one query.")
         self.dropped = dict(_gathered(list(self.dropped.items())))
         for prediction in self.predictions:
             for condition in self.dropped:

@@ -117,9 +117,12 @@ def fixed(settings: SweepSettings) -> dict[str, object]:
 
 
 def finished(plan: SweepPlan, unit: Unit, rate: float) -> bool:
-    """Whether a run has been made, under the same settings and from the same rows and weights."""
+    """Whether a run has figures, or has diverged, under the same settings and from the same rows and weights."""
     path = unit.run_folder(rate) / RUN
-    return path.is_file() and json.loads(path.read_text(encoding="utf-8"))["fingerprint"] == plan.fingerprint(unit)
+    if not path.is_file():
+        return False
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return content["fingerprint"] == plan.fingerprint(unit) and bool(content["diverged"] or content["queries"])
 
 
 def make_sweep_plan(settings: SweepSettings) -> SweepPlan:

@@ -23,12 +23,16 @@ from lightning.pytorch.callbacks import (
     WeightAveraging,
 )
 from lightning.pytorch.strategies import DDPStrategy
+from outside_case import Case, check_case
 from tiny_models import tiny_model
 from tiny_task import tiny_data
+from torch.utils.data import DataLoader
 
+from lightning_icl.data.queries import collate
 from lightning_icl.errors import ProtocolError, UserError
 from lightning_icl.probing.finetuning import KVFinetuning
 from lightning_icl.probing.probe import ICLProbe
+from lightning_icl.probing.protocol import check_strategy
 
 
 def clip(trainer: L.Trainer, module: L.LightningModule, optimizer: torch.optim.Optimizer) -> None:
@@ -193,6 +197,33 @@ def test_a_trainer_fits_again_from_the_start(again: str, plain: ICLProbe, tmp_pa
 def test_a_probe_that_was_fitted_is_not_fitted_without_the_callback(plain: ICLProbe, tmp_path: Path) -> None:
     with pytest.raises(ProtocolError, match="needs the callback KVFinetuning"):
         make_trainer().fit(plain, datamodule=tiny_data(tmp_path))
+
+
+STRATEGIES = [
+    Case(situation=name, arguments=f"compare --task tiny-sst2 --limit 4 --out out --devices 2 --strategy {name}",
+         says=[f"--strategy {name!r}", "auto, ddp", "until the results are saved"])
+    for name in ("ddp_spawn", "ddp_fork", "ddp_notebook", "fsdp", "deepspeed", "single", "x" * 70)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", STRATEGIES, ids=lambda case: case.situation)
+def test_strategies(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check_case(case, tmp_path, monkeypatch, capsys)
+
+
+@pytest.mark.parametrize("name", ["ddp_spawn", "ddp_notebook"])
+def test_processes_that_take_their_results_with_them_are_refused(name: str) -> None:
+    with pytest.raises(ProtocolError, match="is lost when they end"):
+        check_strategy(make_trainer(strategy=name, devices=2))
+
+
+def test_a_pass_without_queries_is_no_result(plain: ICLProbe, tmp_path: Path) -> None:
+    data = tiny_data(tmp_path)
+    nothing = DataLoader([collate(data.queries).rows(0, 0)], batch_size=None)
+    with pytest.raises(ProtocolError, match="No query was looked at"):
+        make_trainer().validate(plain, nothing, verbose=False)
 
 
 def listen(state: list[int], bucket: torch.distributed.GradBucket) -> torch.futures.Future[torch.Tensor]:
