@@ -5,6 +5,9 @@ from collections.abc import Iterator, Mapping
 from lightning_icl.errors import TaskError
 from lightning_icl.tasks.task import HubSource
 
+CONVERTED = "refs/convert/parquet"
+"""The branch where the hub keeps every data set as Parquet files, a folder for each configuration."""
+
 
 def hub_rows(source: HubSource, split: str, task: str) -> tuple[str, Iterator[tuple[str, Mapping[str, object]]]]:
     """Where a split is, and its rows with their places.
@@ -21,13 +24,18 @@ def hub_rows(source: HubSource, split: str, task: str) -> tuple[str, Iterator[tu
 
     name = source.train_split if split == "train" else source.query_split
     origin = "/".join(filter(None, ("hub:" + source.path, source.config, name)))
+    # `datasets` knows no configurations on that branch, so the folder is addressed instead.
+    part = {"data_dir" if source.revision == CONVERTED else "name": source.config}
     try:
-        rows = load_dataset(source.path, source.config, split=name, revision=source.revision)
+        rows = load_dataset(source.path, **part, split=name, revision=source.revision)
     except Exception as error:  # datasets and its network layers fail in many ways of their own
         reason = " ".join(str(error).split()) or type(error).__name__
+        advice = "Check the network"
+        if "scripts are no longer supported" in reason:
+            advice = f"Give `revision: {CONVERTED}`, where the hub has the same rows as files"
         raise TaskError(
-            f"The rows of task {task!r} ({origin}) cannot be loaded from the Hugging Face hub: {reason[:300]} Check "
-            f"the network; or put the rows into FOLDER/{task}/train.jsonl and validation.jsonl and pass --data FOLDER; "
+            f"The rows of task {task!r} ({origin}) cannot be loaded from the Hugging Face hub: {reason[:300]} "
+            f"{advice}; or put the rows into FOLDER/{task}/train.jsonl and validation.jsonl and pass --data FOLDER; "
             "or use the built-in tasks (--task builtin), which need none."
         ) from error
     return origin, ((f"{origin}, row {number}", row) for number, row in enumerate(rows))

@@ -17,7 +17,7 @@ class HubSource:
     path: str
     """Repository of the data set, such as `glue`."""
     config: str | None = None
-    """Configuration inside it, such as `sst2`."""
+    """Configuration inside it, such as `sst2`; on `refs/convert/parquet` the folder of that name."""
     train_split: str = "train"
     """Split that demonstrations come from."""
     query_split: str = "validation"
