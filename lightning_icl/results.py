@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning_icl.errors import OutputError
+from lightning_icl.measures import compared_levels
+from lightning_icl.saved_json import read_json
 
 SCHEMA = 1
 RESULTS = "results.json"
@@ -78,11 +80,20 @@ def read_run(folder: Path) -> list[TaskRun]:
 
 
 def _read_results(path: Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise OutputError(f"{str(path)!r} cannot be read: {error}") from error
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        found = content.get("schema") if isinstance(content, dict) else None
-        raise OutputError(f"{str(path)!r} has schema {found}; this version of lightning-icl reads schema {SCHEMA}.")
+    content = read_json(path, "results")
+    parts = [content, *(content.get("controls") or {}).values()]
+    curves = [
+        values
+        for part in parts
+        for level in compared_levels()
+        for name, values in (part.get(level) or {}).items()
+        if values and name.endswith(("per_layer", "per_head", "example_icl", "example_ft"))
+    ]
+    layers = {len(values) for values in curves}
+    ragged = any(len({len(row) for row in rows}) > 1 for rows in curves if isinstance(rows[0], list))
+    if len(layers) > 1 or ragged:
+        raise OutputError(
+            f"{str(path)!r} has values of {' and '.join(map(str, sorted(layers)))} layers, or rows of different "
+            "lengths. The file is damaged or was edited: make it again, or take it away."
+        )
     return content

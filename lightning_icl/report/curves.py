@@ -11,10 +11,13 @@ from lightning_icl.report.layers import Curve, seed_curves
 from lightning_icl.report.seeds import Run, same_task
 from lightning_icl.report.side_by_side import SizePoint, size_points
 from lightning_icl.report.strokes import Strokes, legend_of, plot_style
+from lightning_icl.report.tables import model_name
 from lightning_icl.results import TaskRun
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_LONGEST = 40  # letters of a name
 
 
 def _pyplot() -> Any:
@@ -22,6 +25,7 @@ def _pyplot() -> Any:
         import matplotlib
 
         matplotlib.use("Agg")
+        matplotlib.rcParams["text.parse_math"] = False  # a name with dollar signs is a name
         import matplotlib.pyplot as plt
     except ModuleNotFoundError as error:
         raise OutputError("Pictures need matplotlib: pip install 'lightning-icl[plot]'.") from error
@@ -47,41 +51,43 @@ def draw_curves(panels: Sequence[Sequence[TaskRun]], measure: Measure) -> "Figur
     )  # fmt: skip
     drawn = [seed_curves(runs, measure.level) for runs in panels]
     strokes = Strokes(run for runs in panels for run in runs)
+    handles: dict[str, Any] = {}
     for axis, runs, curves in zip(axes.flat, panels, drawn, strict=False):
-        _draw(axis, runs[0].task, curves, strokes)
+        handles = _draw(axis, runs[0].task, curves, strokes) | handles
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
     for axis in axes[-1]:
         axis.set_xlabel("layer")
-    named = _handles(axes)
     order = [curve.label for curve in legend_of(drawn)]
     figure.legend(
-        [named[label] for label in order], order, loc="upper center", bbox_to_anchor=(0.5, 0.0),
+        [handles[label] for label in order], list(map(_short, order)), loc="upper center", bbox_to_anchor=(0.5, 0.0),
         ncols=min(len(order), 1 + 2 * columns), frameon=False,
     )  # fmt: skip
-    figure.suptitle(f"{measure.title}\n{panels[0][0].results['model']['name']}", fontsize=11)
+    figure.suptitle(f"{measure.title}\n{_short(model_name(panels[0]))}", fontsize=11)
     return figure
 
 
-def _handles(axes: Any) -> dict[str, Any]:
-    """What stands for each name, each name once, over all panels."""
-    pairs = [zip(*reversed(axis.get_legend_handles_labels()), strict=True) for axis in axes.flat]
-    return {label: handle for panel in reversed(pairs) for label, handle in panel}
-
-
-def _draw(axis: Any, title: str, curves: Sequence[Curve], strokes: Strokes) -> None:
+def _draw(axis: Any, title: str, curves: Sequence[Curve], strokes: Strokes) -> dict[str, Any]:
+    """Draw one panel; what stands for each name in it."""
+    handles = {}
     for curve in curves:
         values, stroke = _floats(curve.values), strokes.of(curve)
         if curve.upper is not None:
             band = {"alpha": 0.25, "linewidth": 0, "color": stroke.light, "label": curve.label}
-            axis.fill_between(range(len(values)), values, _floats(curve.upper), **band)
+            handles[curve.label] = axis.fill_between(range(len(values)), values, _floats(curve.upper), **band)
             continue
-        axis.plot(range(len(values)), values, label=curve.label, **plot_style(stroke))
+        (handles[curve.label],) = axis.plot(range(len(values)), values, label=curve.label, **plot_style(stroke))
     axis.axhline(0.0, color="0.8", linewidth=0.8, zorder=0)
-    axis.set_title(title, fontsize=10)
+    axis.set_title(_short(title), fontsize=10)
     axis.xaxis.get_major_locator().set_params(integer=True)
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
+    return handles
+
+
+def _short(name: str) -> str:
+    """A name that leaves room for what it stands beside."""
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
 
 
 def _floats(values: Sequence[float | None]) -> list[float]:
@@ -92,16 +98,17 @@ def draw_heads(runs: Sequence[TaskRun]) -> "Figure":
     """Cosines of each layer and head: one row of maps for each task, one column for each figure."""
     plt = _pyplot()
     columns = head_figures()
-    figure, axes = plt.subplots(len(runs), len(columns), figsize=(9.0, 0.8 + 2.4 * len(runs)), squeeze=False)
+    figure, axes = plt.subplots(
+        len(runs), len(columns), figsize=(9.0, 0.8 + 2.4 * len(runs)), squeeze=False, layout="constrained"
+    )
     for row, run in zip(axes, runs, strict=True):
         for axis, column in zip(row, columns, strict=True):
             saved = (run.results.get(column.measure.level) or {}).get(column.per_head) or [[None]]
             cells = [_floats(layer) for layer in saved]
             image = axis.imshow(cells, cmap="RdBu", vmin=-1, vmax=1, origin="lower", aspect="auto")
-            axis.set_title(f"{run.task}: {column.curve}", fontsize=9)
+            axis.set_title(f"{_short(run.task)}: {column.curve}", fontsize=9)
             axis.set_xlabel("head", fontsize=8)
             axis.set_ylabel("layer", fontsize=8)
-    figure.tight_layout()
     figure.colorbar(image, ax=axes, label="cosine")
     return figure
 
@@ -109,15 +116,14 @@ def draw_heads(runs: Sequence[TaskRun]) -> "Figure":
 def draw_finetuning(runs: Sequence[TaskRun]) -> "Figure":
     """Loss of each step of fine-tuning, and norm of the update in each layer, one curve for each task."""
     plt = _pyplot()
-    figure, (loss, norm) = plt.subplots(1, 2, figsize=(9.0, 3.4))
+    figure, (loss, norm) = plt.subplots(1, 2, figsize=(9.0, 3.4), layout="constrained")
     for run in runs:
         losses, norms = (_floats(run.results["finetune"].get(key) or ()) for key in ("loss", "update_norm_per_layer"))
-        loss.plot(range(1, 1 + len(losses)), losses, label=run.task)
+        loss.plot(range(1, 1 + len(losses)), losses, label=_short(run.task))
         norm.plot(norms, marker="o", markersize=3)
     loss.set(xlabel="step", title="loss of fine-tuning")
     norm.set(xlabel="layer", title="norm of the update")
     loss.legend(fontsize="x-small", frameon=False)
-    figure.tight_layout()
     return figure
 
 
@@ -166,11 +172,12 @@ def draw_sizes(measures: Mapping[str, Sequence[SizePoint]]) -> "Figure":
     columns = min(3, len(measures))
     rows = -(-len(measures) // columns)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(1.0 + 3.2 * columns, 0.6 + 2.4 * rows), sharex=True, squeeze=False
+        rows, columns, figsize=(1.0 + 3.2 * columns, 0.6 + 2.4 * rows), sharex=True, squeeze=False, layout="constrained"
     )
+    handles: dict[str, Any] = {}
     for axis, (measure, points) in zip(axes.flat, measures.items(), strict=False):
         for number, point in enumerate(points):
-            axis.errorbar(
+            handles[point.label] = axis.errorbar(
                 point.parameters, point.spread.mean, point.spread.standard_error,
                 marker="o", capsize=2, linestyle="", color=f"C{number}", label=point.label,
             )  # fmt: skip
@@ -180,9 +187,9 @@ def draw_sizes(measures: Mapping[str, Sequence[SizePoint]]) -> "Figure":
         axis.set_visible(False)
     for axis in axes[-1]:
         axis.set_xlabel("parameters")
-    named = _handles(axes)
-    figure.tight_layout()
-    figure.legend(named.values(), named, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=columns, frameon=False)
+    figure.legend(
+        handles.values(), handles, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=columns, frameon=False
+    )
     return figure
 
 

@@ -8,6 +8,9 @@ from html import escape
 
 from rich.cells import cell_len
 
+PUBLISHED = "published"
+"""What the row is called that has the published values of the row above."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
@@ -113,13 +116,18 @@ def _chosen(cells: Sequence[str], columns: Sequence[int], named: bool = True) ->
 
 
 def turned(grid: Grid) -> Grid:
-    """Rows as columns; what stood below a measure has the measure's name above its own."""
-    header, measure = [""], ""
+    """Rows as columns; what stood below another row has that row's name above its own."""
+    header, measure, above = [""], "", ""
     for name, *_ in grid.rows:
-        if not name.startswith(" "):
-            measure = name.split("\n")[0]
         lines = [line.strip() for line in name.split("\n")]
-        header.append("\n".join([measure, *lines] if name.startswith(" ") else lines))
+        if not name.startswith(" "):
+            measure = above = lines[0]
+        elif lines[0] == PUBLISHED:
+            lines = [*above.split("\n"), *lines]
+        else:
+            lines = [measure, *lines]
+            above = "\n".join(lines[:2])
+        header.append("\n".join(lines))
     columns = zip(grid.header[1:], *(row[1:] for row in grid.rows), strict=True)
     parts = tuple(row + 1 for row in grid.sections)
     return replace(grid, header=tuple(header), rows=tuple(columns), sections=(), parts=parts)

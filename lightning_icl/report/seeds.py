@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 
 from lightning_icl.measures import Figure
 from lightning_icl.report.figures import mean, shown
-from lightning_icl.report.grid import Grid
+from lightning_icl.report.grid import PUBLISHED, Grid
 from lightning_icl.report.tables import Row, digits, label, model_name, summary_rows
 from lightning_icl.results import TaskRun
 
@@ -127,7 +127,7 @@ def seeds_grid(group: Sequence[Run], tables: Sequence[str] | None = None, name: 
         rows.append((label(figure), *(spread_shown(figure, values) for values in over_seeds)))
         if (published := same[0].published) is not None:
             known = [*published, mean(published)][: len(columns)]
-            rows.append(("  published", *(shown(figure, value) for value in known)))
+            rows.append((f"  {PUBLISHED}", *(shown(figure, value) for value in known)))
         lines += (
             (model, task, figure.path, *spread_digits(values)) for task, values in zip(columns, over_seeds, strict=True)
         )

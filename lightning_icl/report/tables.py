@@ -8,7 +8,7 @@ from lightning_icl.measures import Figure, table_figures, table_names
 from lightning_icl.published import published_size
 from lightning_icl.published import tables as published_tables
 from lightning_icl.report.figures import Interval, interval_of, interval_shown, mean, mean_interval, shown, value_of
-from lightning_icl.report.grid import Grid
+from lightning_icl.report.grid import PUBLISHED, Grid
 from lightning_icl.results import TaskRun
 
 _ENDS = ("low", "high")
@@ -115,7 +115,7 @@ def _lines(row: Row, intervals: bool, with_mean: bool) -> Iterator[tuple[str, ..
     yield "\n".join(names), *("\n".join(cell).rstrip("\n") for cell in cells)
     if row.published is not None:
         published = [*row.published, *([mean(row.published)] if with_mean else [])]
-        yield "  published", *(shown(row.figure, value) for value in published)
+        yield f"  {PUBLISHED}", *(shown(row.figure, value) for value in published)
 
 
 def label(figure: Figure) -> str:

@@ -1,12 +1,12 @@
 """The sweep's folder: made, or gone on with where it holds the same sweep and nothing of anybody else is in the way."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from lightning_icl.errors import OutputError
 from lightning_icl.results import to_json
+from lightning_icl.saved_json import read_json
 from lightning_icl.saving.record import check_own_files, check_replaceable
 from lightning_icl.saving.workspace import Workspace, held
 from lightning_icl.sweeping.plan import SCHEMA, SweepPlan, fixed
@@ -52,7 +52,7 @@ def _begin(plan: SweepPlan, space: Workspace) -> None:
     }
     path = plan.out / PLAN
     if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = read_json(path, "sweep_plan")
         if not settings.overwrite:
             _check_inputs(plan.out, before.get("fingerprints", {}), plan.fingerprints)
             _check_grown(plan.out, before, content)

@@ -18,6 +18,7 @@ from lightning_icl.models.fingerprint import weights_fingerprint
 from lightning_icl.models.fitting import check_vocabulary
 from lightning_icl.models.loading import check_weights, load_config, load_tokenizer
 from lightning_icl.models.rotary import check_lengths
+from lightning_icl.saved_json import read_json
 from lightning_icl.saving.paths import output_path
 from lightning_icl.sweeping.settings import SweepSettings
 from lightning_icl.tasks.catalogue import resolve_tasks
@@ -121,7 +122,7 @@ def finished(plan: SweepPlan, unit: Unit, rate: float) -> bool:
     path = unit.run_folder(rate) / RUN
     if not path.is_file():
         return False
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_json(path, "sweep_run")
     return content["fingerprint"] == plan.fingerprint(unit) and bool(content["diverged"] or content["queries"])
 
 

@@ -4,7 +4,6 @@ Made from the runs' files alone: `sweep.parquet` and `sweep.csv` hold one row a 
 model, task and number of shots.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -16,6 +15,7 @@ from lightning_icl.report.figures import in_unit, shown
 from lightning_icl.report.grid import Grid, csv_text
 from lightning_icl.report.seeds import spread
 from lightning_icl.report.terminal import print_grid
+from lightning_icl.saved_json import read_json
 from lightning_icl.sweeping.plan import RUN, SELECTION, SweepPlan
 
 Row = dict[str, Any]
@@ -28,21 +28,13 @@ def collect(plan: SweepPlan) -> list[Row]:
         OutputError: no run is finished, or one cannot be read.
     """
     paths = [(unit, unit.run_folder(rate) / RUN) for unit in plan.units for rate in plan.settings.rates]
-    contents = [(unit, _read(path)) for unit, path in paths if path.is_file()]
+    contents = [(unit, read_json(path, "sweep_run")) for unit, path in paths if path.is_file()]
     rows = [row_of(content) for unit, content in contents if content["fingerprint"] == plan.fingerprint(unit)]
     if not rows:
         raise OutputError(f"{str(plan.out)!r} holds no finished run of this plan.")
     for _, group in groupby(rows, key=_setting):
         choose(list(group))
     return rows
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise OutputError(f"{str(path)!r} cannot be read: {error}") from error
-    return content
 
 
 def row_of(content: Mapping[str, Any]) -> Row:

@@ -79,7 +79,7 @@ def test_a_file_that_is_no_report_is_left_alone(run: Path, tmp_path: Path) -> No
 def test_a_broken_line_of_predictions_is_named(run: Path) -> None:
     path = run / "sst2" / "predictions.jsonl"
     path.write_text('{"index": 1, "gold": 0, "zsl": 0, "icl": 0}\n{"index": 2}\n')
-    with pytest.raises(OutputError, match="line 2: gold, icl, zsl is missing"):
+    with pytest.raises(OutputError, match="line 2: 'gold' is missing"):
         read_predictions(read_run(run)[0])
 
 

@@ -4,9 +4,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from lightning_icl.errors import OutputError
 from lightning_icl.report.outcomes import outcome, titles
 from lightning_icl.results import PREDICTIONS, TaskRun
+from lightning_icl.saved_json import read_json_lines
 
 _VIEWS = ("zsl", "icl", "ft")
 
@@ -20,19 +20,7 @@ def read_predictions(run: TaskRun) -> list[dict[str, Any]]:
     path = run.folder / PREDICTIONS
     if not path.is_file():
         return []
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            missing = {"index", "gold", "zsl", "icl"} - row.keys()
-        except (ValueError, AttributeError) as error:
-            raise OutputError(f"{str(path)!r}, line {number}, cannot be read: {error}") from error
-        if missing:
-            raise OutputError(f"{str(path)!r}, line {number}: {', '.join(sorted(missing))} is missing.")
-        rows.append(row)
-    return rows
+    return read_json_lines(path, "predictions")
 
 
 def query_data(runs: Sequence[TaskRun]) -> dict[str, Any]:
