@@ -15,7 +15,7 @@ from pathlib import Path
 from lightning_icl._version import __version__
 from lightning_icl.comparison.settings import CompareSettings, ValidateSettings
 from lightning_icl.dualform.settings import DualSettings
-from lightning_icl.errors import UserError, did_you_mean, on_screen
+from lightning_icl.errors import UserError, did_you_mean, on_screen, shown
 from lightning_icl.flags import Parser, add_flags, read_settings
 from lightning_icl.interrupts import Terminated, terminable
 from lightning_icl.output_stream import lasting_output
@@ -138,8 +138,8 @@ def run(words: Sequence[str]) -> None:
     given, unknown = parser.parse_known_args(words[1:])
     if unknown:
         word = unknown[0].split("=")[0]
-        kind = "flag" if word.startswith("-") else "word (values follow their flags)"
-        raise UserError(f"{name}: unknown {kind} {word!r}. {did_you_mean(word, parser.flags())}")
+        kind = "flag" if word.startswith("-") else "word, where values follow their flags:"
+        raise UserError(f"unknown {kind} {shown(word, quoted=False)}. {did_you_mean(word, parser.flags())}")
     settings = None if command.settings is None else read_settings(command.settings, given)
     module, _, function = command.runs.partition(":")
     call = getattr(import_module(module), function)

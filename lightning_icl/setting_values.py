@@ -21,7 +21,7 @@ def from_text(kind: Any, text: str) -> Any:
     >>> from_text(int | None, "12"), from_text(float, "1e-3"), from_text(list[int] | str, "1,2"), from_text(int, "x")
     (12, 0.001, [1, 2], None)
     """
-    return _first(_text_as(option, text) for option in _options(kind)) if text.strip() else None
+    return _first(_text_as(option, text) for option in _options(kind)) if text else None
 
 
 def from_yaml(kind: Any, value: object) -> Any:
@@ -88,7 +88,7 @@ def _yaml_as(option: Any, value: Any) -> Any:
         return value if isinstance(value, int) else None
     if isinstance(value, int):  # `precision: 32`
         return str(value)
-    return value if isinstance(value, str) and value.strip() else None
+    return value if isinstance(value, str) and value else None
 
 
 def _options(kind: Any) -> list[Any]:

@@ -7,7 +7,7 @@ from lightning_icl.comparison.output import claimed, save_finetuning, save_resul
 from lightning_icl.comparison.overlays import FINETUNE, read_finetuned
 from lightning_icl.comparison.plan import Plan, make_plan
 from lightning_icl.comparison.settings import CompareSettings, ValidateSettings
-from lightning_icl.comparison.trainer import DTYPES, make_trainer, quiet
+from lightning_icl.comparison.trainer import DTYPES, check_trainer, make_trainer
 from lightning_icl.data.preview import show_prompt
 from lightning_icl.errors import UserError
 from lightning_icl.interrupts import interruptible
@@ -110,7 +110,7 @@ def _refuse_controls(settings: CompareSettings) -> None:
 
 def _plan(settings: CompareSettings) -> Plan | None:
     """The plan, with every user mistake found; None where the prompt was all that was asked for."""
-    quiet()
+    check_trainer(settings)
     plan = make_plan(settings)
     if settings.show_prompt:
         for planned in plan.tasks:

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from lightning_icl.data.settings import DataSettings, at_least_one
-from lightning_icl.errors import UserError, did_you_mean
+from lightning_icl.data.settings import DataSettings
+from lightning_icl.errors import UserError, did_you_mean, shown
 from lightning_icl.measures import table_names
 from lightning_icl.models.settings import ModelSettings
+from lightning_icl.setting_ranges import check_accelerator, check_counts, check_devices, check_rate, check_seed
 
 STRATEGIES = ("auto", "ddp")
 PRECISIONS = ("32-true", "bf16-true", "bf16-mixed", "64-true")
@@ -37,8 +38,9 @@ class RunSettings(DataSettings, ModelSettings):
             UserError: a number out of range, or an unknown precision.
         """
         super().__post_init__()
+        check_accelerator(self.accelerator)
         if self.trainer_precision not in PRECISIONS:
-            raise UserError(f"--precision {self.precision!r}: choose one of {', '.join(PRECISIONS)}.")
+            raise UserError(f"--precision {shown(self.precision)}: choose one of {', '.join(PRECISIONS)}.")
 
     @property
     def trainer_precision(self) -> str:
@@ -64,9 +66,11 @@ class PromptSettings(RunSettings):
             UserError: a number out of range.
         """
         super().__post_init__()
-        at_least_one(self, "shots")
-        if isinstance(self.lr, float) and not 0 < self.lr < float("inf"):
-            raise UserError(f"--lr {self.lr}: the learning rate must be a positive number.")
+        check_counts(self, "shots")
+        if isinstance(self.seed, int):
+            check_seed("--seed", self.seed)
+        if isinstance(self.lr, float | int):
+            check_rate("--lr", self.lr)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +102,7 @@ class CompareSettings(PromptSettings):
                 with devices.
         """
         super().__post_init__()
-        at_least_one(self, "num_nodes")
+        check_devices(self)
         for table in self.tables:
             if table not in table_names():
                 raise UserError(f"--tables {table!r} is not known. {did_you_mean(table, table_names())}")

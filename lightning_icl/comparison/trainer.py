@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import RichProgressBar
 from lightning_icl.bfloat16_support import warn_of_slow_bfloat16
 from lightning_icl.comparison.settings import CompareSettings
 from lightning_icl.errors import UserError
+from lightning_icl.lightning_devices import trainer_on
 
 DTYPES = {
     "32-true": torch.float32,
@@ -29,17 +30,23 @@ def make_trainer(settings: CompareSettings, callbacks: list[L.Callback], *, prog
         settings: of the run.
         callbacks: what takes part.
         progress: whether to show a rich progress bar, in a terminal.
+
+    Raises:
+        UserError: Lightning cannot have the devices here.
     """
     quiet()
     devices, nodes = launched(settings)
     terminal = progress and sys.stdout.isatty()
-    trainer = L.Trainer(
+    asked = {
+        "accelerator": settings.accelerator,
+        "devices": devices,
+        "num_nodes": nodes,
+        "strategy": settings.strategy,
+        "precision": settings.trainer_precision,
+    }
+    trainer = trainer_on(
+        asked,
         max_epochs=1,
-        accelerator=settings.accelerator,
-        devices=devices,
-        num_nodes=nodes,
-        strategy=settings.strategy,
-        precision=settings.trainer_precision,  # type: ignore[arg-type]
         callbacks=[*callbacks, RichProgressBar()] if terminal else callbacks,
         enable_progress_bar=terminal,
         logger=False,
@@ -49,6 +56,15 @@ def make_trainer(settings: CompareSettings, callbacks: list[L.Callback], *, prog
     )
     warn_of_slow_bfloat16(trainer, "bf16-mixed")  # bf16-true runs as `models.fast_paths` has it
     return trainer
+
+
+def check_trainer(settings: CompareSettings) -> None:
+    """Find out whether Lightning can have the devices, before anything is loaded.
+
+    Raises:
+        UserError: it cannot.
+    """
+    make_trainer(settings, [], progress=False)
 
 
 def quiet() -> None:

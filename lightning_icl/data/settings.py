@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lightning_icl.errors import UserError, shown
+from lightning_icl.setting_ranges import check_counts
 
 ProbeToken = Literal["prompt", "answer"]
 
@@ -41,20 +42,8 @@ class DataSettings:
         Raises:
             UserError: a number out of range, or flags that exclude each other.
         """
-        at_least_one(self, "limit", "batch_tokens")
+        check_counts(self, "limit", "batch_tokens")
         if self.chat and self.separator != "auto":
             raise UserError(
                 f"--chat --separator {shown(self.separator)}: the chat template closes every turn. Leave one out."
             )
-
-
-def at_least_one(settings: object, *names: str) -> None:
-    """Check counts among settings; None counts nothing.
-
-    Raises:
-        UserError: one of them is below 1.
-    """
-    for name in names:
-        value = getattr(settings, name)
-        if value is not None and value < 1:
-            raise UserError(f"--{name.replace('_', '-')} {value}: it must be at least 1.")

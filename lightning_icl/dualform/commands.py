@@ -8,7 +8,7 @@ from rich.console import Console
 
 from lightning_icl.comparison.output import Run, claimed, say
 from lightning_icl.comparison.plan import Plan, PlannedTask, make_plan, resolved
-from lightning_icl.comparison.trainer import DTYPES, make_trainer, quiet
+from lightning_icl.comparison.trainer import DTYPES, check_trainer, make_trainer, quiet
 from lightning_icl.dualform.content import DUAL_FORM, dual_content
 from lightning_icl.dualform.pictures import check_matplotlib, save_pictures
 from lightning_icl.dualform.probe import DualProbe
@@ -56,7 +56,9 @@ def _plan(settings: DualSettings) -> tuple[Plan, tuple[int, ...]]:
     """The plan and the layers, with every user mistake found."""
     if settings.export:
         check_matplotlib()
-    plan = make_plan(settings.comparison())
+    comparison = settings.comparison()
+    check_trainer(comparison)
+    plan = make_plan(comparison)
     return plan, parse_layers(settings.layers, int(plan.config.num_hidden_layers))
 
 

@@ -3,11 +3,12 @@
 Light on purpose: `--help` reads this file and must answer at once.
 """
 
+import re
 from dataclasses import dataclass, fields
 
 from lightning_icl.comparison.settings import CompareSettings, PromptSettings
-from lightning_icl.data.settings import at_least_one
-from lightning_icl.errors import UserError
+from lightning_icl.errors import UserError, shown
+from lightning_icl.setting_ranges import check_counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,7 @@ class DualSettings(PromptSettings):
             UserError: a number out of range, or layers that cannot be read.
         """
         super().__post_init__()
-        at_least_one(self, "rank")
+        check_counts(self, "rank")
         _parts(self.layers)
 
     def comparison(self) -> CompareSettings:
@@ -53,13 +54,14 @@ def parse_layers(text: str, count: int) -> tuple[int, ...]:
     >>> parse_layers("5-7,0,2", 8)
     (0, 2, 5, 6, 7)
     """
-    layers = sorted({layer for part in _parts(text) or [range(count)] for layer in part})
-    if layers[-1] >= count:
+    parts = _parts(text) or [range(count)]
+    last = max(part[-1] for part in parts)
+    if last >= count:
         raise UserError(
-            f"--layers {text}: the model has no layer {layers[-1]}. Its layers are 0 to {count - 1}; "
+            f"--layers {shown(text, quoted=False)}: the model has no layer {last}. Its layers are 0 to {count - 1}; "
             f"give `all` or some of them, such as 0-{count - 1}."
         )
-    return tuple(layers)
+    return tuple(sorted({layer for part in parts for layer in part}))
 
 
 def _parts(text: str) -> list[range]:
@@ -68,12 +70,12 @@ def _parts(text: str) -> list[range]:
         return []
     ranges = []
     for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        last = last if dash else first
-        if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last)):
+        numbers = re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", part.strip())
+        first, last = (int(numbers[1]), int(numbers[2] or numbers[1])) if numbers else (1, 0)
+        if first > last:
             raise UserError(
-                f"--layers {text}: {part.strip()!r} is no layer and no range of layers. Give `all`, or numbers and "
-                "ranges from low to high with commas between them, such as 0-3 or 0,2,5-7."
+                f"--layers {shown(text, quoted=False)}: {shown(part.strip())} is no layer and no range of layers. Give "
+                "`all`, or numbers and ranges from low to high with commas between them, such as 0-3 or 0,2,5-7."
             )
-        ranges.append(range(int(first), int(last) + 1))
+        ranges.append(range(first, last + 1))
     return ranges

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_icl.errors import UserError
 from lightning_icl.interrupts import interruptible
+from lightning_icl.lightning_devices import trainer_on
 from lightning_icl.pretraining.resume import (
     RECORD,
     check_folders,
@@ -64,6 +65,8 @@ def _train(settings: PretrainSettings, space: Workspace | None) -> None:
     from lightning_icl.pretraining.models import check_model
 
     quiet()
+    asked = {name: getattr(settings, name) for name in ("accelerator", "devices", "num_nodes", "strategy", "precision")}
+    trainer_on(asked, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
     texts = _find_texts(settings)
     check_model(settings)
     record = full_record(settings)

@@ -3,11 +3,22 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from lightning_icl.errors import UserError
+from lightning_icl.errors import UserError, shown
+from lightning_icl.setting_ranges import check_counts, check_devices, check_rate, check_seed
 
 _PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed", "64-true", "32", "bf16", "16", "64")
 # What describes a model of fresh weights.
 _OF_FRESH = ("model", "layers", "width", "heads", "vocabulary", "context")
+_COUNTS = (
+    *("layers", "width", "heads", "context", "block", "short_block", "batch", "accumulate", "steps"),
+    *("adapt_shots", "validate_every", "checkpoint_every"),
+)
+_LEAST = {
+    "vocabulary": 258,  # every byte and two special tokens
+    **dict.fromkeys(("short_steps", "warmup", "clip", "weight_decay", "answer_weight", "decay_power"), 0),
+}
+_MOST = {"layers": 1_000, "width": 65_536, "heads": 4_096, "vocabulary": 4_000_000, "context": 2**24, "block": 2**24}
+PRECISIONS = ("32-true", "bf16-true", "bf16-mixed", "16-mixed", "64-true", "32", "bf16", "16", "64")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,23 +121,19 @@ class PretrainSettings:
     """Replace a model that the output folder already holds."""
 
     def __post_init__(self) -> None:
-        """Check the numbers against each other.
+        """Check the numbers, alone and against each other.
 
         Raises:
             UserError: naming the setting and what it must be.
         """
+        self._check_numbers()
+        check_devices(self)
         for name in _OF_FRESH if self.init is not None else ():
             if getattr(self, name) != getattr(PretrainSettings, name):
                 raise UserError(
                     f"{name} = {getattr(self, name)!r} is for fresh weights, but init = {self.init!r} brings its own "
                     "shape and vocabulary. Give one of the two."
                 )
-        counts = (
-            "layers width heads adapt_shots batch accumulate steps num_nodes validate_every checkpoint_every".split()
-        )
-        for name in (*counts, "block", "short_block"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} = {getattr(self, name)}: it must be at least 1.")
         if self.adapt_rate is not None and not (self.adapt_rate > 0 and self.answer_weight > 1):
             raise UserError(
                 f"adapt_rate = {self.adapt_rate}: it must be positive, and answer_weight ({self.answer_weight}) more "
@@ -155,6 +162,25 @@ class PretrainSettings:
             raise UserError(
                 f"batch = {self.batch}: it must be a multiple of devices x num_nodes x accumulate ({parts}), so that "
                 "all parts are of one size."
+            )
+
+    def _check_numbers(self) -> None:
+        """Check each number alone."""
+        check_counts(self, *_COUNTS)
+        check_seed("--seed", self.seed)
+        for name in ("learning_rate", "adapt_rate"):
+            if getattr(self, name) is not None:
+                check_rate(f"--{name.replace('_', '-')}", getattr(self, name))
+        for name, least in _LEAST.items():
+            if not least <= getattr(self, name) < float("inf"):
+                raise UserError(f"{name} = {getattr(self, name)}: it must be at least {least}.")
+        for name, most in _MOST.items():
+            if getattr(self, name) > most:
+                raise UserError(f"{name} = {getattr(self, name)}: it must be at most {most:,}.")
+        if self.precision not in PRECISIONS:
+            raise UserError(
+                f"--precision {shown(self.precision)}: choose one of {', '.join(PRECISIONS)}. Weights in float16 alone "
+                "become NaN when they are trained."
             )
 
     @property

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lightning_icl.comparison.trainer import DTYPES, make_trainer, quiet
+from lightning_icl.comparison.trainer import DTYPES, check_trainer, make_trainer
 from lightning_icl.models.loading import load_model
 from lightning_icl.saving.workspace import Workspace
 from lightning_icl.sweeping.claim import claimed
@@ -26,7 +26,7 @@ def sweep(settings: SweepSettings) -> Path:
     Raises:
         UserError: anything the user gave that cannot be used.
     """
-    quiet()
+    check_trainer(settings.compare(settings.models[0]))
     plan = make_sweep_plan(settings)
     if settings.dry_run:
         _make_runs(plan, None)

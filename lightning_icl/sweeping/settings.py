@@ -9,7 +9,8 @@ from dataclasses import dataclass, fields
 from typing import Literal, TypeVar
 
 from lightning_icl.comparison.settings import CompareSettings, RunSettings
-from lightning_icl.errors import UserError
+from lightning_icl.errors import UserError, shown
+from lightning_icl.setting_ranges import check_count, check_counts, check_rate, check_seed
 
 Number = TypeVar("Number", int, float)
 
@@ -56,12 +57,17 @@ class SweepSettings(RunSettings):
             UserError: a list that cannot be read, or a number out of range.
         """
         super().__post_init__()
-        if min(self.shot_numbers) < 1 or min(self.seed_numbers) < 0:
-            raise UserError("--shots must be at least 1 and --seeds at least 0.")
-        if not all(0 < rate < float("inf") for rate in self.rates):
-            raise UserError(f"--lrs {self.lrs}: learning rates must be positive numbers.")
-        if self.heldout < 1 or not self.overlay_memory > 0:
-            raise UserError("--heldout must be at least 1 and --overlay-memory more than 0.")
+        check_counts(self, "heldout")
+        for shots in self.shot_numbers:
+            check_count("--shots", shots)
+        for seed in self.seed_numbers:
+            check_seed("--seeds", seed)
+        for rate in self.rates:
+            check_rate("--lrs", rate)
+        if not 0 < self.overlay_memory < 2**20:
+            raise UserError(
+                f"--overlay-memory {self.overlay_memory:g}: it must be more than 0 and fewer than a million."
+            )
         _ = self.models, self.share
 
     @property
@@ -93,10 +99,10 @@ class SweepSettings(RunSettings):
         """
         if self.part is None:
             return 0, 1
-        found = re.fullmatch(r"(\d+)/(\d+)", self.part)
-        if found is None or not int(found[1]) < int(found[2]):
-            raise UserError(f"--part {self.part!r}: give I/N with I from 0 to N-1, such as 0/4.")
-        return int(found[1]), int(found[2])
+        numbers = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", self.part)
+        if numbers is None or not int(numbers[1]) < int(numbers[2]):
+            raise UserError(f"--part {shown(self.part)}: give I/N with I from 0 to N-1, such as 0/4.")
+        return int(numbers[1]), int(numbers[2])
 
     def compare(self, model: str) -> CompareSettings:
         """The settings that every run on a model shares, as a comparison has them."""
@@ -111,7 +117,7 @@ def _numbers(flag: str, given: "list[Number] | Number | str", kind: Callable[[st
     except ValueError as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{flag} {given!r}: give numbers with commas between them.") from error
+        raise UserError(f"{flag} {shown(given)}: give numbers with commas between them.") from error
 
 
 Value = TypeVar("Value")
