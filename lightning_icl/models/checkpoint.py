@@ -49,12 +49,12 @@ def read_config(folder: Path) -> Mapping[str, Any]:
         )
     if not path.is_file():
         raise ModelError(f"The folder {str(folder)!r} holds no model: {CONFIG} is missing.")
-    content = _read_object(path)
+    content = read_object(path)
     if not isinstance(content.get("model_type"), str):
         raise ModelError(f"{str(path)!r} is no configuration of a model: `model_type` must name its architecture.")
     for name in _SETTINGS:
         if (folder / name).is_file():
-            _read_object(folder / name)
+            read_object(folder / name)
     return content
 
 
@@ -72,7 +72,7 @@ def check_tokenizer(folder: Path) -> None:
         )
     for path in present:
         if path.suffix == ".json":
-            _read_object(path)
+            read_object(path)
 
 
 def weight_files(folder: Path, *, allow_pickle: bool = False) -> tuple[Path, ...]:
@@ -137,7 +137,7 @@ def indexed_files(index: Path) -> tuple[Path, ...]:
     Raises:
         ModelError: it is damaged, or names anything but safetensors files inside its folder.
     """
-    content = _read_object(index)
+    content = read_object(index)
     names = content.get("weight_map")
     if not isinstance(names, dict) or not names:
         raise ModelError(f"{str(index)!r} is damaged: `weight_map` must name the file of each tensor.")
@@ -173,7 +173,12 @@ def _inside(folder: Path, name: object, suffix: str = ".safetensors") -> Path:
     return folder / path
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object that a file holds.
+
+    Raises:
+        ModelError: it cannot be read, or holds something else.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -8,6 +8,10 @@ from pathlib import Path
 
 from lightning_icl.errors import ModelError
 from lightning_icl.models.checkpoint import read_config, weight_files
+from lightning_icl.models.gguf import check_start
+from lightning_icl.models.packaged import PACKAGED, packaged_file
+from lightning_icl.models.peft_adapter import check_adapter
+from lightning_icl.models.settings import ModelSettings
 from lightning_icl.user_paths import input_path
 
 BUILTIN = {"builtin": "icl-tiny", "builtin-momentum": "icl-tiny-momentum"}
@@ -21,12 +25,18 @@ class ModelSource:
     """As the user wrote it."""
     location: str
     """A folder, or a name on the hub."""
+    gguf: str | None = None
+    """Name of the GGUF file there that holds everything; None where configuration and weights are apart."""
     fresh: bool = False
     """Fresh weights of the same configuration."""
     trust_remote_code: bool = False
     """Whether code that comes with the model may run."""
     allow_pickle: bool = False
     """Whether weights may be read from pickle files where there are no safetensors."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub; None for its default."""
+    adapter: Path | None = None
+    """Folder of a PEFT adapter to be merged into the weights."""
 
     @property
     def local(self) -> bool:
@@ -47,28 +57,87 @@ def builtin_folder(name: str) -> Path:
     raise ModelError(f"The built-in model {name!r} is not part of this installation. Install lightning-icl again.")
 
 
-def find_model(name: str, *, trust_remote_code: bool = False, allow_pickle: bool = False) -> ModelSource:
+def find_model(
+    name: str,
+    *,
+    trust_remote_code: bool = False,
+    allow_pickle: bool = False,
+    revision: str | None = None,
+    adapter: str | None = None,
+) -> ModelSource:
     """What a model name means.
+
+    Args:
+        name: as the user writes it.
+        trust_remote_code: whether code that comes with the model may run.
+        allow_pickle: whether weights may be read from pickle files where there are no safetensors.
+        revision: branch, tag or commit on the hub.
+        adapter: folder of a PEFT adapter to be merged into the model.
 
     Raises:
         ModelError: it names nothing, or a folder that holds no model or no safe weights.
     """
-    wanted, fresh = name, False
-    if name.startswith("random:"):
-        wanted, fresh = name.removeprefix("random:"), True
-    if not wanted:
+    fresh = name.startswith("random:")
+    plain = name.removeprefix("random:")
+    if not plain:
         raise ModelError(f"{name!r} names no model. Give a hub name, a folder, `builtin` or `random:NAME`.")
-    location = str(builtin_folder(wanted)) if wanted in BUILTIN else wanted
-    path = input_path(location, "--model")
+    if fresh and adapter is not None:
+        raise ModelError(f"--adapter changes saved weights; --model {name!r} asks for fresh ones.")
+    location, gguf = _place(plain, fresh, allow_pickle)
+    if revision is not None and Path(location).is_dir():
+        raise ModelError(
+            f"--revision {revision!r}: only models on the hub have revisions; {plain!r} is on this machine."
+        )
+    return ModelSource(
+        name=name,
+        location=location,
+        gguf=gguf,
+        fresh=fresh,
+        trust_remote_code=trust_remote_code,
+        allow_pickle=allow_pickle,
+        revision=revision,
+        adapter=None if adapter is None else check_adapter(input_path(adapter, "--adapter")),
+    )
+
+
+def find_source(settings: ModelSettings, name: str | None = None) -> ModelSource:
+    """The model that settings name, or another with the same permissions.
+
+    Raises:
+        ModelError: as `find_model`.
+    """
+    return find_model(
+        name or settings.model,
+        trust_remote_code=settings.trust_remote_code,
+        allow_pickle=settings.allow_pickle,
+        revision=settings.revision,
+        adapter=settings.adapter,
+    )
+
+
+def _place(name: str, fresh: bool, allow_pickle: bool) -> tuple[str, str | None]:
+    """Folder or hub name of a model, and its GGUF file there."""
+    if name in PACKAGED:
+        file = packaged_file(name)
+        check_start(file)
+        return str(file.parent), file.name
+    path = builtin_folder(name) if name in BUILTIN else input_path(name, "--model")
     if path.is_dir():
         read_config(path)
         if not fresh:
             weight_files(path, allow_pickle=allow_pickle)
-        location = str(path)
-    elif path.exists():
-        raise ModelError(f"The model {name!r} is a file. Give the folder that holds config.json and the weights.")
-    elif wanted.startswith((".", "/", "~")) or wanted.count("/") > 1 or "\\" in wanted:
-        raise ModelError(f"The model folder {wanted!r} does not exist.")
-    return ModelSource(
-        name=name, location=location, fresh=fresh, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle
-    )
+        return str(path), None
+    if path.exists():
+        check_start(path)
+        return str(path.parent), path.name
+    if name.startswith((".", "/", "~")) or "\\" in name:
+        raise ModelError(f"The model {name!r} does not exist: there is no such folder or file.")
+    parts = name.split("/")
+    if len(parts) == 3 and name.endswith(".gguf"):
+        return "/".join(parts[:2]), parts[2]
+    if len(parts) > 2 or name.endswith(".gguf"):
+        raise ModelError(
+            f"The model {name!r} does not exist on this machine, and names on the hub are OWNER/NAME, or "
+            "OWNER/NAME/FILE.gguf."
+        )
+    return name, None

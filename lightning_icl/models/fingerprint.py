@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from lightning_icl.models.checkpoint import weight_files
 from lightning_icl.models.finding import ModelSource
+from lightning_icl.models.peft_adapter import CONFIG as ADAPTER_CONFIG
+from lightning_icl.models.peft_adapter import WEIGHTS as ADAPTER_WEIGHTS
 from lightning_icl.saving.record import digest
 
 if TYPE_CHECKING:
@@ -32,11 +34,20 @@ def weights_fingerprint(source: ModelSource, config: "PretrainedConfig") -> str:
     elif source.local:
         parts += [f"{path.name} {digest(path)}" for path in _files(source)]
     else:
-        parts.append(str(getattr(config, "_commit_hash", None)))
+        parts += [str(source.gguf), str(commit_of(config))]
+    if source.adapter is not None:
+        parts += [digest(source.adapter / name) for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def commit_of(config: "PretrainedConfig") -> str | None:
+    """The commit of a model from the hub."""
+    return getattr(config, "_commit_hash", None)
 
 
 def _files(source: ModelSource) -> tuple[Path, ...]:
     folder = Path(source.location)
+    if source.gguf is not None:
+        return (folder / source.gguf,)
     safe = weight_files(folder, allow_pickle=source.allow_pickle)
     return safe or tuple(sorted(folder.glob("pytorch_model*.bin")))

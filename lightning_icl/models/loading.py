@@ -4,6 +4,7 @@ Every check that needs no weights runs on the first two.
 """
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,9 @@ from lightning_icl.errors import ModelError, did_you_mean
 from lightning_icl.models.checkpoint import INDEX, check_tokenizer, indexed_files, weight_files
 from lightning_icl.models.finding import BUILTIN, ModelSource
 from lightning_icl.models.fitting import Misfit, check_fit, silent
+from lightning_icl.models.gguf import as_plain, check_whole, forget, read_once
+from lightning_icl.models.packaged import PACKAGED
+from lightning_icl.models.peft_adapter import check_adapter_fits, merge_adapter
 from lightning_icl.models.spreading import check_spread
 
 if TYPE_CHECKING:
@@ -26,8 +30,11 @@ def load_config(source: ModelSource) -> "PretrainedConfig":
     """
     from transformers import AutoConfig
 
+    if source.gguf is not None:
+        check_whole(_gguf_path(source))
     try:
-        config = AutoConfig.from_pretrained(source.location, trust_remote_code=source.trust_remote_code)
+        with _reading(source):
+            config = AutoConfig.from_pretrained(source.location, **_options(source))
     except Exception as error:  # configurations fail in as many ways as there are models
         raise _not_loaded(source, error) from error
     quantised = getattr(config, "quantization_config", None)
@@ -52,10 +59,38 @@ def check_weights(source: ModelSource, config: "PretrainedConfig") -> None:
     Raises:
         ModelError: weights are missing, left over, of another shape or quantised, or the configuration is unsound.
     """
-    if source.local and not source.fresh:
+    if source.local and not source.fresh and source.gguf is None:
         files = weight_files(Path(source.location), allow_pickle=source.allow_pickle)
         if files:
             check_fit(source.name, config, files)
+    if source.adapter is not None:
+        title = PACKAGED[source.name].title if source.name in PACKAGED else source.name
+        names = {Path(name).name.casefold() for name in (title, source.location if source.gguf is None else title)}
+        check_adapter_fits(source.adapter, frozenset(names), config)
+
+
+def _options(source: ModelSource) -> dict[str, Any]:
+    """What every `from_pretrained` is told."""
+    chosen = {"revision": source.revision, "gguf_file": source.gguf}
+    own = {name: value for name, value in chosen.items() if value is not None}
+    return {"trust_remote_code": source.trust_remote_code, **own}
+
+
+def _reading(source: ModelSource) -> AbstractContextManager[None]:
+    return nullcontext() if source.gguf is None else read_once()
+
+
+def _gguf_path(source: ModelSource) -> Path:
+    """Where a GGUF file is, downloaded if need be."""
+    from transformers.utils.hub import cached_file
+
+    assert source.gguf is not None
+    if source.local:
+        return Path(source.location) / source.gguf
+    try:
+        return Path(str(cached_file(source.location, source.gguf, revision=source.revision)))
+    except OSError as error:
+        raise _not_loaded(source, error) from error
 
 
 def load_tokenizer(source: ModelSource) -> "PreTrainedTokenizerBase":
@@ -68,9 +103,10 @@ def load_tokenizer(source: ModelSource) -> "PreTrainedTokenizerBase":
     from transformers.tokenization_utils_base import LARGE_INTEGER
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source.location, trust_remote_code=source.trust_remote_code)
+        with _reading(source):
+            tokenizer = AutoTokenizer.from_pretrained(source.location, **_options(source))
     except Exception as error:  # tokenizer files fail in many ways of their own
-        if source.local:
+        if source.local and source.gguf is None:
             check_tokenizer(Path(source.location))
         raise _not_loaded(source, error) from error
     tokenizer.model_max_length = LARGE_INTEGER  # lengths are checked here, against the model's positions
@@ -104,23 +140,26 @@ def load_model(
         return _fresh(source, config, dtype, seed)
     loader: Any = AutoModelForCausalLM
     try:
-        with silent():
+        with silent(), _reading(source):
             model, report = loader.from_pretrained(
                 source.location,
                 config=config,
                 dtype=dtype,
                 use_safetensors=None if source.allow_pickle else True,
-                trust_remote_code=source.trust_remote_code,
                 device_map=device_map,
                 ignore_mismatched_sizes=True,  # named below, in place of an error without their names
                 output_loading_info=True,
+                **_options(source),
             )
     except Exception as error:  # so do weights
         raise _not_loaded(source, error) from error
     Misfit.of(report).refuse(source.name)
     check_spread(model)
     _check_finite(source, model)
-    return model.eval()
+    if source.gguf is not None:
+        as_plain(model)
+        forget()
+    return (model if source.adapter is None else merge_adapter(model, source.adapter)).eval()
 
 
 def _check_finite(source: ModelSource, model: "PreTrainedModel") -> None:
@@ -135,12 +174,13 @@ def _check_hub_index(source: ModelSource, config: "PretrainedConfig") -> None:
     """An index on the hub must name safetensors files only, as one in a folder must."""
     from transformers.utils.hub import cached_file
 
-    if source.local or source.fresh:
+    if source.local or source.fresh or source.gguf is not None:
         return
     name = getattr(config, "transformers_weights", None) or INDEX
     index = cached_file(
         source.location,
         name,
+        revision=source.revision,
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
         _raise_exceptions_for_gated_repo=False,
@@ -167,7 +207,8 @@ def _not_loaded(source: ModelSource, error: Exception) -> ModelError:
     """What to do when transformers could not read a model."""
     reason = " ".join(str(error).split())[:300] or type(error).__name__
     if source.local:
-        return ModelError(f"The model in {source.location!r} cannot be read: {reason}")
+        place = f"in {source.location!r}" if source.gguf is None else repr(source.name)
+        return ModelError(f"The model {place} cannot be read: {reason}")
     if "trust_remote_code" in str(error):
         return ModelError(f"The model {source.name!r} brings its own code. Pass --trust-remote-code if you trust it.")
     if "safetensors" in str(error):
@@ -176,7 +217,7 @@ def _not_loaded(source: ModelSource, error: Exception) -> ModelError:
             "pickle files can run code when read."
         )
     offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
-    hint = did_you_mean(source.name, [*BUILTIN, "random:NAME", "a folder", "a hub name"])
+    hint = did_you_mean(source.name, [*BUILTIN, *PACKAGED, "random:NAME", "a folder", "a hub name"])
     return ModelError(
         f"The model {source.name!r} cannot be loaded from the Hugging Face hub{offline}: {reason} Check the name and "
         f"the network, or download the model where there is one and give its folder. {hint}"

@@ -64,8 +64,9 @@ def model_source(settings: PretrainSettings) -> ModelSource | None:
     if settings.init is not None:
         if settings.init.startswith("random:"):
             raise ModelError(f"init = {settings.init!r} has no weights to begin with. Give it as model instead.")
-        allowed = {"trust_remote_code": settings.trust_remote_code, "allow_pickle": settings.allow_pickle}
-        return find_model(settings.init, **allowed)
+        return find_model(
+            settings.init, trust_remote_code=settings.trust_remote_code, allow_pickle=settings.allow_pickle
+        )
     if settings.model is not None:
         return find_model(f"random:{settings.model.removeprefix('random:')}")
     return None
@@ -76,7 +77,7 @@ def init_record(settings: PretrainSettings) -> list[str]:
     source = model_source(settings)
     if source is None or source.fresh or not source.local:
         return []
-    kinds = ("config.json", "tokenizer.json", "*.safetensors", "*.bin")
+    kinds = ("config.json", "tokenizer.json", "*.safetensors", "*.bin") if source.gguf is None else (source.gguf,)
     files = [path for kind in kinds for path in sorted(Path(source.location).glob(kind))]
     return [f"{path.name} (SHA-256 {digest(path)[:16]})" for path in files]
 

@@ -13,7 +13,7 @@ from lightning_icl.data.queries import Query
 from lightning_icl.errors import TaskError, UserError
 from lightning_icl.file_names import folder_name
 from lightning_icl.models.architecture import architecture_of, context_length
-from lightning_icl.models.finding import ModelSource, find_model
+from lightning_icl.models.finding import ModelSource, find_source
 from lightning_icl.models.fingerprint import weights_fingerprint
 from lightning_icl.models.fitting import check_vocabulary
 from lightning_icl.models.loading import check_weights, load_config, load_tokenizer
@@ -145,11 +145,6 @@ def make_sweep_plan(settings: SweepSettings) -> SweepPlan:
         for sweep in _model_sweeps(settings, find_source(settings, model), tasks.values(), folders[model])
     ]
     return SweepPlan(settings=settings, out=out, tasks=tuple(sweeps))
-
-
-def find_source(settings: SweepSettings, model: str) -> ModelSource:
-    """Where a model of the sweep comes from."""
-    return find_model(model, trust_remote_code=settings.trust_remote_code, allow_pickle=settings.allow_pickle)
 
 
 def _model_sweeps(

@@ -1,0 +1,106 @@
+"""GGUF files: read by transformers, their quantised weights made numbers of floating point.
+
+Reading one is slow, a second for each 20,000 words of its vocabulary, and transformers does it for configuration,
+tokenizer and weights each. Here one reading serves all three.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from lightning_icl.errors import ModelError
+
+if TYPE_CHECKING:
+    from gguf import GGUFReader
+    from transformers import PreTrainedModel
+
+MAGIC = b"GGUF"
+
+
+def check_start(path: Path) -> None:
+    """Whether a file begins as GGUF files do; nothing heavy is imported.
+
+    Raises:
+        ModelError: it is something else, or what reads it is not installed.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(MAGIC))
+    except OSError as error:
+        raise ModelError(f"The model file {str(path)!r} cannot be read: {error.strerror or error}.") from error
+    if start != MAGIC:
+        raise ModelError(
+            f"The model {str(path)!r} is no GGUF file. Give one, or the folder that holds config.json and the weights."
+        )
+    if find_spec("gguf") is None or find_spec("accelerate") is None:
+        raise ModelError("GGUF files need gguf and accelerate. Install them: pip install 'lightning-icl[gguf]'")
+
+
+def check_whole(path: Path) -> None:
+    """Whether every tensor of a file is there, and of a kind that can be made numbers.
+
+    Raises:
+        ModelError: the file is cut short or damaged, or holds what cannot be read.
+    """
+    import numpy as np
+    from gguf import GGML_QUANT_SIZES, dequantize
+
+    try:
+        reader = _reader(str(path))
+    except Exception as error:  # the reader checks nothing, and falls over what it finds
+        raise ModelError(f"The GGUF file {str(path)!r} is cut short or damaged. Download it again.") from error
+    for kind in {tensor.tensor_type for tensor in reader.tensors}:
+        width = GGML_QUANT_SIZES[kind][1]
+        try:
+            dequantize(np.zeros((1, width), np.uint8), kind)
+        except NotImplementedError as error:
+            raise ModelError(
+                f"The GGUF file {str(path)!r} holds weights of type {kind.name}, which the gguf package cannot "
+                "dequantise. Use another quantisation of the model, such as Q8_0 or Q4_K_M."
+            ) from error
+
+
+@lru_cache(maxsize=1)
+def _reader(path: str) -> "GGUFReader":
+    from gguf.gguf_reader import GGUFReader  # not the name that `read_once` replaces
+
+    return GGUFReader(path)
+
+
+@contextmanager
+def read_once() -> Iterator[None]:
+    """While it lasts, transformers gets the file that was read last as it was read, and draws no bar."""
+    import gguf
+    from transformers import modeling_gguf_pytorch_utils
+
+    with (
+        _replaced(gguf, "GGUFReader", lambda path: _reader(str(path))),
+        _replaced(modeling_gguf_pytorch_utils, "tqdm", lambda tensors, **_: tensors),
+    ):
+        yield
+
+
+@contextmanager
+def _replaced(module: ModuleType, name: str, value: Callable[..., Any]) -> Iterator[None]:
+    before = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
+
+
+def forget() -> None:
+    """Let the file that was read last go."""
+    _reader.cache_clear()
+
+
+def as_plain(model: "PreTrainedModel") -> None:
+    """Take away the note of a quantisation that the weights no longer have."""
+    quantizer: Any = getattr(model, "hf_quantizer", None)
+    if quantizer is not None:
+        quantizer.remove_quantization_config(model)
