@@ -23,7 +23,12 @@ KEYS = {
     "sim_am": {"value", "zsl", "difference", "per_layer", "zsl_per_layer", "difference_per_layer"},
     "kendall": {"value", "random", "per_layer"},
     "timing": {"prefix_s", "finetune_s", "validate_s"},
+    "environment": {"date", "system", "processor", "device", "threads", "processes"},
+    "fingerprints": {"rows", "task", "weights", "overlay"},
 }
+
+
+MOMENTARY = ("timing", "environment", "versions", "task_number")
 
 
 def results(folder: Path) -> dict:
@@ -32,7 +37,7 @@ def results(folder: Path) -> dict:
 
 def measured(folder: Path) -> dict:
     """Everything that must not depend on how or when a run was made."""
-    return {name: value for name, value in results(folder).items() if name not in ("timing", "versions", "task_number")}
+    return {name: value for name, value in results(folder).items() if name not in MOMENTARY}
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,7 @@ def assert_same(one: object, other: object, where: str = "") -> None:
     """Every number within 1e-6, and everything else equal; times left out."""
     if isinstance(one, dict) and isinstance(other, dict):
         assert one.keys() == other.keys(), where
-        for key in one.keys() - {"timing"}:
+        for key in one.keys() - {"timing", "environment"}:
             assert_same(one[key], other[key], f"{where}.{key}")
     elif isinstance(one, list) and isinstance(other, list):
         assert len(one) == len(other), where
