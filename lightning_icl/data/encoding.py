@@ -3,7 +3,7 @@
 Text is never interpreted: a special token that a row spells out is read as the letters it consists of.
 """
 
-from functools import lru_cache
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from lightning_icl.errors import TaskError, shown
@@ -14,13 +14,18 @@ if TYPE_CHECKING:
 Ids = tuple[int, ...]
 
 
-def encode(tokenizer: "PreTrainedTokenizerBase", text: str) -> Ids:
+def encode(tokenizer: "PreTrainedTokenizerBase", text: str, special: Mapping[int, str]) -> Ids:
     """Token ids of a text, without special tokens, whatever the text spells.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        text: the text.
+        special: its `special_tokens`, found once for many texts.
 
     Raises:
         TaskError: the text spells a special token that the tokenizer cannot read as text.
     """
-    ids, special = read(tokenizer, text), special_tokens(tokenizer)
+    ids = read(tokenizer, text)
     if special.keys().isdisjoint(ids):
         return ids
     ids = read(tokenizer, text, split_special_tokens=True)
@@ -38,7 +43,6 @@ def read(tokenizer: "PreTrainedTokenizerBase", text: str, **settings: bool) -> I
     return tuple(tokenizer(text, add_special_tokens=False, verbose=False, **settings)["input_ids"])
 
 
-@lru_cache(maxsize=8)
 def special_tokens(tokenizer: "PreTrainedTokenizerBase") -> dict[int, str]:
     """Every special token's text by its id: those with a role, and those added without one."""
     added = {number: token.content for number, token in tokenizer.added_tokens_decoder.items() if token.special}

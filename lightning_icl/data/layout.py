@@ -4,11 +4,12 @@ Prompts are encoded without their answers, so that a prompt's tokens never depen
 tokens that `prompt + " " + answer` has behind the prompt, by any tokenizer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from lightning_icl.data.encoding import Ids, bos_ids, encode, read, unknown_token
+from lightning_icl.data.encoding import Ids, bos_ids, encode, read, special_tokens, unknown_token
 from lightning_icl.errors import TaskError, shown
 
 if TYPE_CHECKING:
@@ -54,10 +55,15 @@ class Layout:
         Raises:
             TaskError: it cannot be read as text.
         """
-        return encode(self.tokenizer, text)
+        return encode(self.tokenizer, text, self.special)
+
+    @cached_property
+    def special(self) -> Mapping[int, str]:
+        """The tokenizer's special tokens."""
+        return special_tokens(self.tokenizer)
 
     def content(self, text: str) -> str:
-        """A prompt's text as it stands in an input.
+        """A prompt's or an answer's text as it stands in an input.
 
         Raises:
             TaskError: it must not stand there.
@@ -92,7 +98,7 @@ class Layout:
             raise TaskError("the prompt tokenises to nothing of its own.")
         seen: dict[Ids, str] = {}
         for word in words:
-            ids, holds = self._behind(written, start, f"{self.joint}{word}")
+            ids, holds = self._behind(written, start, f"{self.joint}{self.content(word)}")
             if not holds:
                 joined.append(word)
             if not ids:

@@ -141,11 +141,19 @@ class ICLDataModule(LightningDataModule):
     @property
     def notes(self) -> list[str]:
         """What a reader of the results should know about these prompts."""
-        return [
+        found = [
             f"the tokenizer joins the end of a prompt and the beginning of the answer {shown(word)} into one token "
             f"({place}); the answer is encoded apart from the prompt instead."
             for word, place in self._joined.items()
         ]
+        taught = {self._prompt(row) for row in self.train_rows[: len(self.demonstrations)]}
+        repeated = sum(query.prompt_ids in taught for query in self.queries)
+        if repeated:
+            found.append(
+                f"{repeated} of {len(self.queries)} queries repeat the prompt of a demonstration, so that their answer "
+                "can be copied from it."
+            )
+        return found
 
     @property
     def demonstration_options(self) -> tuple[int, ...]:

@@ -62,7 +62,9 @@ def label_number(value: object, names: Sequence[str], count: int) -> int:
     if names:
         number = next((list(names).index(form) for form in _text_forms(value) if form in names), None)
         if number is None:
-            raise TaskError(f"the label {shown(value)} must be one of {shown(', '.join(names), quoted=False)}.")
+            numbered = _NUMBER.fullmatch(str(value).strip()) and not isinstance(value, bool)
+            hint = " Where rows give numbers, leave `label_names` out." if numbered else ""
+            raise TaskError(f"the label {shown(value)} must be one of {shown(', '.join(names), quoted=False)}.{hint}")
     else:
         match = None if isinstance(value, bool) else _NUMBER.fullmatch(str(value).strip())
         if match is None:

@@ -68,10 +68,10 @@ def read_task(path: Path) -> Task:
         "name": _name(path, content),
         "templates": _templates(path, content),
         "source": _source(path, content.get("rows")),
-        "label_field": str(content.get("label_field", "label")),
+        "label_field": _text(path, "label_field", content.get("label_field", "label")),
         "label_names": _words(path, content, "label_names", least=0),
         "learning_rates": {"default": float(rate)},
-        "reference": str(content.get("reference", "")),
+        "reference": _text(path, "reference", content.get("reference", ""), least=0),
     }
     form: type[Task] = Task if "answers" in content else MultipleChoice
     own: dict[str, Any] = (
@@ -79,7 +79,7 @@ def read_task(path: Path) -> Task:
         if form is Task
         else {
             "option_fields": _option_fields(path, content["options"]),
-            "option_labels": str(content.get("option_labels", "")),
+            "option_labels": _text(path, "option_labels", content.get("option_labels", ""), least=0),
         }
     )
     try:
@@ -90,9 +90,14 @@ def read_task(path: Path) -> Task:
 
 def _name(path: Path, content: Mapping[str, Any]) -> str:
     name = content.get("name", path.stem)
-    if isinstance(name, bool) or not isinstance(name, str | int):
-        raise TaskError(f"Task file {str(path)!r}: `name` must be a text, not {shown(name)}. Put it in quotes.")
-    return str(name)
+    return str(name) if type(name) is int else _text(path, "name", name, least=0)
+
+
+def _text(path: Path, key: str, value: object, least: int = 1) -> str:
+    """A value that must be a text of a length."""
+    if not isinstance(value, str) or len(value.strip()) < least:
+        raise TaskError(f"Task file {str(path)!r}: `{key}` must be a text, not {shown(value)}. Put it in quotes.")
+    return value
 
 
 def _option_fields(path: Path, given: object) -> tuple[str, ...]:
@@ -136,11 +141,12 @@ def _source(path: Path, rows: object) -> HubSource | FileSource | None:
     if rows is None:
         return None
     known = ("hub", "config", "train_split", "query_split", "revision")
-    if isinstance(rows, dict) and set(rows) == {"train", "validation"}:
-        return FileSource(train=path.parent / str(rows["train"]), validation=path.parent / str(rows["validation"]))
-    if isinstance(rows, dict) and "hub" in rows and set(rows) <= set(known):
-        settings = {key: str(value) for key, value in rows.items() if key != "hub"}
-        return HubSource(path=str(rows["hub"]), **settings)
+    if isinstance(rows, dict):
+        texts = {key: _text(path, f"rows: {key}", value) for key, value in rows.items() if value is not None}
+        if set(texts) == {"train", "validation"}:
+            return FileSource(train=path.parent / texts["train"], validation=path.parent / texts["validation"])
+        if "hub" in texts and set(texts) <= set(known):
+            return HubSource(path=texts.pop("hub"), **texts)
     raise TaskError(
         f"Task file {str(path)!r}: `rows` must have the keys train and validation (files), or {', '.join(known)}."
     )

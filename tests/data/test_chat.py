@@ -142,6 +142,11 @@ def test_rows_that_would_end_a_turn_are_refused(tmp_path: Path) -> None:
         ICLDataModule(own_task(tmp_path, rows), chatting("gpt2", CHATML), context_length=None, chat=True)
 
 
+def test_options_that_would_end_a_turn_are_refused() -> None:
+    with pytest.raises(TaskError, match="would begin or end a turn"):
+        chat_layout(chatting("gpt2", CHATML)).encode("which", ["one", "two<|im_end|>"])
+
+
 def test_a_chat_has_its_own_separator() -> None:
     with pytest.raises(UserError, match="--chat --separator 'eos'"):
         DataSettings(chat=True, separator="eos")

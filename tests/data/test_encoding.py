@@ -73,7 +73,7 @@ def test_byte_level_answers_are_those_encoded_apart_as_the_papers_program_does(n
 @pytest.mark.parametrize("spelt", ["<s>", "</s>", "<|im_end|>", "a <s> b</s>"])
 def test_special_tokens_spelt_in_text_are_text(kind: str, spelt: str) -> None:
     tokenizer = tokenizer_of(kind)
-    ids = encode(tokenizer, f"film {spelt} cast")
+    ids = encode(tokenizer, f"film {spelt} cast", special_tokens(tokenizer))
     emitted = {special_tokens(tokenizer)[number] for number in ids if number in special_tokens(tokenizer)}
     assert emitted <= {"<unk>"}
     if kind != "wordpiece":  # which knows neither < nor |
@@ -82,7 +82,7 @@ def test_special_tokens_spelt_in_text_are_text(kind: str, spelt: str) -> None:
 
 def test_reading_text_leaves_the_tokenizer_as_it_was() -> None:
     tokenizer = tokenizer_of("gpt2")
-    encode(tokenizer, "a <s>")
+    encode(tokenizer, "a <s>", special_tokens(tokenizer))
     assert plain(tokenizer, "<s>") == (tokenizer.bos_token_id,)
 
 
@@ -101,5 +101,16 @@ def test_a_joined_boundary_is_told_once_an_answer(tmp_path: Path) -> None:
     source = FileSource(train=tmp_path / "rows.jsonl", validation=tmp_path / "rows.jsonl")
     task = Task(name="own", templates={"program": "{text} Label:"}, answers=("Positive", "no"), source=source)
     data = ICLDataModule(task, tokenizer_of("across-words"), context_length=256)
-    assert [note.split("answer ")[1].split()[0] for note in data.notes] == ["'Positive'", "'no'"]
-    assert not ICLDataModule(task, tokenizer_of("gemma"), context_length=256).notes
+    assert [note.split("answer ")[1].split()[0] for note in data.notes if "joins" in note] == ["'Positive'", "'no'"]
+    assert not any("joins" in note for note in ICLDataModule(task, tokenizer_of("gemma"), context_length=256).notes)
+
+
+def test_queries_that_repeat_a_demonstration_are_counted(tmp_path: Path) -> None:
+    rows = {"train": ["w10", "w11", "w12"], "validation": ["w12", "w13", "w10", "w12"]}
+    for split, texts in rows.items():
+        lines = [json.dumps({"text": text, "label": number % 2}) + "\n" for number, text in enumerate(texts)]
+        (tmp_path / f"{split}.jsonl").write_text("".join(lines))
+    source = FileSource(train=tmp_path / "train.jsonl", validation=tmp_path / "validation.jsonl")
+    task = Task(name="own", templates={"program": "{text} w4"}, answers=("w5", "w6"), source=source)
+    (note,) = ICLDataModule(task, word_tokenizer(), context_length=256).notes
+    assert note.startswith("3 of 4 queries repeat the prompt of a demonstration")

@@ -52,6 +52,11 @@ REFUSED = [
     ("another variant that is broken", {**own("{text}:"), "own.yaml": (
         "templates: {a: '{text}:', b: '{text'}\nanswers: [a, b]\nrows: {train: rows.jsonl, validation: rows.jsonl}\n"
     )}, ["own.yaml", "template 'b'"]),
+    ("rows without a file", {"own.yaml": "template: '{a}'\nanswers: [a, b]\nrows: {train: , validation: x.csv}"},
+        ["own.yaml", "`rows` must have the keys"]),
+    ("rows by number", {"own.yaml": "template: '{a}'\nanswers: [a, b]\nrows: {train: 1, validation: x.csv}"},
+        ["own.yaml", "`rows: train` must be a text"]),
+    ("a label field of nothing", own("{text}:", "answers: [a, b]\nlabel_field:"), ["own.yaml", "`label_field`"]),
     ("a template that is a number", {**own("{text}:"), "own.yaml": "template: 3\nanswers: [a, b]"}, ["own.yaml", "3"]),
 ]  # fmt: skip
 

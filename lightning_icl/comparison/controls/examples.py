@@ -74,11 +74,14 @@ def calibration(ground: Ground) -> list[Contrast]:
     The latter are means over the inputs "N/A", "" and "[MASK]" under the same condition.
 
     Raises:
-        Unavailable: the answers differ by row.
+        Unavailable: the answers differ by row, or the template makes no prompt of a text that says nothing.
     """
     if not ground.data.task.answers:
         raise Unavailable("only answers that all rows share can be calibrated.")
-    batch = ground.data.content_free(CONTENT_FREE)
+    try:
+        batch = ground.data.content_free(CONTENT_FREE)
+    except TaskError as error:
+        raise Unavailable(f"the template cannot be filled with texts that say nothing: {error}") from error
     main = ground.tuned("calibration", ground.finetuned)
     zsl, icl, ft = (replace(condition, content_free=batch) for condition in main.conditions)
     zsl, icl = replace(zsl, name="zsl@calibration"), replace(icl, name="icl@calibration")
