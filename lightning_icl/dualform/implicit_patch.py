@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lightning_icl.metrics.similarity import Resolution, update_of
+
 
 class PatchLikeness(NamedTuple):
     """The patch of the context beside the patch of fine-tuning; NaN where a patch is zero."""
@@ -70,7 +72,8 @@ def compare_patches(
 ) -> PatchLikeness:
     """The context's patch against the one that fine-tuning induces.
 
-    Much of an update may be the same for every query; the cosine with another query's says how much.
+    Much of an update may be the same for every query; the cosine with another query's says how much. Cosines are NaN
+    where a move is zero up to rounding.
 
     Args:
         weight: W, the MLP's first matrix; gate and up projections stand one on the other.
@@ -83,13 +86,16 @@ def compare_patches(
     ft, _ = patch_factors(weight, bare, finetuned)
     wanted = in_context @ weight.mT
     patched = bare @ weight.mT + icl * (right * bare).sum(-1, keepdim=True)
+    resolution = Resolution.of(torch.finfo(bare.dtype).eps, rotated=True)
+    unmoved = update_of(in_context, bare, resolution.icl).zero
+    unlearnt = update_of(finetuned, bare, resolution.ft).zero
     norm, size = torch.linalg.vector_norm, torch.linalg.matrix_norm(weight)
     return PatchLikeness(
         identity_error=norm(patched - wanted, dim=-1) / norm(wanted, dim=-1),
         icl_size=norm(icl, dim=-1) * norm(right, dim=-1) / size,
         ft_size=norm(ft, dim=-1) * norm(right, dim=-1) / size,
-        cosine=_cosine(icl, ft),
-        other_cosine=_cosine(icl, other_move @ weight.mT),
+        cosine=_cosine(icl, ft).masked_fill(unmoved | unlearnt, torch.nan),
+        other_cosine=_cosine(icl, other_move @ weight.mT).masked_fill(unmoved, torch.nan),
     )
 
 

@@ -24,7 +24,7 @@ from lightning_icl.dualform.outer_products import (
     linear_attention,
     token_sums,
 )
-from lightning_icl.metrics.similarity import cosine
+from lightning_icl.metrics.similarity import Resolution, cosine, update_of
 
 # Queries of a batch are taken in pieces whose matrices stay below this many numbers (64 MB in float32).
 _MATRIX_NUMBERS = 1 << 24
@@ -143,6 +143,8 @@ def _against_softmax(
     by_scores = linear_attention(query, key, value, visible=visible) + linear_attention(
         query, trio.prefix.demonstration_key, trio.prefix.demonstration_value, visible=trio.prefix_visible
     )
+    resolution = Resolution.of(torch.finfo(output.dtype).eps, rotated=True)
+    update = update_of(output, trio.zsl.output, resolution.icl)
     linear, first_order = scaling * by_matrix, first_order_attention(query, both, scaling=scaling)
     return {
         "identity_error": relative_error(by_matrix, by_scores),
@@ -151,7 +153,9 @@ def _against_softmax(
         "linear_cosine": cosine(linear, output),
         "first_order_error": relative_error(first_order, output),
         "first_order_cosine": cosine(first_order, output),
-        "update_cosine": cosine(apply_matrix(demonstrations.outer, query), output - trio.zsl.output),
+        "update_cosine": cosine(apply_matrix(demonstrations.outer, query), update.vector).masked_fill(
+            update.zero, torch.nan
+        ),
     }
 
 

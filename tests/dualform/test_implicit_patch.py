@@ -35,3 +35,6 @@ def test_no_context_is_no_patch() -> None:
     found = compare_patches(weight, bare, bare, bare + 1, torch.full_like(bare, torch.nan))
     assert found.icl_size.tolist() == [0.0, 0.0]
     assert found.cosine.isnan().all()
+    rounded = bare * (1 + 1e-7)
+    assert compare_patches(weight, bare, rounded, bare + 1, bare).cosine.isnan().all()
+    assert compare_patches(weight, bare, rounded, bare + 1, bare).other_cosine.isnan().all()
