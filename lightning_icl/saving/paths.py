@@ -7,7 +7,7 @@ from pathlib import Path
 from lightning_icl.errors import OutputError
 from lightning_icl.file_names import folder_name
 
-_LONGEST = 255  # bytes of a name, in nearly every file system
+_LONGEST, _LONGEST_PATH = 255, 3500  # bytes; most systems take 4,096, and files are made inside
 
 
 def output_path(given: str, flag: str = "--out") -> Path:
@@ -21,8 +21,8 @@ def output_path(given: str, flag: str = "--out") -> Path:
         fault = "it is empty"
     elif not given.isprintable():
         fault = "it holds a character that cannot be printed"
-    elif max(len(part.encode()) for part in Path(given).parts) > _LONGEST:
-        fault = f"a name in it is longer than {_LONGEST} bytes"
+    elif any(len(part.encode()) > _LONGEST for part in Path(given).parts) or len(given.encode()) > _LONGEST_PATH:
+        fault = f"it is too long: a name may have {_LONGEST} bytes, and all of it {_LONGEST_PATH:,}"
     if fault is not None:
         raise OutputError(f"{flag} {_short(given)!r}: {fault}. Give another path; '.' is the current folder.")
     try:
