@@ -1,16 +1,14 @@
 """What can be asked and of whom: the listings of `lightning-icl tasks` and `lightning-icl models`."""
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from lightning_icl.console import terminal
 from lightning_icl.models.architecture import ARCHITECTURES, REFUSED
 from lightning_icl.models.finding import BUILTIN
 from lightning_icl.models.packaged import PACKAGED, installed_pieces
 from lightning_icl.tasks.catalogue import GROUPS, TASKS
 from lightning_icl.tasks.task import HubSource, Task
-
-_WIDE = 132
 
 
 def print_tasks() -> None:
@@ -20,7 +18,7 @@ def print_tasks() -> None:
         table.add_column(column, overflow="fold")
     for task in TASKS.values():
         table.add_row(task.name, task.choices, _templates(task), _rows(task))
-    console = _console()
+    console = terminal()
     console.print(table)
     for group, names in GROUPS.items():
         console.print(f"[bold]{group}[/]: {', '.join(names)}", highlight=False)
@@ -36,7 +34,7 @@ def print_models() -> None:
         fused = f"rows of {row.projections[1]}" if row.fused else ", ".join(row.projections[1:])
         remark = ", ".join(filter(None, (row.remark, "through an adapter" if row.adapter else "")))
         table.add_row(row.model_type, row.title, fused, "absolute" if row.absolute_positions else "relative", remark)
-    console = _console()
+    console = terminal()
     console.print(table)
     console.print(f"[bold]Built in[/] (--model NAME): {', '.join(BUILTIN)}", highlight=False)
     console.print(_packaged())
@@ -70,8 +68,3 @@ def _rows(task: Task) -> str:
     if isinstance(task.source, HubSource):
         return "/".join(filter(None, (task.source.path, task.source.config, task.source.query_split)))
     return task.reference
-
-
-def _console() -> Console:
-    console = Console()
-    return console if console.is_terminal or console.width >= _WIDE else Console(width=_WIDE)

@@ -6,8 +6,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
-from rich.console import Console
 
+from lightning_icl import console
 from lightning_icl.comparison.assemble import VIEWS, assemble, prediction_rows
 from lightning_icl.comparison.controls.run import Controlled, controls_section
 from lightning_icl.comparison.overlays import write_finetuned
@@ -200,6 +200,6 @@ def show_results(run: Run) -> None:
 
 
 @rank_zero_only
-def say(text: str, style: str | None = None) -> None:
-    """Print a sentence; names in it are text, never markup."""
-    Console().print(text, style=style, highlight=False, soft_wrap=True, markup=False)
+def say(text: str, style: str = "") -> None:
+    """Print a line, by the first of several processes."""
+    console.say(text, style)

@@ -4,11 +4,11 @@ import dataclasses
 from pathlib import Path
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
-from rich.console import Console
 
 from lightning_icl.comparison.output import Run, claimed, say
 from lightning_icl.comparison.plan import Plan, PlannedTask, make_plan, resolved
 from lightning_icl.comparison.trainer import DTYPES, check_trainer, make_trainer, quiet
+from lightning_icl.console import terminal
 from lightning_icl.dualform.content import DUAL_FORM, dual_content
 from lightning_icl.dualform.pictures import check_matplotlib, save_pictures
 from lightning_icl.dualform.probe import DualProbe
@@ -20,9 +20,6 @@ from lightning_icl.models.loading import load_model
 from lightning_icl.plain_yaml import to_yaml
 from lightning_icl.probing.finetuning import KVFinetuning
 from lightning_icl.results import CONFIG, to_json
-
-# Columns of tables that are written to a file or pipe, where nothing says how wide they may be.
-_WIDE = 132
 
 
 def dual_form(settings: DualSettings) -> Path | None:
@@ -36,7 +33,7 @@ def dual_form(settings: DualSettings) -> Path | None:
     """
     quiet()
     if settings.synthetic:
-        print_synthetic(known_answers(), _console())
+        print_synthetic(known_answers(), terminal())
         return None
     plan, layers = _plan(settings)
     with claimed(plan, DUAL_FORM) as run:
@@ -70,7 +67,7 @@ def _save(settings: DualSettings, run: Run, planned: PlannedTask, probe: DualPro
         (part / DUAL_FORM).write_text(to_json(content), encoding="utf-8")
         (part / CONFIG).write_text(_config(settings, run.plan, planned), encoding="utf-8")
         pictures = save_pictures(content, part) if settings.export else []
-    print_dual(content, _console())
+    print_dual(content, terminal())
     for path in pictures:
         say(f"wrote {run.plan.out / planned.task.name / path.name}")
 
@@ -81,8 +78,3 @@ def _config(settings: DualSettings, plan: Plan, planned: PlannedTask) -> str:
     names = {field.name for field in dataclasses.fields(settings)} - {"overwrite", "synthetic"}
     content = {name: value for name, value in carried_out.items() if name in names}
     return to_yaml(content)
-
-
-def _console() -> Console:
-    console = Console()
-    return console if console.is_terminal or console.width >= _WIDE else Console(width=_WIDE)

@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from lightning_icl.console import terminal
 from lightning_icl.dualform.synthetic import Case
 
 _TOP = 8
@@ -45,7 +46,7 @@ PATCHES: Columns = (
 
 def print_dual(content: Mapping[str, Any], console: Console | None = None) -> None:
     """Print the tables of one task."""
-    console = console or Console()
+    console = console or terminal()
     task, model = content["task"]["name"], content["model"]
     console.print(
         f"[bold]{escape(model['name'])}[/] on [bold]{escape(task)}[/]: {content['queries']['count']} queries, "
@@ -145,4 +146,4 @@ def print_synthetic(cases: Sequence[Case], console: Console | None = None) -> No
     table.add_column("size of the answer", justify="right")
     for case in cases:
         table.add_row(case.title, case.source, f"{case.error:.1e}", f"{case.size:.2f}")
-    (console or Console()).print(table)
+    (console or terminal()).print(table)

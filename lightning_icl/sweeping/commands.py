@@ -3,9 +3,8 @@
 from itertools import groupby
 from pathlib import Path
 
-from rich.console import Console
-
 from lightning_icl.comparison.trainer import DTYPES, check_trainer, make_trainer
+from lightning_icl.console import say
 from lightning_icl.models.loading import load_model
 from lightning_icl.saving.workspace import Workspace
 from lightning_icl.sweeping.claim import claimed
@@ -37,7 +36,7 @@ def sweep(settings: SweepSettings) -> Path:
         if settings.part is None:
             _tables(plan, space)
         else:
-            _say(f"Part {settings.part} is done. When all parts are, the same command with --collect makes the tables.")
+            say(f"Part {settings.part} is done. When all parts are, the same command with --collect makes the tables.")
     return plan.out
 
 
@@ -51,11 +50,11 @@ def _make_runs(plan: SweepPlan, space: Workspace | None) -> None:
 def _describe(plan: SweepPlan) -> None:
     runs, pending = len(plan.units) * len(plan.settings.rates), sum(len(plan.pending(task)) for task in plan.tasks)
     share = "" if plan.settings.part is None else f" in part {plan.settings.part}"
-    _say(f"{runs} runs in the plan; {pending} to make{share}.")
+    say(f"{runs} runs in the plan; {pending} to make{share}.")
     for task in plan.tasks:
         short = {len(data.demonstrations) for unit, data in task.data.items() if len(data.demonstrations) < unit.shots}
         if short:
-            _say(f"{task.task.name}: as few as {min(short)} demonstrations fit the context.", style="yellow")
+            say(f"{task.task.name}: as few as {min(short)} demonstrations fit the context.", style="yellow")
 
 
 def _sweep_model(plan: SweepPlan, tasks: list[TaskSweep], space: Workspace | None) -> None:
@@ -69,7 +68,7 @@ def _sweep_model(plan: SweepPlan, tasks: list[TaskSweep], space: Workspace | Non
     device = make_trainer(settings.compare(tasks[0].source.name), [], progress=False).strategy.root_device
     model.to(device)  # type: ignore[arg-type]
     rate = forward_rate(model, next(iter(tasks[0].data.values())))
-    _say(
+    say(
         f"{tasks[0].source.name}: {cost.runs} runs, passes over queries: {cost.passes}, {cost.steps:,} fine-tuning "
         f"steps ({cost.training_tokens:,} tokens), {cost.observed_tokens:,} tokens observed; about "
         f"{_duration(cost.forward_tokens / rate)} at {rate:,.0f} tokens a second measured here."
@@ -90,8 +89,8 @@ def _tables(plan: SweepPlan, space: Workspace) -> None:
     print_summary(rows, summary)
     missing = len(plan.units) * len(plan.settings.rates) - len(rows)
     if missing:
-        _say(f"{missing} runs of the plan are not finished yet.", style="yellow")
-    _say(f"All runs are in {plan.out / 'sweep.csv'} and sweep.parquet, the summary in summary.csv.")
+        say(f"{missing} runs of the plan are not finished yet.", style="yellow")
+    say(f"All runs are in {plan.out / 'sweep.csv'} and sweep.parquet, the summary in summary.csv.")
 
 
 def _duration(seconds: float) -> str:
@@ -103,7 +102,3 @@ def _duration(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds / size:.1f} {unit}"
     return f"{seconds:.0f} s"
-
-
-def _say(text: str, style: str | None = None) -> None:
-    Console().print(text, style=style, highlight=False, soft_wrap=True, markup=False)
