@@ -51,7 +51,8 @@ class Closeness(Metric):
     """How close one view's predictions are to those of a reference.
 
     Update takes answer scores (query, answer) of reference and other view, their logits over the vocabulary (query,
-    token), and the queries' numbers (query,) where there is a bootstrap. Compute gives a `ClosenessResult`.
+    token), and the queries' numbers (query,) where there is a bootstrap. Compute gives
+    the divergence over the vocabulary, `details` a `ClosenessResult`.
 
     Args:
         answers: most answers that a query has.
@@ -61,7 +62,7 @@ class Closeness(Metric):
     >>> metric = Closeness(answers=2)
     >>> scores, logits = torch.tensor([[-1.0, -2.0], [-3.0, -1.0]]), torch.zeros(2, 5)
     >>> metric.update(scores, 2 * scores, logits, logits)
-    >>> metric.compute().agreement, round(metric.compute().margin_correlation, 6)
+    >>> metric.details().agreement, round(metric.details().margin_correlation, 6)
     (1.0, 1.0)
     """
 
@@ -111,11 +112,17 @@ class Closeness(Metric):
         moments = torch.where(torch.isfinite(one + other).unsqueeze(-1), moments, 0.0)
         return torch.nn.functional.pad(moments, (0, 0, 0, self.moments.shape[0] - moments.shape[1]))
 
-    def compute(self) -> ClosenessResult:
-        """The figures over all queries; NaN for none."""
-        queries, *totals = self.sums
-        agreement, kl, answer_kl = (float(total / queries) for total in totals)
-        return ClosenessResult(agreement, kl, answer_kl, float(_correlation(self.moments)))
+    def compute(self) -> Tensor:
+        """The divergence over the vocabulary; NaN for no queries."""
+        return self.sums[2] / self.sums[0]
+
+    def details(self) -> ClosenessResult:
+        """All figures over all queries, NaN for none; for all processes to call, like `compute`."""
+        with self.sync_context():
+            queries, *totals = self.sums.tolist()
+            correlation = float(_correlation(self.moments))
+        agreement, kl, answer_kl = (total / queries if queries else float("nan") for total in totals)
+        return ClosenessResult(agreement, kl, answer_kl, correlation)
 
     def bootstrap(self) -> dict[str, Bootstrapped]:
         """Every figure with replicates and interval, by name; empty without replicates, for all processes to call."""

@@ -5,7 +5,6 @@ Axes: B batch, H heads, T own tokens, D head width.
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,11 +12,8 @@ from torch import Tensor
 from lightning_icl.attention.ladder import PrefixUpdate, SharedTokens
 from lightning_icl.attention.prefix import join_attention
 from lightning_icl.errors import ModelError
+from lightning_icl.models.scope import Scope
 from lightning_icl.records import QueryBatch
-
-Scope = Literal["probe", "query", "alone"]
-"""Whose attention to the demonstrations is replaced: the probe token's, while the other own tokens attend to them as
-ever; that of all own tokens; or the probe token's, while the other own tokens do not see them at all."""
 
 
 class Replacement(ABC):

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,13 +20,13 @@ from lightning_icl.errors import ModelError, OutputError
 from lightning_icl.models.architecture import head_counts
 from lightning_icl.models.capture import Capture
 from lightning_icl.models.recording import Prefix
-from lightning_icl.models.replacement import Scope, Updated
+from lightning_icl.models.replacement import Updated
+from lightning_icl.models.scope import Scope
 from lightning_icl.records import Demonstrations, QueryBatch
 from lightning_icl.weightupdate.look import Look, look
+from lightning_icl.weightupdate.settings import FastRung
 from lightning_icl.weightupdate.survey import Survey
 
-FastRung = Literal["constant", "constant-mass", "affine"]
-"""Rungs whose size does not depend on the number of demonstration tokens."""
 _FORMAT = "lightning-icl fast weights 1"
 
 

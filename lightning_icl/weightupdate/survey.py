@@ -12,7 +12,8 @@ from lightning_icl.attention.ladder import PrefixUpdate, SharedTokens, climb, li
 from lightning_icl.attention.prefix import join_attention
 from lightning_icl.models.capture import Capture
 from lightning_icl.models.recording import Prefix
-from lightning_icl.models.replacement import Replacement, Scope
+from lightning_icl.models.replacement import Replacement
+from lightning_icl.models.scope import Scope
 from lightning_icl.records import QueryBatch
 
 

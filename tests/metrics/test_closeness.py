@@ -43,7 +43,7 @@ def measured(metric: Closeness, size: int) -> Closeness:
 
 @pytest.mark.parametrize("size", [1, 5, QUERIES])
 def test_figures_are_those_of_scipy_whatever_the_batches(size: int) -> None:
-    assert measured(Closeness(ANSWERS), size).compute()._asdict() == pytest.approx(by_hand(list(range(QUERIES))))
+    assert measured(Closeness(ANSWERS), size).details()._asdict() == pytest.approx(by_hand(list(range(QUERIES))))
 
 
 def test_a_replicate_is_the_figure_of_the_queries_it_drew() -> None:
@@ -60,7 +60,7 @@ def test_a_replicate_is_the_figure_of_the_queries_it_drew() -> None:
 def test_a_view_is_at_no_distance_from_itself() -> None:
     metric = Closeness(ANSWERS)
     metric.update(ONE, ONE, LOGITS, LOGITS)
-    assert metric.compute()._asdict() == pytest.approx(
+    assert metric.details()._asdict() == pytest.approx(
         {"agreement": 1.0, "kl": 0.0, "answer_kl": 0.0, "margin_correlation": 1.0}
     )
 
@@ -70,11 +70,11 @@ def test_answers_that_a_query_lacks_have_no_part() -> None:
     two, three = Closeness(2), Closeness(3)
     two.update(one, other, LOGITS[:5], LOGITS[:5])
     three.update(torch.cat([one, absent], 1), torch.cat([other, absent], 1), LOGITS[:5], LOGITS[:5])
-    assert three.compute()._asdict() == pytest.approx(two.compute()._asdict())
+    assert three.details()._asdict() == pytest.approx(two.details()._asdict())
 
 
 def test_margins_that_do_not_vary_have_no_correlation() -> None:
     metric = Closeness(ANSWERS, replicates=4)
     metric.update(ONE[:1].expand(5, -1), OTHER[:5], LOGITS[:5], LOGITS[:5], IDS[:5])
-    assert math.isnan(metric.compute().margin_correlation)
+    assert math.isnan(metric.details().margin_correlation)
     assert torch.isnan(metric.bootstrap()["margin_correlation"].interval).all()

@@ -13,7 +13,8 @@ from lightning_icl.data.module import ICLDataModule
 from lightning_icl.data.queries import collate
 from lightning_icl.errors import ModelError
 from lightning_icl.models.capture import Capture
-from lightning_icl.models.replacement import Scope, Updated
+from lightning_icl.models.replacement import Updated
+from lightning_icl.models.scope import Scope
 from lightning_icl.weightupdate.look import Look, look
 from lightning_icl.weightupdate.survey import Survey
 

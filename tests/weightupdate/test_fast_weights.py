@@ -15,7 +15,8 @@ from lightning_icl.data.module import ICLDataModule
 from lightning_icl.data.queries import collate
 from lightning_icl.errors import ModelError, OutputError
 from lightning_icl.models.capture import Capture
-from lightning_icl.models.replacement import Scope, Updated
+from lightning_icl.models.replacement import Updated
+from lightning_icl.models.scope import Scope
 from lightning_icl.weightupdate.fast_weights import FastRung, FastWeights, fast_weights
 from lightning_icl.weightupdate.look import look
 from lightning_icl.weightupdate.survey import Survey

@@ -1,0 +1,186 @@
+"""The LightningModule of the ladder: fine-tuned like any probe, validated by looking at the queries on every rung."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from lightning_icl.attention.ladder import PrefixUpdate
+from lightning_icl.errors import NumericalError, ProtocolError
+from lightning_icl.metrics.bootstrap import poisson_weights
+from lightning_icl.models.capture import Capture
+from lightning_icl.models.kv import LaidOver
+from lightning_icl.models.recording import Prefix
+from lightning_icl.models.replacement import Replacement, Updated
+from lightning_icl.models.scope import Scope
+from lightning_icl.probing.probe import ICLProbe, Prediction
+from lightning_icl.records import Demonstrations, QueryBatch
+from lightning_icl.weightupdate.fast_weights import FastWeights, stored
+from lightning_icl.weightupdate.look import Look, look
+from lightning_icl.weightupdate.metrics import RungMetrics
+from lightning_icl.weightupdate.settings import FastRung, Rung
+from lightning_icl.weightupdate.survey import Survey
+
+VIEWS = ("zsl", "icl", "ft")
+"""The conditions beside which the rungs are looked at."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Condition:
+    """A way of looking at queries, made ready for the model."""
+
+    prefix: Prefix | None
+    overlay: LaidOver | None = None
+    replacement: Replacement | None = None
+
+    def look(self, capture: Capture, batch: QueryBatch, name: str) -> Look:
+        with self.overlay.active() if self.overlay else nullcontext():
+            return look(capture, batch, self.prefix, name=name, replacement=self.replacement)
+
+
+class WeightUpdateProbe(ICLProbe):
+    """A causal language model whose attention to the demonstrations is replaced by ever simpler updates of each head.
+
+    `Trainer.fit` with a `KVFinetuning` callback makes the fine-tuned view; `Trainer.validate` then streams over the
+    queries and leaves `rungs`, the metrics of every rung by name, and `predictions`.
+
+    Args:
+        model: a Hugging Face causal language model of a supported architecture.
+        demonstrations: the examples in the prompt, as an `ICLDataModule` chose them.
+        held_out: prompts whose mean query is the expansion point.
+        answers: most answers that a query has.
+        scope: whose attention to the demonstrations is replaced.
+        depth: a rung that is also put into some of the layers alone.
+
+    Raises:
+        ModelError: the architecture cannot be probed rightly.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        demonstrations: Demonstrations,
+        held_out: Sequence[QueryBatch],
+        answers: int,
+        scope: Scope = "probe",
+        depth: Rung | None = None,
+    ) -> None:
+        super().__init__(model, demonstrations)
+        self.held_out, self.answers, self.scope, self.depth = held_out, answers, scope, depth
+        self.rungs: dict[str, RungMetrics] = {}
+        self.factors: Tensor | None = None
+        """β of the linear rung (layer, head)."""
+        self._prefix: Prefix | None = None
+        self._updates: dict[str, Mapping[int, PrefixUpdate]] = {}
+        self._conditions: dict[str, _Condition] = {}
+
+    @property
+    def layers(self) -> int:
+        """Attention layers of the model."""
+        return len(self.capture.attentions)
+
+    def on_validation_epoch_start(self) -> None:
+        """Run the prefixes once, survey the held-out prompts, and build every rung.
+
+        Raises:
+            ProtocolError: there was no fine-tuning to compare with.
+        """
+        if self.finetuned is None:
+            raise ProtocolError("WeightUpdateProbe compares with fine-tuning: run Trainer.fit with KVFinetuning first.")
+        bos = self.demonstrations.bos
+        overlay = LaidOver(self.model, self.finetuned.overlay)
+        with self.capture, self.trainer.precision_plugin.forward_context():
+            prefix = self._prefix = self.capture.prefix(self.demonstrations.prefix_token_ids)
+            assert prefix is not None
+            zsl = self.capture.prefix(bos)
+            with overlay.active():
+                tuned = self.capture.prefix(bos)
+            survey = Survey(self.layers, len(bos), self.scope).of(self.capture, prefix, self.held_out)
+        self._updates = survey.rungs()
+        if self.scope != "alone":  # there it is in-context learning itself
+            del self._updates["softmax"]
+        self.factors = torch.stack([survey.factor(layer).cpu() for layer in range(self.layers)])
+        views = (_Condition(prefix=zsl), _Condition(prefix=prefix), _Condition(prefix=tuned, overlay=overlay))
+        self._conditions = dict(zip(VIEWS, views, strict=True)) | self._replaced(prefix)
+        self.rungs = {name: self._new_metrics() for name in self._conditions}
+        self.metrics = nn.ModuleList(self.rungs.values())
+        self.predictions, self.dropped = [], {}
+
+    def _new_metrics(self) -> RungMetrics:
+        rotated = not self.capture.architecture.absolute_positions
+        metrics = RungMetrics(self.layers, self.answers, rotated=rotated, replicates=self.replicates)
+        return metrics.to(self.model.device)
+
+    def _replaced(self, prefix: Prefix) -> dict[str, _Condition]:
+        """Every rung in all layers, and one of them in parts of the layers: `affine 0-3`."""
+        parts = {name: (name, range(self.layers)) for name in self._updates}
+        if self.depth is not None:
+            parts |= {part_name(self.depth, part): (self.depth, part) for part in parts_of(self.layers)}
+        conditions = {}
+        for name, (rung, layers) in parts.items():
+            updates = {layer: self._updates[rung][layer] for layer in layers}
+            updated = Updated(updates, len(self.demonstrations.bos), self.scope)
+            conditions[name] = _Condition(prefix=prefix, replacement=updated)
+        return conditions
+
+    def validation_step(self, batch: QueryBatch, batch_idx: int) -> None:
+        """Look at a batch under every condition, and compare each rung with in-context learning and fine-tuning."""
+        weights = poisson_weights(batch.query_ids, self.replicates) if self.replicates else None
+        scores: dict[str, Tensor] = {}
+        with self.capture:
+            views = {name: self._conditions[name].look(self.capture, batch, name) for name in VIEWS}
+            for name, condition in self._conditions.items():
+                try:
+                    seen = views.get(name) or condition.look(self.capture, batch, name)
+                except NumericalError as error:  # plain linear attention may leave what numbers can hold
+                    if name in VIEWS:
+                        raise
+                    self.dropped[name] = str(error)
+                    continue
+                scores[name] = seen.answer_scores
+                with torch.autocast(self.model.device.type, enabled=False):
+                    self.rungs[name].update(batch, views, seen, weights)
+        known = zip(batch.query_ids.tolist(), batch.gold.tolist(), batch.answer_counts.tolist(), strict=True)
+        for row, (index, gold, answers) in enumerate(known):
+            own = {name: of_condition[row, :answers].tolist() for name, of_condition in scores.items()}
+            self.predictions.append(Prediction(index=index, gold=gold, scores=own))
+
+    def on_validation_epoch_end(self) -> None:
+        """Leave out what yielded no numbers for some query, and log how far each rung is from in-context learning."""
+        self.predictions.sort(key=lambda prediction: prediction.index)
+        for name in self.dropped:
+            self.rungs.pop(name, None)
+            for prediction in self.predictions:
+                prediction.scores.pop(name, None)
+        for name, metrics in self.rungs.items():
+            self.log(f"kl/{name}", metrics.closeness.compute(), rank_zero_only=True)
+        self._conditions = {}
+
+    def fast_weights(self, rung: FastRung) -> FastWeights:
+        """A rung as an object that answers without the demonstrations, once `validate` has built it."""
+        assert self._prefix is not None
+        return stored(self._updates[rung], self._prefix, self.demonstrations, rung, self.scope)
+
+
+def parts_of(layers: int) -> list[range]:
+    """Layers up to each one, from each one on, and each one alone; all of them, and each part, once.
+
+    >>> parts_of(2)
+    [range(0, 1), range(1, 2)]
+    """
+    up_to, onward = [range(layer + 1) for layer in range(layers)], [range(layer, layers) for layer in range(layers)]
+    parts = dict.fromkeys([*up_to, *onward, *(range(layer, layer + 1) for layer in range(layers))])
+    return [part for part in parts if len(part) < layers]
+
+
+def part_name(rung: str, layers: range) -> str:
+    """What a rung in some of the layers is called.
+
+    >>> part_name("affine", range(0, 4)), part_name("affine", range(2, 3))
+    ('affine 0-3', 'affine 2')
+    """
+    last = f"-{layers[-1]}" if len(layers) > 1 else ""
+    return f"{rung} {layers[0]}{last}"
