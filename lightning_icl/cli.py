@@ -24,6 +24,7 @@ from lightning_icl.process_setup import prepare_process
 from lightning_icl.saving.paths import output_path
 from lightning_icl.sweeping.settings import SweepSettings
 from lightning_icl.user_paths import input_path
+from lightning_icl.weightupdate.settings import WeightUpdateSettings
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,11 @@ COMMANDS: Mapping[str, Command] = {
         "Demonstrations and fine-tuning as updates of the same matrices, head by head.",
         "lightning_icl.dualform.commands:dual_form",
         DualSettings,
+    ),
+    "weight-update": Command(
+        "Demonstrations replaced by updates of each head, rung by rung: what of in-context learning is left.",
+        "lightning_icl.weightupdate.commands:weight_update",
+        WeightUpdateSettings,
     ),
     "sweep": Command(
         "Many comparisons in one plan: models, tasks, seeds, shots and learning rates; resumable.",

@@ -296,6 +296,15 @@ def has_soft_cap(config: "PretrainedConfig") -> bool:
     return bool(getattr(config, "attn_logit_softcapping", None))
 
 
+def attention_windows(config: "PretrainedConfig") -> list[int | None]:
+    """How many tokens, itself among them, a token of each layer sees; None where it sees all before it."""
+    kinds = getattr(config, "attention_layers", None) or getattr(config, "layer_types", None)
+    window = getattr(config, "window_size" if hasattr(config, "attention_layers") else "sliding_window", None)
+    if window is None or kinds is None:
+        return [window] * int(config.num_hidden_layers)
+    return [int(window) if kind in ("local", "sliding_attention") else None for kind in kinds]
+
+
 def scales_logits(config: "PretrainedConfig") -> bool:
     """Whether logits are scaled or capped behind the unembedding."""
     names = ("logits_scaling", "logit_scale", "final_logit_softcapping")

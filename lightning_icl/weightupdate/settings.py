@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from lightning_icl.comparison.settings import CompareSettings, PromptSettings
-from lightning_icl.data.settings import at_least_one
 from lightning_icl.errors import UserError
 from lightning_icl.models.scope import Scope
+from lightning_icl.setting_ranges import check_counts
 
 FastRung = Literal["constant", "constant-mass", "affine"]
 """Rungs whose size does not depend on the number of demonstration tokens."""
@@ -44,7 +44,7 @@ class WeightUpdateSettings(PromptSettings):
             UserError: a number out of range, or settings that exclude each other.
         """
         super().__post_init__()
-        at_least_one(self, "held_out")
+        check_counts(self, "held_out")
         if self.probe_token != "prompt":
             raise UserError(
                 "--probe-token answer: predictions are made at the prompt's last token, and there attention is "

@@ -1,0 +1,138 @@
+"""The command `weight-update`: plan, load, fine-tune, climb the ladder, save, print."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from rich.console import Console
+
+from lightning_icl.comparison.output import Run, claimed, say
+from lightning_icl.comparison.plan import Plan, PlannedTask, make_plan, resolved
+from lightning_icl.comparison.trainer import DTYPES, check_trainer, make_trainer, quiet
+from lightning_icl.data.queries import Query, budget_batches, collate
+from lightning_icl.errors import ModelError, TaskError
+from lightning_icl.interrupts import interruptible
+from lightning_icl.models.architecture import attention_windows
+from lightning_icl.models.loading import load_model
+from lightning_icl.plain_yaml import to_yaml
+from lightning_icl.probing.finetuning import KVFinetuning
+from lightning_icl.results import CONFIG, to_json
+from lightning_icl.weightupdate.content import WEIGHT_UPDATE, weight_update_content
+from lightning_icl.weightupdate.pictures import pyplot, save_pictures
+from lightning_icl.weightupdate.probe import WeightUpdateProbe
+from lightning_icl.weightupdate.settings import WeightUpdateSettings
+from lightning_icl.weightupdate.tables import print_ladder
+
+FAST_WEIGHTS = "fast_weights.safetensors"
+# Columns of tables that are written to a file or pipe, where nothing says how wide they may be.
+_WIDE = 132
+
+
+def weight_update(settings: WeightUpdateSettings) -> Path:
+    """Replace demonstrations by updates of each head, rung by rung; save and print.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        UserError: anything the user gave that cannot be used, before any weights are loaded.
+    """
+    quiet()
+    plan, held_out = _plan(settings)
+    with claimed(plan, WEIGHT_UPDATE) as run:
+        model = load_model(plan.source, DTYPES[plan.settings.trainer_precision])
+        for planned in run.pending:
+            queries = held_out[planned.task.name]
+            probe = WeightUpdateProbe(
+                model,
+                planned.data.demonstrations,
+                [collate(batch) for batch in budget_batches(queries, settings.batch_tokens)],
+                max(len(query.answers) for query in planned.data.queries),
+                settings.scope,
+                settings.depth,
+            )
+            trainer = make_trainer(plan.settings, [KVFinetuning(planned.learning_rate)])
+            with interruptible():
+                trainer.fit(probe, datamodule=planned.data)
+                trainer.validate(probe, datamodule=planned.data, verbose=False)
+            _save(settings, run, planned, probe, queries)
+        say(f"\nThe figures of every rung are in {run.plan.out}.")
+    return run.plan.out
+
+
+def _plan(settings: WeightUpdateSettings) -> tuple[Plan, dict[str, list[Query]]]:
+    """The plan and the held-out prompts of each task, with every user mistake found."""
+    if settings.export:
+        pyplot()
+    comparison = settings.comparison()
+    check_trainer(comparison)
+    plan = make_plan(comparison)
+    held_out = {planned.task.name: _held_out(settings, plan, planned) for planned in plan.tasks}
+    for planned in plan.tasks:
+        _check_windows(plan, planned, held_out[planned.task.name])
+    return plan, held_out
+
+
+def _held_out(settings: WeightUpdateSettings, plan: Plan, planned: PlannedTask) -> list[Query]:
+    """Training rows whose prompts fit behind the demonstrations.
+
+    Raises:
+        TaskError: there are none.
+    """
+    chosen, data = planned.data.demonstrations, planned.data
+    longest = max(query.reach for query in data.queries)
+    rows = data.held_out(settings.held_out, [chosen])
+    held_out = [query for query in rows if query.reach <= longest]
+    if not held_out:
+        raise TaskError(
+            f"{planned.task.name}: no training row is left beside the {len(chosen)} demonstrations to build the update "
+            "about. Use fewer --shots, or more training rows."
+        )
+    return held_out
+
+
+def _check_windows(plan: Plan, planned: PlannedTask, held_out: Sequence[Query]) -> None:
+    """Refuse a model whose sliding window cuts the demonstrations.
+
+    Raises:
+        ModelError: with the window and the tokens of a prompt.
+    """
+    prefix = len(planned.data.demonstrations.prefix_token_ids)
+    reach = prefix + max(len(query) for query in (*planned.data.queries, *held_out))
+    shortest = min((window for window in attention_windows(plan.config) if window is not None), default=reach)
+    if shortest < reach:
+        raise ModelError(
+            f"{planned.task.name}: layers of this model see the last {shortest} tokens only, and prompts have up to "
+            f"{reach}, so that each query meets other demonstration tokens: they make no one update. Use fewer "
+            "--shots, or a model without a sliding window."
+        )
+
+
+@rank_zero_only
+def _save(
+    settings: WeightUpdateSettings, run: Run, planned: PlannedTask, probe: WeightUpdateProbe, held_out: Sequence[Query]
+) -> None:
+    """Write one task's folder, whole or not at all, and print its tables."""
+    content = weight_update_content(run.plan, planned, probe, held_out)
+    with run.writing(planned) as part:
+        (part / WEIGHT_UPDATE).write_text(to_json(content), encoding="utf-8")
+        (part / CONFIG).write_text(_config(settings, run.plan, planned), encoding="utf-8")
+        if settings.fast_weights is not None:
+            probe.fast_weights(settings.fast_weights).save(part / FAST_WEIGHTS)
+        pictures = save_pictures(content, part) if settings.export else []
+    print_ladder(content, _console())
+    for path in pictures:
+        say(f"wrote {run.plan.out / planned.task.name / path.name}")
+
+
+def _config(settings: WeightUpdateSettings, plan: Plan, planned: PlannedTask) -> str:
+    """The settings of one task as they were carried out: `--config` of these runs it again."""
+    carried_out = {**dataclasses.asdict(settings), **resolved(plan, planned)}
+    names = {field.name for field in dataclasses.fields(settings)} - {"overwrite"}
+    return to_yaml({name: value for name, value in carried_out.items() if name in names})
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal or console.width >= _WIDE else Console(width=_WIDE)

@@ -1,0 +1,114 @@
+"""Pictures of the ladder, from the content of `weight_update.json` alone: distance by rung, and curves over layers."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning_icl.errors import OutputError
+from lightning_icl.weightupdate.tables import TITLES
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_FLOOR = 1e-7  # nats; what is nearer cannot be told from rounding on a logarithmic axis
+
+
+def pyplot() -> Any:
+    """The plotting library, drawing into files.
+
+    Raises:
+        OutputError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        matplotlib.rcParams["text.parse_math"] = False  # a name with dollar signs is a name
+        import matplotlib.pyplot as plt
+    except ModuleNotFoundError as error:
+        raise OutputError("Pictures need matplotlib: pip install 'lightning-icl[plot]'.") from error
+    return plt
+
+
+def draw_rungs(content: Mapping[str, Any]) -> "Figure":
+    """How far each rung is from in-context learning: divergence and correlation of margins, with their intervals."""
+    names = [name for name in TITLES if name in content["conditions"] and name != "icl"]
+    figure, axes = pyplot().subplots(1, 2, figsize=(9.5, 1.2 + 0.33 * len(names)), sharey=True, layout="constrained")
+    for axis, figure_name, label in zip(
+        axes, ("kl", "margin_correlation"), ("KL from ICL, nats", "correlation of margins with ICL's"), strict=True
+    ):
+        for place, name in enumerate(reversed(names)):
+            value, ends = content["conditions"][name][figure_name], content["intervals"][name][figure_name]
+            low, high = (value, value) if ends is None else ends
+            if value is None or value != value:
+                continue
+            if figure_name == "kl":
+                low, value, high = (max(_FLOOR, number) for number in (low, value, high))
+            axis.plot([low, high], [place, place], color="0.6", linewidth=1.5)
+            axis.plot([value], [place], marker="o", color="C1" if name == "ft" else "C0")
+        axis.set_xlabel(label)
+        axis.grid(axis="x", color="0.92")
+    axes[0].set_xscale("log")
+    axes[0].set_yticks(range(len(names)), list(reversed(names)))
+    figure.suptitle(_heading(content, "Demonstrations replaced by an update of each head"), fontsize=11)
+    return figure
+
+
+def draw_layers(content: Mapping[str, Any]) -> "Figure":
+    """Every rung's update of attention outputs beside in-context learning's and fine-tuning's, layer by layer."""
+    names = [name for name in TITLES if name in content["per_layer"] and name not in ("zsl", "icl", "ft")]
+    figure, axes = pyplot().subplots(1, 2, figsize=(9.5, 3.6), sharey=True, layout="constrained")
+    for axis, curve, title in zip(axes, ("simaou_icl", "simaou_ft"), ("ICL's update", "FT's update"), strict=True):
+        for number, name in enumerate(names):
+            _line(axis, content["per_layer"][name][curve], name, f"C{number}")
+        if curve == "simaou_ft":
+            _line(axis, content["per_layer"]["icl"][curve], "icl", "black")
+        axis.set_title(f"Cosine with {title}", fontsize=10)
+        axis.set_xlabel("layer")
+        axis.axhline(0.0, color="0.8", linewidth=0.8, zorder=0)
+    axes[1].legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
+    figure.suptitle(_heading(content, "Updates of attention outputs"), fontsize=11)
+    return figure
+
+
+def draw_depth(content: Mapping[str, Any]) -> "Figure":
+    """Divergence with one rung in the layers up to each one, from each one on, and in each one alone."""
+    depth = content["depth"]
+    figure, axis = pyplot().subplots(figsize=(6.0, 3.6), layout="constrained")
+    for key, label in (("up_to", "up to the layer"), ("from", "from the layer on"), ("alone", "in the layer alone")):
+        values = [content["conditions"].get(name, {}).get("kl") for name in depth[key]]
+        _line(axis, [None if value is None else max(_FLOOR, value) for value in values], label, None)
+    axis.set_yscale("log")
+    axis.set_xlabel("layer")
+    axis.set_ylabel("KL from ICL, nats")
+    axis.legend(frameon=False, fontsize="small")
+    figure.suptitle(_heading(content, f"{depth['rung']} in some of the layers"), fontsize=11)
+    return figure
+
+
+def _line(axis: Any, values: Sequence[float | None], label: str, colour: str | None) -> None:
+    numbers = [float("nan") if value is None else value for value in values]
+    axis.plot(range(len(numbers)), numbers, marker="o", markersize=3, label=label, color=colour)
+
+
+def _heading(content: Mapping[str, Any], title: str) -> str:
+    return f"{title}\n{content['model']['name']}, {content['task']['name']}, scope {content['scope']}"
+
+
+def save_pictures(content: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Write every picture as PNG and SVG.
+
+    Raises:
+        OutputError: matplotlib is not installed.
+    """
+    drawings = {"rungs": draw_rungs, "layers": draw_layers}
+    if content["depth"] is not None:
+        drawings["depth"] = draw_depth
+    paths = []
+    for name, draw in drawings.items():
+        figure = draw(content)
+        for kind in ("png", "svg"):
+            paths.append(folder / f"weight_update_{name}.{kind}")
+            figure.savefig(paths[-1], dpi=150)
+        pyplot().close(figure)
+    return paths
