@@ -1,8 +1,10 @@
 """The largest deviation of every quantity from the slow oracle of the tests, for each supported architecture.
 
 python -m benchmarks.exactness
+python -m benchmarks.exactness --model gemma-3-270m --data FOLDER --task sst2 --shots 20 --limit 2
 """
 
+import argparse
 import logging
 import sys
 import tempfile
@@ -24,12 +26,37 @@ GROUPS = {
 
 
 def main() -> None:
-    torch.set_num_threads(1)  # the models are tiny
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", help="A pretrained model, in float64; without it tiny ones of every architecture.")
+    parser.add_argument("--task", default="sst2")
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--shots", type=int, default=8)
+    parser.add_argument("--limit", type=int, default=2)
+    chosen = parser.parse_args()
     warnings.filterwarnings("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    if chosen.model is None:
+        _every_architecture()
+    else:
+        _pretrained(chosen)
+
+
+def _pretrained(chosen: argparse.Namespace) -> None:
+    from pretrained import pretrained_deviations
+
+    tokens, found = pretrained_deviations(
+        chosen.model, chosen.task, chosen.data, shots=chosen.shots, limit=chosen.limit
+    )
+    print(f"{chosen.model}, float64, a prompt of {tokens} tokens, {chosen.limit} queries: largest deviations")
+    for name, value in found.items():
+        print(f"{name}: {value:.1e}")
+
+
+def _every_architecture() -> None:
+    torch.set_num_threads(1)  # the models are tiny
     from exactness import deviations
     from tiny_models import VARIANTS
 
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     print("| architecture | " + " | ".join(GROUPS) + " |")
     print("|---|" + "---|" * len(GROUPS))
     for variant in VARIANTS:

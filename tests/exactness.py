@@ -10,7 +10,9 @@ import oracle
 import torch
 from tiny_models import tiny_model
 from tiny_task import tiny_data
+from transformers import PreTrainedModel
 
+from lightning_icl.data.module import ICLDataModule
 from lightning_icl.data.queries import ProbeToken
 from lightning_icl.probing.finetuning import KVFinetuning
 from lightning_icl.probing.probe import ICLProbe
@@ -60,11 +62,22 @@ def deviations(
     if variant == "falcon-alibi":  # the eager path of transformers adds the bias twice; its SDPA path is right
         model.config._attn_implementation = "sdpa"
     data = tiny_data(folder, answers, probe_token=probe_token, **settings)
+    return deviations_of(model, data, rate, windows or windows_of(variant, model.config.num_hidden_layers), reference)
+
+
+def deviations_of(
+    model: PreTrainedModel,
+    data: ICLDataModule,
+    rate: float,
+    windows: Sequence[int | None],
+    reference: torch.dtype | None = None,
+) -> dict[str, float]:
+    """The same for any model on any data."""
+    dtype = model.dtype
     probe = ICLProbe(model, data.demonstrations)
     trainer = make_trainer(KVFinetuning(rate), precision="64-true" if dtype == torch.float64 else "32-true")
     trainer.fit(probe, datamodule=data)
     trainer.validate(probe, datamodule=data, verbose=False)
-    windows = windows or windows_of(variant, model.config.num_hidden_layers)
     queries = sorted(data.queries, key=lambda query: query.index)
     expected = oracle.measure(model.to(reference or dtype), data.demonstrations, queries, rate, windows)
     return compare(probe, expected)
