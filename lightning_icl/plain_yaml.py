@@ -137,6 +137,11 @@ class _PlainDumper(yaml.SafeDumper):
         """Write every value out."""
         return True
 
+    def represent_str(self, data: str) -> Any:
+        """Text; characters that cannot be printed only survive as escapes."""
+        style = None if data.isprintable() else '"'
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
 
 def _refusal(where: Any, problem: str) -> yaml.MarkedYAMLError:
     return yaml.MarkedYAMLError(problem=problem, problem_mark=where.start_mark)
@@ -147,3 +152,4 @@ for _name, _pattern, _first in _TYPES:
         _class.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(rf"^(?:{_pattern})$", re.ASCII), _first)
 for _name in ("int", "float"):
     _PlainLoader.add_constructor(f"tag:yaml.org,2002:{_name}", _PlainLoader.construct_number)
+_PlainDumper.add_representer(str, _PlainDumper.represent_str)

@@ -21,7 +21,7 @@ def from_text(kind: Any, text: str) -> Any:
     >>> from_text(int | None, "12"), from_text(float, "1e-3"), from_text(list[int] | str, "1,2"), from_text(int, "x")
     (12, 0.001, [1, 2], None)
     """
-    return _first(_text_as(option, text) for option in _options(kind)) if text else None
+    return _first(_text_as(option, text) for option in _options(kind))
 
 
 def from_yaml(kind: Any, value: object) -> Any:
@@ -71,7 +71,7 @@ def _text_as(option: Any, text: str) -> Any:
         return int(text) if _WHOLE.fullmatch(text) else None
     if option is float:
         return _finite(float(text)) if _NUMBER.fullmatch(text) else None
-    return text
+    return text or None
 
 
 def _yaml_as(option: Any, value: Any) -> Any:
