@@ -1,7 +1,7 @@
 """From a probe that has validated to the content of `results.json` (schema 1)."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightning_icl._version import __version__
 from lightning_icl.comparison.environment import environment
+from lightning_icl.comparison.notes import notes_of
 from lightning_icl.comparison.plan import Plan, PlannedTask
 from lightning_icl.comparison.uncertainty import uncertainty
 from lightning_icl.comparison.undefined import rounding, undefined, undefined_queries
@@ -48,8 +49,10 @@ def assemble(plan: Plan, planned: PlannedTask, probe: ICLProbe) -> dict[str, Any
         "finetune": finetune(probe),
         "fingerprints": fingerprints(plan, planned, probe),
         "queries": {"count": len(probe.predictions)},
+        "answers": answers(probe.predictions, conditions),
         "accuracy": {
-            name: accuracy(probe.predictions, name) if name in conditions else None for name in ("zsl", "icl", "ft")
+            **{name: accuracy(probe.predictions, name) if name in conditions else None for name in VIEWS},
+            "majority": majority(probe.predictions),
         },
         **(plain_comparison(probe.comparison) if probe.comparison is not None else dict.fromkeys(compared_levels())),
         **uncertainty(probe.bootstraps, probe.predictions),
@@ -61,7 +64,22 @@ def assemble(plan: Plan, planned: PlannedTask, probe: ICLProbe) -> dict[str, Any
     content["undefined"] = undefined(probe.comparison, main)
     if probe.comparison is not None:
         content |= {"undefined_queries": undefined_queries(probe.comparison), "rounding": rounding(probe.comparison)}
+    content["notes"] = notes_of(content)
     return content
+
+
+def answers(predictions: Sequence[Prediction], conditions: Sequence[str]) -> dict[str, list[int]]:
+    """How often each answer, by number, is right (`gold`) and is given under each condition."""
+    given = {"gold": [prediction.gold for prediction in predictions]}
+    given |= {name: [best_answer(prediction.scores[name]) for prediction in predictions] for name in conditions}
+    most = 1 + max((number for numbers in given.values() for number in numbers), default=-1)
+    return {name: [numbers.count(number) for number in range(most)] for name, numbers in given.items()}
+
+
+def majority(predictions: Sequence[Prediction]) -> float:
+    """Accuracy of the one answer that is right most often among the queries."""
+    counts = answers(predictions, ())["gold"]
+    return max(counts) / sum(counts) if counts else float("nan")
 
 
 def prediction_rows(predictions: list[Prediction], prompts: Mapping[int, str]) -> list[dict[str, Any]]:

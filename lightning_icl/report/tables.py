@@ -52,7 +52,13 @@ def summary_rows(runs: Sequence[TaskRun], tables: Sequence[str] | None = None) -
         OutputError: an unknown table.
     """
     size = published_size(model_name(runs))
-    return [_row(figure, runs, size) for figure in chosen_figures(tables)]
+    return [_row(figure, runs, size) for figure in chosen_figures(tables) if _has_row(figure, runs)]
+
+
+def _has_row(figure: Figure, runs: Sequence[TaskRun]) -> bool:
+    """Whether it is a main figure, or one that a run may have: not every version measured every form and baseline."""
+    parts = [run.results.get(figure.measure.level) for run in runs]
+    return figure.role == "main" or any(part is None or figure.key in part for part in parts)
 
 
 def _row(figure: Figure, runs: Sequence[TaskRun], size: str | None) -> Row:
@@ -123,7 +129,13 @@ def label(figure: Figure) -> str:
     return f"  {figure.label}" if figure.indented else figure.label
 
 
+def reader_notes(runs: Sequence[TaskRun]) -> list[str]:
+    """What keeps a reader of the runs from a wrong conclusion, each with its task."""
+    return [f"{run.task}: {note['text']}" for run in runs for note in run.results.get("notes") or ()]
+
+
 def _notes(runs: Sequence[TaskRun], rows: Sequence[Row]) -> Iterator[str]:
+    yield from reader_notes(runs)
     paths = {name for row in rows for name in (row.figure.path, row.figure.measure.level)}
     tasks: dict[str, list[str]] = {}
     for run in runs:

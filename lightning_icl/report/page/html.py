@@ -24,7 +24,7 @@ from lightning_icl.report.paired import paired_grid
 from lightning_icl.report.seeds import Run, seed_groups, seeds_grid, seeds_of
 from lightning_icl.report.side_by_side import by_size, run_name, side_grid, size_points
 from lightning_icl.report.strokes import style_rules
-from lightning_icl.report.tables import model_name, summary_grid
+from lightning_icl.report.tables import model_name, reader_notes, summary_grid
 from lightning_icl.results import TaskRun
 from lightning_icl.saving.workspace import write_text
 
@@ -73,6 +73,7 @@ def run_page(runs: Sequence[TaskRun]) -> str:
         facts=f"{size}{layers}{len(runs)} {'task' if len(runs) == 1 else 'tasks'}, {queries:,} queries",
         sections=sections,
         queries=json_data(query_data(runs)),
+        warnings=reader_notes(runs),
     )
 
 
@@ -114,7 +115,14 @@ def _check(runs: Sequence[TaskRun]) -> list[Any]:
     return [] if all(not_repeated(run) for run in runs) else [check_grid(runs)]
 
 
-def _page(*, title: str, facts: str, sections: Sequence[tuple[str, str, Any]], queries: str = "") -> str:
+def _page(
+    *,
+    title: str,
+    facts: str,
+    sections: Sequence[tuple[str, str, Any]],
+    queries: str = "",
+    warnings: Sequence[str] = (),
+) -> str:
     style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
@@ -126,6 +134,7 @@ def _page(*, title: str, facts: str, sections: Sequence[tuple[str, str, Any]], q
         script=Markup(script),
         title=title,
         facts=facts,
+        warnings=warnings,
         sections=sections,
         queries=Markup(queries),
     )

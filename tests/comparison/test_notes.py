@@ -1,0 +1,79 @@
+"""Each note stands where its condition holds, and nowhere else: tried on made-up results, one change at a time."""
+
+import copy
+from typing import Any
+
+import pytest
+
+from lightning_icl.comparison.notes import NOTES, notes_of
+
+SOUND: dict[str, Any] = {
+    "task": {"labels": ["Negative", "Positive"]},
+    "queries": {"count": 200},
+    "finetune": {"loss": [4.3, 4.1, 4.4, 4.0, 3.2, 3.4, 3.1, 3.3], "sensitivity": {"accuracy.ft": 0.005}},
+    "answers": {"gold": [110, 90], "zsl": [160, 40], "icl": [120, 80], "ft": [100, 100]},
+    "accuracy": {"zsl": 0.6, "icl": 0.8, "ft": 0.75, "majority": 0.55},
+    "rec2ftp": {"value": 0.8, "corrected_by_ft": 40},
+    "sim_aou": {"value": 0.3, "raw": 0.25, "per_layer": [0.3, 0.3]},
+    "rounding": {"sim_aou.value": 1e-5, "sim_aou.per_layer": [0.5, 1e-5]},
+    "undefined_queries": {"sim_am.difference_per_layer[1]": {"share": 0.5, "reason": "…"}},
+}
+CASES = [
+    ("loss-rose", {"finetune.loss": [4.3, 4.1, 4.4, 4.0, 11.0, 9.0, 7.0, 7.5]}, "rose from 4.20"),
+    ("ft-one-class", {"answers.ft": [4, 196]}, "98% of the queries one answer, 'Positive'"),
+    ("icl-one-class", {"answers.icl": [200, 0]}, "100% of the queries one answer, 'Negative'"),
+    ("ft-no-better", {"accuracy.ft": 0.6}, "no better than zero-shot (60.0%)"),
+    ("icl-no-better", {"accuracy.icl": 0.5}, "zero-shot (60.0%) and the majority class (55.0%)"),
+    ("few-corrections", {"rec2ftp.corrected_by_ft": 4}, "4 queries that fine-tuning corrects"),
+    ("few-corrections", {"rec2ftp.corrected_by_ft": 1}, "1 query that fine-tuning corrects"),
+    ("normalised-alone", {"sim_aou.raw": -0.01}, "SimAOU is 0.300, but -0.010 before"),
+    ("partly-undefined", {"sim_aou.per_layer": [None, 0.3]}, "50% of queries and layers"),
+    (
+        "partly-undefined",
+        {"undefined_queries": {"sim_aou.per_layer[1]": {"share": 0.5, "reason": "…"}}},
+        "25% of queries and layers",
+    ),
+    ("rounding", {"rounding": {"sim_aou.raw": 0.003}}, "sim_aou.raw by 0.003; use --precision 64"),
+    ("sensitive", {"finetune.sensitivity": {"sim_aou.value": 0.01}}, "moves sim_aou.value by 0.010"),
+    ("sensitive", {"finetune.sensitivity": {"accuracy.ft": 0.02}}, "moves accuracy.ft by 0.020"),
+]
+HARMLESS = [
+    {"finetune.loss": [4.0, 3.0, 4.2, 3.1, 4.1, 3.2, 4.3, 3.0]},
+    {"answers.ft": [4, 196], "answers.gold": [4, 196]},
+    {"answers.ft": [1, 0], "answers.gold": [0, 1]},
+    {"rec2ftp.corrected_by_ft": 0, "rec2ftp.value": None},
+    {"sim_aou.value": 0.05, "sim_aou.raw": 0.01},
+    {"finetune": None, "answers.ft": None, "accuracy.ft": None, "rec2ftp": None, "sim_aou": None, "rounding": None},
+    {"sim_aou.per_layer": [None, None], "sim_aou.value": None},
+]
+
+
+def changed(changes: dict[str, Any]) -> dict[str, Any]:
+    results = copy.deepcopy(SOUND)
+    for key, value in changes.items():
+        level, _, name = key.partition(".")
+        if name:
+            results[level][name] = value
+        else:
+            results[level] = value
+    return results
+
+
+def test_a_sound_result_has_none() -> None:
+    assert notes_of(SOUND) == []
+
+
+@pytest.mark.parametrize(("name", "changes", "words"), CASES)
+def test_a_condition_brings_its_note_alone(name: str, changes: dict[str, Any], words: str) -> None:
+    (note,) = notes_of(changed(changes))
+    assert note["name"] == name
+    assert words in note["text"]
+
+
+@pytest.mark.parametrize("changes", HARMLESS, ids=str)
+def test_what_is_near_a_condition_brings_none(changes: dict[str, Any]) -> None:
+    assert notes_of(changed(changes)) == []
+
+
+def test_every_note_of_the_table_is_tried() -> None:
+    assert {note.name for note in NOTES} == {name for name, _, _ in CASES}
