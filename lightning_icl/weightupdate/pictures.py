@@ -49,6 +49,7 @@ def draw_rungs(content: Mapping[str, Any]) -> "Figure":
         axis.set_xlabel(label)
         axis.grid(axis="x", color="0.92")
     axes[0].set_xscale("log")
+    axes[0].xaxis.set_major_formatter("{x:g}")
     axes[0].set_yticks(range(len(names)), list(reversed(names)))
     figure.suptitle(_heading(content, "Demonstrations replaced by an update of each head"), fontsize=11)
     return figure
@@ -79,6 +80,7 @@ def draw_depth(content: Mapping[str, Any]) -> "Figure":
         values = [content["conditions"].get(name, {}).get("kl") for name in depth[key]]
         _line(axis, [None if value is None else max(_FLOOR, value) for value in values], label, None)
     axis.set_yscale("log")
+    axis.yaxis.set_major_formatter("{x:g}")
     axis.set_xlabel("layer")
     axis.set_ylabel("KL from ICL, nats")
     axis.legend(frameon=False, fontsize="small")
@@ -89,6 +91,7 @@ def draw_depth(content: Mapping[str, Any]) -> "Figure":
 def _line(axis: Any, values: Sequence[float | None], label: str, colour: str | None) -> None:
     numbers = [float("nan") if value is None else value for value in values]
     axis.plot(range(len(numbers)), numbers, marker="o", markersize=3, label=label, color=colour)
+    axis.xaxis.get_major_locator().set_params(integer=True)
 
 
 def _heading(content: Mapping[str, Any], title: str) -> str:

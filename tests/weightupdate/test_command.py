@@ -1,0 +1,172 @@
+"""`lightning-icl weight-update` from the command line to the files, and the mistakes it finds before weights load."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from exactness import make_trainer, windows_of
+from tiny_models import VARIANTS, tiny_model
+from tiny_task import tiny_data
+from torch.utils.flop_counter import FlopCounterMode
+
+from lightning_icl.cli import main
+from lightning_icl.data.module import ICLDataModule
+from lightning_icl.data.queries import collate
+from lightning_icl.metrics.closeness import Closeness
+from lightning_icl.metrics.prediction import Rec2FTP
+from lightning_icl.metrics.representation import update_similarity
+from lightning_icl.models.architecture import attention_windows
+from lightning_icl.models.capture import Capture
+from lightning_icl.models.replacement import Updated
+from lightning_icl.models.scope import Scope
+from lightning_icl.probing.finetuning import KVFinetuning
+from lightning_icl.weightupdate.fast_weights import FastWeights
+from lightning_icl.weightupdate.look import look
+from lightning_icl.weightupdate.probe import WeightUpdateProbe
+from lightning_icl.weightupdate.survey import Survey
+
+SMALL = ["--task", "tiny-cb", "--shots", "4", "--limit", "6", "--held-out", "5"]
+RUNGS = ["none", "linear-raw", "linear", "constant", "constant-mass", "affine", "quadratic"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("ladder") / "out"
+    options = ["--depth", "affine", "--scope", "alone", "--fast-weights", "affine", "--export"]
+    main(["weight-update", *SMALL, *options, "--out", str(out)])
+    return out / "tiny-cb"
+
+
+def content(folder: Path) -> dict:
+    return json.loads((folder / "weight_update.json").read_text())
+
+
+def validated(model: torch.nn.Module, data: ICLDataModule, scope: Scope = "probe") -> WeightUpdateProbe:
+    held_out = [collate(data.held_out(3, [data.demonstrations]))]
+    probe = WeightUpdateProbe(model, data.demonstrations, held_out, 3, scope, "affine")
+    make_trainer(KVFinetuning(0.05)).fit(probe, datamodule=data)
+    make_trainer().validate(probe, datamodule=data, verbose=False)
+    return probe
+
+
+def test_every_figure_is_its_metric_over_looks_at_single_queries(tmp_path: Path) -> None:
+    model, data = tiny_model("llama"), tiny_data(tmp_path)
+    probe, chosen = validated(model, data), data.demonstrations
+    closeness, recall, cosines = Closeness(3), Rec2FTP(), []
+    with Capture(model) as capture:
+        prefix, bos = capture.prefix(chosen.prefix_token_ids), capture.prefix(chosen.bos)
+        survey = Survey(3, 1, "probe").of(capture, prefix, [collate(data.held_out(3, [chosen]))])
+        updated = Updated(survey.rungs()["constant"], 1, "probe")
+        for query in data.queries:
+            batch = collate([query])
+            zsl, icl = (look(capture, batch, before, name="") for before in (bos, prefix))
+            rung = look(capture, batch, prefix, name="", replacement=updated)
+            closeness.update(icl.answer_scores, rung.answer_scores, icl.logits, rung.logits)
+            tuned = next(item for item in probe.predictions if item.index == query.index).scores["ft"]
+            recall.update(zsl.answer_scores, rung.answer_scores, torch.tensor([tuned]), batch.gold)
+            cosines.append(update_similarity(zsl.outputs, rung.outputs, icl.outputs))
+    figures = probe.rungs["constant"].figures()
+    for name, value in closeness.details()._asdict().items():
+        assert figures[name] == pytest.approx(value, abs=1e-5), name
+    assert figures["rec2ftp"] == pytest.approx(float(recall.details().value), nan_ok=True)
+    curve = torch.tensor(probe.rungs["constant"].curves()["simaou_icl"])
+    torch.testing.assert_close(curve.float(), torch.cat(cosines).nanmean(0), rtol=0, atol=1e-4)
+    assert figures["simaou_icl"] == pytest.approx(float(curve.nanmean()))
+
+
+def test_every_layer_replaced_is_the_rung_and_none_is_in_context_learning(tmp_path: Path) -> None:
+    probe = validated(tiny_model("gpt2"), tiny_data(tmp_path, "choice"))
+    assert {name for name in probe.rungs if " " in name} == {
+        "affine 0", "affine 1", "affine 2", "affine 0-1", "affine 1-2",
+    }  # fmt: skip
+    assert probe.rungs["icl"].figures()["kl"] == 0
+    assert all(len(query.scores["affine"]) == len(query.scores["icl"]) for query in probe.predictions)
+    assert {len(query.scores["icl"]) for query in probe.predictions} == {2, 3, 4, 5}
+
+
+def test_batches_do_not_matter(tmp_path: Path) -> None:
+    one, many = (validated(tiny_model("qwen3"), tiny_data(tmp_path, batch_tokens=size), "query") for size in (16, 999))
+    for name, metrics in one.rungs.items():
+        assert metrics.figures() == pytest.approx(many.rungs[name].figures(), abs=1e-4, nan_ok=True), name
+        for figure, bootstrapped in metrics.bootstrap().items():
+            other = many.rungs[name].bootstrap()[figure].interval
+            torch.testing.assert_close(bootstrapped.interval, other, rtol=0, atol=1e-4, equal_nan=True)
+
+
+@pytest.mark.parametrize("rung", RUNGS)
+def test_a_rung_costs_no_more_than_a_tenth_above_in_context_learning(rung: str, tmp_path: Path) -> None:
+    """Counted in products of matrices; attention by fused kernels is not counted, on either side."""
+    from lightning_icl import find_model, load_model
+
+    model, data = load_model(find_model("builtin")), tiny_data(tmp_path)
+    batch, ids = collate(data.queries), [3 + number % 90 for number in range(900)]
+    with Capture(model) as capture:
+        prefix = capture.prefix(ids)
+        updates = Survey(len(prefix.keys), 1, "probe").of(capture, prefix, [batch]).rungs()[rung]
+        costs = []
+        for replacement in (None, Updated(updates, 1, "probe")):
+            with FlopCounterMode(display=False) as counter:
+                look(capture, batch, prefix, name=rung, replacement=replacement)
+            costs.append(counter.get_total_flops())
+    assert costs[1] <= 1.1 * costs[0]
+
+
+def test_the_file_holds_every_condition_with_intervals(run: Path) -> None:
+    found = content(run)
+    parts = {name for names in (found["depth"][key] for key in ("up_to", "from", "alone")) for name in names}
+    assert set(found["conditions"]) == {"zsl", "icl", "ft", "softmax", *RUNGS} | parts
+    assert len(parts) == 9  # of four layers
+    assert found["depth"]["up_to"][-1] == found["depth"]["from"][0] == "affine"
+    assert found["held_out"]["count"] == 5
+    assert found["queries"]["count"] == 6
+    assert not set(found["held_out"]["indices"]) & set(found["demonstrations"]["indices"])
+    assert [len(row) for row in found["linear_factor_per_head"]] == [6] * 4
+    for name, figures in found["conditions"].items():
+        for figure, value in figures.items():
+            ends = found["intervals"][name][figure]
+            assert value is None or ends is None or ends[0] - 1e-9 <= value <= ends[1] + 1e-9, (name, figure)
+    assert found["conditions"]["icl"]["kl"] == 0
+    assert found["conditions"]["icl"]["agreement"] == 1
+
+
+def test_pictures_are_drawn_in_both_formats(run: Path) -> None:
+    for name in ("rungs", "layers", "depth"):
+        assert (run / f"weight_update_{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert "<svg" in (run / f"weight_update_{name}.svg").read_text()
+
+
+def test_the_saved_fast_weights_have_the_saved_accuracy(run: Path) -> None:
+    from lightning_icl import find_model, load_model, load_tokenizer, resolve_tasks
+
+    source = find_model("builtin")
+    task = resolve_tasks("tiny-cb")["tiny-cb"]
+    data = ICLDataModule(task, load_tokenizer(source), context_length=2048, shots=1, limit=6)
+    weights, batch = FastWeights.load(run / "fast_weights.safetensors"), collate(data.queries)
+    model = load_model(source)
+    weights.check(model)
+    with Capture(model) as capture:
+        right = weights.look(capture, batch).answer_scores.argmax(-1) == batch.gold
+    assert float(right.double().mean()) == pytest.approx(content(run)["conditions"]["affine"]["accuracy"])
+
+
+def test_the_saved_configuration_gives_the_same_figures(run: Path, tmp_path: Path) -> None:
+    main(["weight-update", "--config", str(run / "config.yaml"), "--out", str(tmp_path / "again")])
+    assert content(tmp_path / "again" / "tiny-cb") == content(run)
+
+
+def test_the_table_shows_the_rungs(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from lightning_icl.weightupdate.tables import print_ladder
+
+    print_ladder(content(run))
+    printed = capsys.readouterr().out
+    for name in ("none", "affine", "softmax"):
+        assert f"{content(run)['conditions'][name]['margin_correlation']:.3f}" in printed
+    assert "KL from ICL with affine in some layers" in printed
+    assert f"{content(run)['conditions']['affine 0-1']['kl']:.3g}" in printed
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_windows_are_known_from_the_configuration(variant: str) -> None:
+    windows = attention_windows(tiny_model(variant).config)
+    assert [window if window and window < 100 else None for window in windows] == windows_of(variant, 3)
