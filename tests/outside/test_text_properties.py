@@ -8,9 +8,12 @@ from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizer_kinds import KINDS, tokenizer_of
 
+from lightning_icl.data.layout import plain_layout
 from lightning_icl.errors import TaskError
 from lightning_icl.file_names import folder_name
+from lightning_icl.tasks.files import read_rows
 from lightning_icl.tasks.rows import load_rows
 from lightning_icl.tasks.task import FileSource, Task
 from lightning_icl.tasks.template import fill_template, template_fields
@@ -28,6 +31,9 @@ ANYTHING = st.recursive(
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXT, inner, max_size=2),
     max_leaves=4,
 )
+SYNTAX = st.text(st.sampled_from('{}[]",:\r\n ab1\x00é\ufeff'), max_size=40)
+SPELT = st.lists(st.sampled_from(["<s>", "</s>", "<|im_end|>", " ", "a", "▁", "Ġ", "\n"]), max_size=6)
+SIGNS = st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=4)
 quick = settings(max_examples=60, deadline=None)
 
 
@@ -168,3 +174,42 @@ def test_any_text_makes_one_component_of_a_path(text: str) -> None:
     assert Path(name).name == name
     assert name.isprintable()
     assert len(name.encode()) <= 255
+
+
+@quick
+@given(
+    content=st.binary(max_size=60) | SYNTAX.map(str.encode),
+    suffix=st.sampled_from(["jsonl", "csv", "parquet"]),
+)
+def test_any_file_is_rows_or_refused_with_its_name(content: bytes, suffix: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"rows.{suffix}"
+        path.write_bytes(content)
+        try:
+            rows = list(read_rows(path))
+        except TaskError as error:
+            message = str(error)
+            assert path.name in message
+            return
+        assert all(path.name in place and isinstance(row, dict) for place, row in rows)
+
+
+@quick
+@given(
+    kind=st.sampled_from(sorted(KINDS)),
+    text=st.text(max_size=20) | SPELT.map("".join),
+    answers=st.lists(SIGNS, min_size=2, max_size=3),
+)
+def test_any_prompt_and_answers_are_the_tokens_of_their_text_or_refused(
+    kind: str, text: str, answers: list[str]
+) -> None:
+    layout = plain_layout(tokenizer_of(kind))
+    prompt = f"{text} Label:"
+    try:
+        encoded = layout.encode(prompt, answers)
+    except TaskError:
+        return
+    assert not {layout.tokenizer.bos_token_id, layout.tokenizer.eos_token_id} & set(encoded.prompt)
+    for word, ids in zip(answers, encoded.answers, strict=True):
+        if word not in encoded.joined:
+            assert encoded.prompt + ids == layout.read(f"{prompt} {word}")
