@@ -133,6 +133,7 @@ def save_model(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", f
         NumericalError: a weight is NaN or infinite.
     """
     import torch
+    from safetensors import SafetensorError
 
     for name, parameter in model.named_parameters():
         if not bool(torch.isfinite(parameter).all()):
@@ -140,5 +141,8 @@ def save_model(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", f
                 f"The weight {name} is NaN or infinite after training, so no model was saved. Lower learning_rate, "
                 "raise warmup, or use precision 32-true."
             )
-    model.save_pretrained(folder, safe_serialization=True)
+    try:
+        model.save_pretrained(folder, safe_serialization=True)
+    except SafetensorError as error:  # a full disk, as everywhere
+        raise OSError(str(error)) from error
     tokenizer.save_pretrained(folder)

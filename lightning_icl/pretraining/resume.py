@@ -147,8 +147,15 @@ def is_finished(settings: PretrainSettings, record: Mapping[str, Any]) -> bool:
 
 
 def keep_record(settings: PretrainSettings, record: Mapping[str, Any]) -> None:
-    """Write the settings where `check_resume` will look for them."""
+    """Write the settings where `check_resume` will look for them.
+
+    Raises:
+        OutputError: they cannot be written.
+    """
     folder = work_folder(settings)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / MARK).write_text(record_text({}), encoding="utf-8")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MARK).write_text(record_text({}), encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{str(folder)!r} cannot be written: {error.strerror or error}.") from error
     write_text(folder / RECORD, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
