@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from lightning_icl._version import __version__
 from lightning_icl.comparison.settings import CompareSettings, ValidateSettings
@@ -37,6 +38,8 @@ class Command:
     """Where its function is, MODULE:NAME; imported when it is called."""
     settings: type | None = None
     """What the function takes; None for one that takes each flag as an argument."""
+    checks: str | None = None
+    """Where names among the settings are checked, MODULE:NAME, before the function is imported."""
     add: Callable[[Parser], None] | None = None
     """Adds flags that are no settings."""
 
@@ -74,34 +77,43 @@ def _path(read: Callable[[str, str], Path], flag: str) -> Callable[[str], Path]:
     return convert
 
 
+_NAMES = "lightning_icl.comparison.names:check_names"
 COMMANDS: Mapping[str, Command] = {
     "compare": Command(
         "Fine-tune, then compare zero-shot, in-context and fine-tuned; print and save the tables.",
         "lightning_icl.comparison.commands:compare",
         CompareSettings,
+        _NAMES,
     ),
     "fit": Command(
-        "Only the restricted fine-tuning; saves its overlay.", "lightning_icl.comparison.commands:fit", CompareSettings
+        "Only the restricted fine-tuning; saves its overlay.",
+        "lightning_icl.comparison.commands:fit",
+        CompareSettings,
+        _NAMES,
     ),
     "validate": Command(
         "Only the probe, with or without an overlay made by `fit`.",
         "lightning_icl.comparison.commands:validate",
         ValidateSettings,
+        _NAMES,
     ),
     "dual-form": Command(
         "Demonstrations and fine-tuning as updates of the same matrices, head by head.",
         "lightning_icl.dualform.commands:dual_form",
         DualSettings,
+        _NAMES,
     ),
     "weight-update": Command(
         "Demonstrations replaced by updates of each head, rung by rung: what of in-context learning is left.",
         "lightning_icl.weightupdate.commands:weight_update",
         WeightUpdateSettings,
+        _NAMES,
     ),
     "sweep": Command(
         "Many comparisons in one plan: models, tasks, seeds, shots and learning rates; resumable.",
         "lightning_icl.sweeping.commands:sweep",
         SweepSettings,
+        _NAMES,
     ),
     "report": Command(
         "Tables, pictures and a page of saved runs, from their files alone.",
@@ -114,6 +126,7 @@ COMMANDS: Mapping[str, Command] = {
         "Train a language model, from scratch as the built-in model was or from existing weights.",
         "lightning_icl.pretraining.run:pretrain",
         PretrainSettings,
+        "lightning_icl.pretraining.models:check_names",
     ),
 }
 
@@ -146,11 +159,22 @@ def run(words: Sequence[str]) -> None:
         word = unknown[0].split("=")[0]
         kind = "flag" if word.startswith("-") else "word, where values follow their flags:"
         raise UserError(f"unknown {kind} {shown(word, quoted=False)}. {did_you_mean(word, parser.flags())}")
-    settings = None if command.settings is None else read_settings(command.settings, given)
-    module, _, function = command.runs.partition(":")
-    call = getattr(import_module(module), function)
-    if (call(**vars(given)) if settings is None else call(settings)) is False:  # a check that did not hold
+    if command.settings is None:
+        outcome = _function(command.runs)(**vars(given))
+    else:
+        settings: Any = read_settings(command.settings, given)
+        if command.checks is not None:
+            _function(command.checks)(settings)
+        outcome = _function(command.runs)(settings)
+    if outcome is False:  # a check of figures that did not hold
         sys.exit(1)
+
+
+def _function(place: str) -> Callable[..., Any]:
+    """The function at MODULE:NAME."""
+    module, _, name = place.partition(":")
+    function: Callable[..., Any] = getattr(import_module(module), name)
+    return function
 
 
 def _front(words: Sequence[str]) -> None:

@@ -70,8 +70,19 @@ def test_every_exported_name_exists_where_it_is_said_to_be() -> None:
         _ = lightning_icl.nothing
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["compare", "--help"], ["--version"]])
-def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
+LIGHT = (
+    *("--help", "compare --help", "--version", "tasks", "models", "report no/such/run"),
+    *(
+        "compare --model bultin",
+        "sweep --model ./no/such/folder",
+        "dual-form --task sst-2",
+        "fit --data no/such/folder",
+    ),
+)
+
+
+@pytest.mark.parametrize("arguments", [words.split() for words in LIGHT], ids=LIGHT)
+def test_help_and_misspelt_names_load_nothing_heavy(arguments: list[str]) -> None:
     program = (
         "import sys\nfrom lightning_icl.cli import main\n"
         f"try: main({arguments!r})\nexcept SystemExit: pass\n"

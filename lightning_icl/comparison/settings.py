@@ -43,6 +43,11 @@ class RunSettings(DataSettings, ModelSettings):
             raise UserError(f"--precision {shown(self.precision)}: choose one of {', '.join(PRECISIONS)}.")
 
     @property
+    def models(self) -> tuple[str, ...]:
+        """Names of the models."""
+        return (self.model,)
+
+    @property
     def trainer_precision(self) -> str:
         """The precision in Lightning's words."""
         return ALIASES.get(self.precision, self.precision)

@@ -8,11 +8,12 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_icl.errors import ModelError, did_you_mean
+from lightning_icl.errors import ModelError
 from lightning_icl.models.checkpoint import INDEX, check_tokenizer, indexed_files, weight_files
-from lightning_icl.models.finding import BUILTIN, ModelSource
+from lightning_icl.models.finding import ModelSource
 from lightning_icl.models.fitting import Misfit, check_fit, silent
 from lightning_icl.models.gguf import as_plain, check_whole, forget, read_once
+from lightning_icl.models.hub import hint
 from lightning_icl.models.packaged import PACKAGED
 from lightning_icl.models.peft_adapter import check_adapter_fits, merge_adapter
 from lightning_icl.models.spreading import check_spread
@@ -217,8 +218,7 @@ def _not_loaded(source: ModelSource, error: Exception) -> ModelError:
             "pickle files can run code when read."
         )
     offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
-    hint = did_you_mean(source.name, [*BUILTIN, *PACKAGED, "random:NAME", "a folder", "a hub name"])
     return ModelError(
         f"The model {source.name!r} cannot be loaded from the Hugging Face hub{offline}: {reason} Check the name and "
-        f"the network, or download the model where there is one and give its folder. {hint}"
+        f"the network, or download the model where there is one and give its folder. {hint(source)}"
     )

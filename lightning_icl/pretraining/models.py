@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from lightning_icl.errors import ModelError, NumericalError
 from lightning_icl.models.architecture import context_length
 from lightning_icl.models.finding import ModelSource, find_model
+from lightning_icl.models.hub import check_on_hub
 from lightning_icl.models.loading import load_config, load_model
 from lightning_icl.pretraining.settings import PretrainSettings
 from lightning_icl.saving.record import digest
@@ -53,6 +54,17 @@ def check_model(settings: PretrainSettings) -> "PretrainedConfig | None":
     if settings.momentum is not None:
         check_wrappable(config)
     return config
+
+
+def check_names(settings: PretrainSettings) -> None:
+    """Refuse the name of a model that is nowhere, before anything heavy is imported.
+
+    Raises:
+        ModelError: `init` or `model` names nothing.
+    """
+    source = model_source(settings)
+    if source is not None:
+        check_on_hub(source)
 
 
 def model_source(settings: PretrainSettings) -> ModelSource | None:

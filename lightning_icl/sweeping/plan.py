@@ -3,13 +3,14 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import product
 from pathlib import Path
 
 from lightning_icl.data.module import ICLDataModule, load_data
 from lightning_icl.data.queries import Query
+from lightning_icl.data.settings import DataSettings
 from lightning_icl.errors import TaskError, UserError
 from lightning_icl.file_names import folder_name
 from lightning_icl.models.architecture import architecture_of, context_length
@@ -107,7 +108,7 @@ class SweepPlan:
 
 def fixed(settings: SweepSettings) -> dict[str, object]:
     """What must not change while a sweep goes on. Seeds and shots decide which rows can be held out."""
-    names = ["data", "select", "limit", "template", "probe_token", "separator", "chat", "batch_tokens"]
+    names = ["select", *(field.name for field in fields(DataSettings) if field.name != "task")]
     names += ["heldout"] if settings.select == "heldout" else []
     return {
         **{name: getattr(settings, name) for name in names},
