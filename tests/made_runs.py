@@ -30,7 +30,7 @@ def repetition(task: str = "sst2", size: str = "1.3B") -> dict[str, Any]:
             "update_norm_per_layer": [0.01] * LAYERS,
         },
         "queries": {"count": 872},
-        "accuracy": {name: known[f"accuracy_{name}"] / 100 for name in ("zsl", "icl", "ft")},
+        "accuracy": {"majority": 0.55, **{name: known[f"accuracy_{name}"] / 100 for name in ("zsl", "icl", "ft")}},
         "rec2ftp": {
             "value": known["rec2ftp"] / 100, "corrected_by_ft": 49, "right_table": [[[1, 2], [3, 4]], [[5, 6], [7, 8]]],
         },

@@ -114,7 +114,9 @@ def seeds_grid(group: Sequence[Run], tables: Sequence[str] | None = None, name: 
         name: of the grid's files.
     """
     order = [task.task for task in group[0]]
-    summaries = [summary_rows(sorted(run, key=lambda task: order.index(task.task)), tables) for run in group]
+    every = [task for run in group for task in run]
+    ordered = [sorted(run, key=lambda task: order.index(task.task)) for run in group]
+    summaries = [summary_rows(run, tables, every) for run in ordered]
     columns = [*order, "mean"] if len(order) > 1 else order
     rows: list[tuple[str, ...]] = []
     lines: list[tuple[str, ...]] = []

@@ -45,14 +45,21 @@ def chosen_figures(tables: Sequence[str] | None) -> list[Figure]:
     return [figure for figure in table_figures() if tables is None or figure.measure.table in tables]
 
 
-def summary_rows(runs: Sequence[TaskRun], tables: Sequence[str] | None = None) -> list[Row]:
+def summary_rows(
+    runs: Sequence[TaskRun], tables: Sequence[str] | None = None, beside: Sequence[TaskRun] = ()
+) -> list[Row]:
     """Every row of the tables asked for, all of them for None.
+
+    Args:
+        runs: the tasks of one run.
+        tables: which tables.
+        beside: tasks of other runs; a row that these have, this one has too.
 
     Raises:
         OutputError: an unknown table.
     """
     size = published_size(model_name(runs))
-    return [_row(figure, runs, size) for figure in chosen_figures(tables) if _has_row(figure, runs)]
+    return [_row(figure, runs, size) for figure in chosen_figures(tables) if _has_row(figure, [*runs, *beside])]
 
 
 def _has_row(figure: Figure, runs: Sequence[TaskRun]) -> bool:
@@ -130,20 +137,30 @@ def label(figure: Figure) -> str:
 
 
 def reader_notes(runs: Sequence[TaskRun]) -> list[str]:
-    """What keeps a reader of the runs from a wrong conclusion, each with its task."""
-    return [f"{run.task}: {note['text']}" for run in runs for note in run.results.get("notes") or ()]
+    """What keeps a reader of the runs from a wrong conclusion, once for all tasks that say the same."""
+    said = [(run.task, str(note["text"]).rstrip(".")) for run in runs for note in run.results.get("notes") or ()]
+    return _by_task(said)
+
+
+def _by_task(said: Sequence[tuple[str, str]]) -> list[str]:
+    """Each text once, behind the tasks that it is said of."""
+    tasks: dict[str, list[str]] = {}
+    for task, text in said:
+        tasks.setdefault(text, []).append(task)
+    return [f"{', '.join(names)}: {text}" for text, names in tasks.items()]
 
 
 def _notes(runs: Sequence[TaskRun], rows: Sequence[Row]) -> Iterator[str]:
     yield from reader_notes(runs)
     paths = {name for row in rows for name in (row.figure.path, row.figure.measure.level)}
-    tasks: dict[str, list[str]] = {}
-    for run in runs:
-        for path, reason in (run.results.get("undefined") or {}).items():
-            if path in paths:
-                tasks.setdefault(f"{path} is undefined: {reason}", []).append(run.task)
-    for note, names in tasks.items():
-        yield f"{', '.join(names)}: {note}"
+    yield from _by_task(
+        [
+            (run.task, f"{path} is undefined: {reason}")
+            for run in runs
+            for path, reason in (run.results.get("undefined") or {}).items()
+            if path in paths
+        ]
+    )
 
 
 def _numbers(runs: Sequence[TaskRun], rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:

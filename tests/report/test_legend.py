@@ -34,9 +34,10 @@ def run(tmp_path: Path) -> Run:
 
 def charts(page: str, level: str) -> tuple[dict[str, str], list[set[str]]]:
     """Of one level of the page: the class of each name in the legend, and the classes drawn in each chart."""
-    section = next(part for part in page.split("</section>")[2].split("<h3>")[1:] if part.startswith(level))
+    layers = page.split('<section id="layers">')[1].split("</section>")[0]
+    section = next(part for part in layers.split("<h3>")[1:] if part.startswith(level))
     legend, *figures = section.split("<figure>")
-    key = r'<g class="(?:curve|band) ([^"]+)">.*?</svg>([^<]+)</li>'
+    key = r'<g class="(?:curve|band) ([^"]+)">.*?</svg>([^<]+)</button></li>'
     named = {label: name for name, label in re.findall(key, legend)}
     return named, [set(re.findall(r'<g class="(?:curve|band) ([^"]+)" ', figure)) for figure in figures]
 

@@ -1,5 +1,7 @@
 """The page: nothing of a data row becomes markup, nothing is loaded, and in a browser its list of queries works."""
 
+import base64
+import hashlib
 import re
 import shutil
 import subprocess
@@ -106,6 +108,19 @@ def test_in_a_browser_filter_and_search_find_what_a_loop_finds(run: Path, tmp_pa
     document = in_browser(page, "#queries?task=sst2&kind=corrected-icl&find=NUMBER+1", tmp_path / "profile")
     assert [int(index) for index in re.findall(r"sst2, row (\d+)<", document)] == wanted
     assert f"{len(wanted)} of 60 queries" in document
+
+
+def test_in_a_browser_a_name_in_a_legend_switches_its_curves_off(run: Path, tmp_path: Path) -> None:
+    """The page's own script runs first; what presses the button is put in by the test."""
+    page = tmp_path / "report.html"
+    write_page(page, [read_run(run)])
+    press = "document.querySelector('.legend [data-curve=untrained]').click()"
+    digest = base64.b64encode(hashlib.sha256(press.encode()).digest()).decode()
+    text = page.read_text().replace("script-src ", f"script-src 'sha256-{digest}' ")
+    page.write_text(text.replace("</body>", f"<script>{press}</script></body>"))
+    document = in_browser(page, "", tmp_path / "profile")
+    assert len(re.findall(r'<g class="curve control-\d off" data-curve="untrained"', document)) == 1
+    assert len(re.findall(r'<button type="button" aria-pressed="false" data-curve="untrained"', document)) == 1
 
 
 def test_in_a_browser_script_in_a_row_is_text(run: Path, tmp_path: Path) -> None:

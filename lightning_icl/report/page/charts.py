@@ -5,6 +5,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from lightning_icl.measures import Figure
+from lightning_icl.report.figures import interval_shown, shown
+from lightning_icl.report.forest import ForestRow
 from lightning_icl.report.layers import Curve, Values
 from lightning_icl.report.scales import decades, extent, ticks, whole_ticks
 from lightning_icl.report.side_by_side import SizePoint
@@ -57,6 +60,30 @@ class LineChart:
     height: float = 200.0
     left: float = _LEFT
     right: float = _RIGHT
+
+
+class Bar(NamedTuple):
+    """A row of a forest plot."""
+
+    name: str
+    y: float
+    x: float
+    low: float | None
+    high: float | None
+    own: bool
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForestChart:
+    """Values with intervals below one another; a line through the first."""
+
+    title: str
+    ticks: list[Tick]
+    bars: list[Bar]
+    height: float
+    width: float = 460.0
+    left: float = 150.0
 
 
 class Cell(NamedTuple):
@@ -203,6 +230,28 @@ def size_chart(points: Sequence[SizePoint], title: str) -> LineChart:
         y_ticks=_y_ticks(marks, y),
         lines=[Line("main", title, bars, dots, 4.0, False)],
     )
+
+
+def forest_chart(figure: Figure, rows: Sequence[ForestRow]) -> ForestChart:
+    """The run and its controls, each with its 95% interval.
+
+    Args:
+        figure: what is shown.
+        rows: the run first.
+    """
+    ends = [end for row in rows for end in (row.value, *(row.interval or ()))]
+    marks = ticks(min(0.0, *ends), max(0.0, *ends))
+    chart = ForestChart(title=figure.measure.title, ticks=[], bars=[], height=_TOP + 18.0 * len(rows) + 22.0)
+
+    def x(value: float) -> float:
+        return chart.left + (chart.width - chart.left - 14.0) * (value - marks[0]) / (marks[-1] - marks[0])
+
+    chart.ticks.extend(Tick(x(mark), f"{mark:g}".replace("-", "−"), mark == 0) for mark in marks)
+    for number, row in enumerate(rows):
+        text = f"{row.name}: {shown(figure, row.value)} {interval_shown(figure, row.interval)}".strip()
+        low, high = (None, None) if row.interval is None else map(x, row.interval)
+        chart.bars.append(Bar(row.name, _TOP + 18.0 * number + 9.0, x(row.value), low, high, row.own, text))
+    return chart
 
 
 def heat_map(values: Sequence[Values], title: str, *, rows: str = "layer", columns: str = "head") -> HeatMap:

@@ -19,12 +19,13 @@ from lightning_icl.report.check import check_grid, not_repeated
 from lightning_icl.report.controls import controls_grid
 from lightning_icl.report.page.charts import size_chart
 from lightning_icl.report.page.queries import json_data, query_data
-from lightning_icl.report.page.sections import Part, again_part, level_parts, task_part
+from lightning_icl.report.page.sections import Part, again_part, forest_parts, level_parts, task_part
 from lightning_icl.report.paired import paired_grid
 from lightning_icl.report.seeds import Run, seed_groups, seeds_grid, seeds_of
 from lightning_icl.report.side_by_side import by_size, run_name, side_grid, size_points
 from lightning_icl.report.strokes import style_rules
 from lightning_icl.report.tables import model_name, reader_notes, summary_grid
+from lightning_icl.report.verdict import verdict
 from lightning_icl.results import TaskRun
 from lightning_icl.saving.workspace import write_text
 
@@ -61,9 +62,11 @@ def run_page(runs: Sequence[TaskRun]) -> str:
     layers = f"{model['layers']} layers, {model.get('heads')} heads, " if model.get("layers") else ""
     queries = sum((run.results.get("queries") or {}).get("count") or 0 for run in runs)
     sections = [
+        ("verdict", "In short", {"sentences": verdict(runs), "notes": reader_notes(runs)}),
+        ("forest", "Beside the controls", forest_parts(runs)),
+        ("layers", "Layer by layer", level_parts([runs])),
         ("figures", "Figures", [summary_grid(runs, intervals=True), *_check(runs)]),
         ("controls", "Controls", [grid for grid in (controls_grid(runs), paired_grid(runs)) if grid]),
-        ("layers", "Layer by layer", level_parts([runs])),
         ("tasks", "Task by task", [task_part(run) for run in runs]),
         ("queries", "Queries", True),
         ("again", "Run it again", again_part(runs)),
@@ -73,7 +76,6 @@ def run_page(runs: Sequence[TaskRun]) -> str:
         facts=f"{size}{layers}{len(runs)} {'task' if len(runs) == 1 else 'tasks'}, {queries:,} queries",
         sections=sections,
         queries=json_data(query_data(runs)),
-        warnings=reader_notes(runs),
     )
 
 
@@ -115,14 +117,7 @@ def _check(runs: Sequence[TaskRun]) -> list[Any]:
     return [] if all(not_repeated(run) for run in runs) else [check_grid(runs)]
 
 
-def _page(
-    *,
-    title: str,
-    facts: str,
-    sections: Sequence[tuple[str, str, Any]],
-    queries: str = "",
-    warnings: Sequence[str] = (),
-) -> str:
+def _page(*, title: str, facts: str, sections: Sequence[tuple[str, str, Any]], queries: str = "") -> str:
     style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
@@ -134,7 +129,6 @@ def _page(
         script=Markup(script),
         title=title,
         facts=facts,
-        warnings=warnings,
         sections=sections,
         queries=Markup(queries),
     )

@@ -24,6 +24,30 @@
   });
   addEventListener("afterprint", () => { for (const item of closed) item.open = false; });
 
+  // A name in a legend switches its curves off and on; a pointer or the focus on it sets them off from the others.
+  for (const level of document.querySelectorAll(".level")) {
+    const curves = [...level.querySelectorAll(".charts [data-curve]")], buttons = [...level.querySelectorAll(".legend [data-curve]")];
+    const press = (button, on) => {
+      button.setAttribute("aria-pressed", String(on));
+      for (const curve of curves) if (curve.dataset.curve === button.dataset.curve) curve.classList.toggle("off", !on);
+    };
+    for (const button of buttons) {
+      const light = (on) => () => {
+        level.classList.toggle("focused", on);
+        for (const curve of curves) curve.classList.toggle("lit", on && curve.dataset.curve === button.dataset.curve);
+      };
+      button.addEventListener("click", () => press(button, button.getAttribute("aria-pressed") !== "true"));
+      for (const event of ["pointerenter", "focus"]) button.addEventListener(event, light(true));
+      for (const event of ["pointerleave", "blur"]) button.addEventListener(event, light(false));
+    }
+    const all = level.querySelector(".legend .all");
+    all?.addEventListener("click", () => {
+      const on = all.getAttribute("aria-pressed") !== "true";
+      all.setAttribute("aria-pressed", String(on));
+      for (const button of buttons) if ("control" in button.dataset) press(button, on);
+    });
+  }
+
   const block = byId("query-data");
   if (!block) return;
   const { kinds, tasks, rows } = JSON.parse(block.textContent);

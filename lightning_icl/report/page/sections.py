@@ -3,15 +3,17 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from lightning_icl.measures import head_figures, layered
+from lightning_icl.measures import compared, head_figures, layered
 from lightning_icl.report.controls import controls_grid
+from lightning_icl.report.forest import forest_rows
 from lightning_icl.report.layers import Curve, seed_curves
 from lightning_icl.report.outcomes import OUTCOMES, right_count
-from lightning_icl.report.page.charts import HeatMap, LineChart, heat_map, line_chart
+from lightning_icl.report.page.charts import ForestChart, HeatMap, LineChart, forest_chart, heat_map, line_chart
 from lightning_icl.report.paired import paired_grid
 from lightning_icl.report.scales import extent
 from lightning_icl.report.seeds import Run, same_task
 from lightning_icl.report.strokes import Strokes, legend_of
+from lightning_icl.report.verdict import main_figure
 from lightning_icl.results import CONFIG, TaskRun
 
 Part = dict[str, Any]
@@ -33,12 +35,23 @@ def level_parts(group: Sequence[Run]) -> list[Part]:
         charts = [
             (task, line_chart(curves, f"{measure.title}, {task}", strokes=strokes, span=span)) for task, curves in drawn
         ]
-        entries = [
-            {"label": curve.label, "name": strokes.name(curve), "band": curve.upper is not None}
-            for curve in legend_of(curves for _, curves in drawn)
-        ]
+        entries = [_entry(curve, strokes) for curve in legend_of(curves for _, curves in drawn)]
         parts.append({"title": measure.title, "reading": measure.reading, "legend": entries, "charts": charts})
     return parts
+
+
+def _entry(curve: Curve, strokes: Strokes) -> Part:
+    """A name in the legend."""
+    named = {"label": curve.label, "name": strokes.name(curve)}
+    return {**named, "band": curve.upper is not None, "control": curve.role == "control"}
+
+
+def forest_parts(runs: Sequence[TaskRun]) -> list[ForestChart]:
+    """The run beside its controls, one chart for each figure that compares ICL with FT, the main one first."""
+    main = main_figure()
+    figures = [main, *(figure for figure in compared() if figure != main)]
+    drawn = [(figure, forest_rows(figure, runs)) for figure in figures]
+    return [forest_chart(figure, rows) for figure, rows in drawn if len(rows) > 1]
 
 
 def task_part(run: TaskRun) -> Part:
