@@ -13,7 +13,7 @@ from lightning_icl.comparison.trainer import DTYPES, check_trainer, make_trainer
 from lightning_icl.data.queries import Query, budget_batches, collate
 from lightning_icl.errors import ModelError, TaskError
 from lightning_icl.interrupts import interruptible
-from lightning_icl.models.architecture import attention_windows
+from lightning_icl.models.architecture import attention_windows, context_length
 from lightning_icl.models.loading import load_model
 from lightning_icl.plain_yaml import to_yaml
 from lightning_icl.probing.finetuning import KVFinetuning
@@ -81,9 +81,9 @@ def _held_out(settings: WeightUpdateSettings, plan: Plan, planned: PlannedTask) 
         TaskError: there are none.
     """
     chosen, data = planned.data.demonstrations, planned.data
-    longest = max(query.reach for query in data.queries)
+    positions, prefix = context_length(plan.config), len(chosen.prefix_token_ids)
     rows = data.held_out(settings.held_out, [chosen])
-    held_out = [query for query in rows if query.reach <= longest]
+    held_out = [query for query in rows if positions is None or prefix + query.reach <= positions]
     if not held_out:
         raise TaskError(
             f"{planned.task.name}: no training row is left beside the {len(chosen)} demonstrations to build the update "

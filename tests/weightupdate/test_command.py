@@ -170,3 +170,49 @@ def test_the_table_shows_the_rungs(run: Path, capsys: pytest.CaptureFixture[str]
 def test_windows_are_known_from_the_configuration(variant: str) -> None:
     windows = attention_windows(tiny_model(variant).config)
     assert [window if window and window < 100 else None for window in windows] == windows_of(variant, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--scope", "all"], "--scope"),
+        (["--held-out", "0"], "--held-out 0"),
+        (["--depth", "cubic"], "--depth"),
+        (["--fast-weights", "affine"], "--fast-weights needs --scope query or --scope alone"),
+        (["--fast-weights", "quadratic", "--scope", "query"], "--fast-weights"),
+        (["--probe-token", "answer"], "Leave --probe-token out"),
+        (["--limit", "0"], "--limit 0"),
+        (["--rung", "affine"], "unknown flag --rung"),
+        (["--task", "tiny-mrr"], "tiny-mr"),
+    ],
+)
+def test_mistakes_are_found_before_weights_load(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("lightning_icl.weightupdate.commands.load_model", None)
+    with pytest.raises(SystemExit) as stopped:
+        main(["weight-update", *arguments, "--out", str(tmp_path / "out")])
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_whose_window_cuts_the_prompt_is_refused_before_its_weights_load(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lightning_icl import find_model, load_tokenizer
+
+    tokenizer = load_tokenizer(find_model("builtin"))
+    tokenizer.save_pretrained(tmp_path / "model")
+    config = tiny_model("mistral-window").config
+    config.vocab_size, config.max_position_embeddings = len(tokenizer), 2048
+    config.save_pretrained(tmp_path / "model")
+    monkeypatch.setattr("lightning_icl.weightupdate.commands.load_model", None)
+    with pytest.raises(SystemExit) as stopped:
+        main(["weight-update", "--model", f"random:{tmp_path / 'model'}", "--out", str(tmp_path / "out")])
+    assert stopped.value.code == 2
+    assert "see the last 20 tokens only" in capsys.readouterr().err
