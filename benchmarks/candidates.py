@@ -30,7 +30,7 @@ def observations(model: PreTrainedModel, workload: Workload) -> tuple[ICLProbe, 
     def observe(name: str) -> None:
         with probe.capture:
             for batch in batches:
-                probe._views[name].observe(probe.capture, batch)
+                probe.views[name].observe(probe.capture, batch)
 
     @torch.inference_mode()
     def compare() -> None:
@@ -160,7 +160,7 @@ def kendall(probe: ICLProbe, workload: Workload) -> Callable[[], object]:
     """The metrics at the level of attention to the demonstrations alone."""
     batches = workload.batches()
     with probe.capture:
-        seen = [[probe._views[name].observe(probe.capture, batch) for name in ("icl", "ft")] for batch in batches]
+        seen = [[probe.views[name].observe(probe.capture, batch) for name in ("icl", "ft")] for batch in batches]
 
     @torch.inference_mode()
     def run() -> None:

@@ -58,8 +58,8 @@ SHAPES = {
 }
 
 
-def controlled_probe(model: PreTrainedModel, folder: Path, shape: Shape) -> tuple[ICLProbe, ICLDataModule]:
-    """A probe with the main fine-tuning and those of all controls, ready to validate."""
+def controlled_probe(model: PreTrainedModel, folder: Path, shape: Shape) -> tuple[ICLProbe, ICLDataModule, float]:
+    """A probe with the main fine-tuning and those of all controls, ready to validate; and the seconds of the latter."""
     sizes = {"words": shape.words, "shots": shape.shots}
     data = random_words(folder, shape.queries, **sizes)
     data.batch_tokens = shape.batch_tokens
@@ -71,7 +71,7 @@ def controlled_probe(model: PreTrainedModel, folder: Path, shape: Shape) -> tupl
     made = make_controls(SETTINGS, planned, probe, choose("all"))
     if made.impossible:
         raise SystemExit(f"Left out: {made.impossible}")
-    return probe, data
+    return probe, data, made.seconds
 
 
 class Turns(Callback):
@@ -87,7 +87,7 @@ class Turns(Callback):
         assert isinstance(pl_module, ICLProbe)
         for name in ("zsl", "icl"):
             with pl_module.capture as capture:
-                self.seconds[name].append(timed(lambda name=name: pl_module._views[name].observe(capture, batch)))
+                self.seconds[name].append(timed(lambda name=name: pl_module.views[name].observe(capture, batch)))
         self._started = time.perf_counter()
 
     def on_validation_batch_end(self, trainer: Trainer, *_: object) -> None:
@@ -120,7 +120,7 @@ def measured(shape: Shape) -> dict[str, Any]:
     config = GPT2Config(n_positions=2048, n_layer=shape.layers, n_embd=shape.width, n_head=heads)
     model = GPT2LMHeadModel(config).eval()
     with tempfile.TemporaryDirectory() as place:
-        probe, data = controlled_probe(model, Path(place), shape)
+        probe, data, controls = controlled_probe(model, Path(place), shape)
         prepared, turns = peak(), Turns()
         trainer = make_trainer(SETTINGS, [turns], progress=False)
         trainer.validate(probe, datamodule=data, verbose=False)
@@ -146,7 +146,7 @@ def measured(shape: Shape) -> dict[str, Any]:
         },
         "seconds": {
             "fine-tuning": probe.seconds["finetune"],
-            "controls' fine-tunings": probe.seconds["controls"],
+            "controls' fine-tunings": controls,
             "prefixes": probe.seconds["prefix"],
             "pass": total["pass"],
             "kendall, of it": probe.seconds["kendall"],

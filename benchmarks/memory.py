@@ -49,7 +49,7 @@ class HeldPrefixes(Callback):
     def on_validation_batch_start(self, trainer: Trainer, pl_module: LightningModule, *batch: object) -> None:
         """Add up what the probe holds."""
         assert isinstance(pl_module, ICLProbe)
-        prefixes = [view.prefix for view in pl_module._views.values() if view.prefix is not None]
+        prefixes = [view.prefix for view in pl_module.views.values() if view.prefix is not None]
         states = [state for prefix in prefixes for state in (*prefix.keys, *prefix.values)]
         self.size = sum(state.numel() * state.element_size() for state in states)
 

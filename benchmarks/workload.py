@@ -102,11 +102,8 @@ WORKLOADS = {
 def ready_probe(model: PreTrainedModel, workload: Workload) -> ICLProbe:
     """A probe whose prefixes have run and whose fine-tuning is made up: ready for `validation_step`."""
     demonstrations = workload.demonstrations()
-    probe = ICLProbe(model, demonstrations).eval()
-    probe.finetuned = made_up_finetuning(model, demonstrations)
-    probe.metrics = torch.nn.ModuleList(map(probe._metrics_of, probe.studied))
-    with probe.capture:
-        probe._views = {name: View.prepare(probe.capture, item) for name, item in probe.conditions.items()}
+    probe = ICLProbe(model, demonstrations, finetuned=made_up_finetuning(model, demonstrations)).eval()
+    probe.begin_pass()
     return probe
 
 

@@ -16,7 +16,8 @@ from lightning_icl.models.loading import load_model, load_tokenizer
 from lightning_icl.models.momentum.settings import PARAMETER, layer_eta
 from lightning_icl.pretraining.packing import PackedText, encode_text
 from lightning_icl.pretraining.text import find_text
-from lightning_icl.probing.probe import ICLProbe, accuracy
+from lightning_icl.probing.findings import accuracy
+from lightning_icl.probing.probe import ICLProbe
 from lightning_icl.tasks.catalogue import resolve_tasks
 
 if TYPE_CHECKING:

@@ -18,7 +18,9 @@ from lightning_icl.metrics.forms import flattened
 from lightning_icl.models.architecture import head_counts
 from lightning_icl.models.fingerprint import commit_of
 from lightning_icl.probing.contrast import MAIN, Comparison
-from lightning_icl.probing.probe import ICLProbe, Prediction, accuracy, best_answer
+from lightning_icl.probing.findings import Prediction, accuracy, best_answer
+from lightning_icl.probing.module import FinetunedModule
+from lightning_icl.probing.probe import ICLProbe
 from lightning_icl.results import SCHEMA
 
 VIEWS = ("zsl", "icl", "ft")
@@ -82,7 +84,7 @@ def majority(predictions: Sequence[Prediction]) -> float:
     return max(counts) / sum(counts) if counts else float("nan")
 
 
-def prediction_rows(predictions: list[Prediction], prompts: Mapping[int, str]) -> list[dict[str, Any]]:
+def prediction_rows(predictions: Sequence[Prediction], prompts: Mapping[int, str]) -> list[dict[str, Any]]:
     """Lines of `predictions.jsonl`, in data order: the main comparison's conditions only.
 
     Args:
@@ -107,7 +109,7 @@ def versions() -> dict[str, str]:
     }
 
 
-def demonstrations(probe: ICLProbe) -> dict[str, Any]:
+def demonstrations(probe: FinetunedModule) -> dict[str, Any]:
     """Which examples the prompt and the fine-tuning used."""
     chosen = probe.demonstrations
     return {
@@ -121,13 +123,13 @@ def demonstrations(probe: ICLProbe) -> dict[str, Any]:
     }
 
 
-def fingerprints(plan: Plan, planned: PlannedTask, probe: ICLProbe) -> dict[str, str | None]:
+def fingerprints(plan: Plan, planned: PlannedTask, probe: FinetunedModule) -> dict[str, str | None]:
     """SHA-256 of what the figures were made from; no `overlay` where there was no fine-tuning."""
     tuned = probe.finetuned
     return {**plan.fingerprints(planned), "overlay": None if tuned is None else tuned.overlay.hash}
 
 
-def finetune(probe: ICLProbe) -> dict[str, Any] | None:
+def finetune(probe: FinetunedModule) -> dict[str, Any] | None:
     """How fine-tuning went; None where there was none."""
     tuned = probe.finetuned
     if tuned is None:

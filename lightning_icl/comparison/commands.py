@@ -92,8 +92,7 @@ def validate(settings: ValidateSettings) -> Path | None:
     with claimed(plan, RESULTS) as run:
         model = load_model(plan.source, DTYPES[settings.trainer_precision], device_map=settings.device_map)
         for planned in run.pending:
-            probe = ICLProbe(model, planned.data.demonstrations)
-            probe.finetuned = tuned.get(planned.task.name)
+            probe = ICLProbe(model, planned.data.demonstrations, finetuned=tuned.get(planned.task.name))
             trainer = make_trainer(settings, [])
             with interruptible(), falling_together(trainer):
                 trainer.validate(probe, datamodule=planned.data, verbose=False)

@@ -14,7 +14,8 @@ from lightning_icl.comparison.overlays import write_finetuned
 from lightning_icl.comparison.plan import Plan, PlannedTask, resolved
 from lightning_icl.errors import OutputError
 from lightning_icl.plain_yaml import read_yaml, to_yaml
-from lightning_icl.probing.probe import ICLProbe, accuracy
+from lightning_icl.probing.findings import accuracy
+from lightning_icl.probing.probe import ICLProbe
 from lightning_icl.report.show import print_summary
 from lightning_icl.results import CONFIG, PREDICTIONS, RESULTS, finished_parts, to_json, to_json_lines
 from lightning_icl.saving.paths import default_folder
@@ -163,6 +164,7 @@ def save_results(run: Run, planned: PlannedTask, probe: ICLProbe, controlled: Co
     content = assemble(run.plan, planned, probe)
     if run.plan.controls and controlled is not None:
         content["controls"] = controls_section(controlled, probe)
+        content["timing"]["controls_s"] = round(controlled.seconds, 3)
     with run.writing(planned) as part:
         (part / RESULTS).write_text(to_json(content), encoding="utf-8")
         rows = prediction_rows(probe.predictions, planned.data.query_texts)

@@ -13,7 +13,7 @@ from lightning_icl.metrics.bootstrap import (
     paired_differences,
 )
 from lightning_icl.probing.contrast import MAIN
-from lightning_icl.probing.probe import Prediction, best_answer
+from lightning_icl.probing.findings import Prediction, best_answer
 
 
 def uncertainty(

@@ -1,20 +1,22 @@
 """What the dual form needs of a model: keys, values, the probe token's query and output per head, and the MLP's input.
 
-`DualCapture` is a `Capture` that also keeps these at chosen layers. Axes: B batch, H query heads, K key/value heads, T
+`DualCapture` opens a `Capture` and keeps these at chosen layers. Axes: B batch, H query heads, K key/value heads, T
 own tokens, P prefix tokens, D head width, E model width.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from lightning_icl.models.architecture import architecture_of
 from lightning_icl.models.capture import Capture
-from lightning_icl.models.recording import Prefix, Recording
+from lightning_icl.models.forward_pass import LayerAttention, at_probe
+from lightning_icl.models.recording import Prefix
 from lightning_icl.records import QueryBatch
 
 
@@ -39,8 +41,8 @@ class LayerView:
     """(B, E): what the MLP's first matrix is given."""
 
 
-class DualCapture(Capture):
-    """A capture that keeps what the dual form needs at some layers.
+class DualCapture:
+    """A visit to a model that keeps what the dual form needs at some layers.
 
     Args:
         model: a causal language model of a supported architecture.
@@ -51,26 +53,26 @@ class DualCapture(Capture):
     """
 
     def __init__(self, model: PreTrainedModel, layers: Sequence[int]) -> None:
-        super().__init__(model)
         self.layers = tuple(layers)
-        self._shift = 0
-        self._seen: dict[int, dict[str, Any]] = {}
+        self.architecture = architecture_of(model.config)
+        self._model, self._capture, self._visit = model, Capture(model), ExitStack()
+        self._mlp_inputs: dict[int, Tensor] = {}
 
     def __enter__(self) -> "DualCapture":
-        super().__enter__()
-        assert self._visit is not None
-        for layer in self.layers:
-            module = self._mlp_modules(layer)[0]
-            self._visit.callback(module.register_forward_pre_hook(self._record_mlp_input(layer)).remove)
+        with ExitStack() as stack:
+            stack.enter_context(self._capture)
+            for layer in self.layers:
+                module = self._mlp_modules(layer)[0]
+                stack.callback(module.register_forward_pre_hook(self._keep_mlp_input(layer)).remove)
+            self._visit = stack.pop_all()
         return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._visit.close()
 
     def prefix_at(self, token_ids: Sequence[int], shift: int) -> Prefix | None:
         """Keys and values of a prefix whose first token stands at position `shift`."""
-        self._shift = shift
-        try:
-            return self.prefix(token_ids)
-        finally:
-            self._shift = 0
+        return self._capture.prefix(token_ids, shift)
 
     def view(self, batch: QueryBatch, prefix: Prefix | None, shift: int) -> dict[int, LayerView]:
         """Run a batch of queries after a prefix; by layer, what the probe tokens see.
@@ -78,15 +80,38 @@ class DualCapture(Capture):
         Args:
             batch: the queries.
             prefix: as `prefix_at` made it.
-            shift: the position of the prefix's first token. Moving all tokens alike changes nothing that a model of
-                relative positions computes; it only turns rotary keys and queries into the frame of another input.
+            shift: the position of the prefix's first token.
         """
-        self._shift, self._seen = shift, {layer: {} for layer in self.layers}
+        attention: dict[int, LayerAttention] = {}
+
+        def keep(seen: LayerAttention) -> None:
+            if seen.layer in self.layers:
+                attention[seen.layer] = seen
+
         try:
-            self.observe(batch, prefix)
-            return {layer: LayerView(**seen) for layer, seen in self._seen.items()}
+            self._capture.observe(batch, prefix, shift=shift, watch=keep)
+            return {layer: self._layer_view(attention.pop(layer)) for layer in self.layers}
         finally:
-            self._shift, self._seen = 0, {}
+            self._mlp_inputs = {}
+
+    def _layer_view(self, seen: LayerAttention) -> LayerView:
+        index = seen.batch.probe_index
+        states = self._mlp_inputs.pop(seen.layer).reshape(*seen.batch.token_ids.shape, -1)
+        return LayerView(
+            query=at_probe(seen.query.transpose(1, 2), index),
+            key=seen.key,
+            value=seen.value,
+            output=at_probe(seen.output.transpose(1, 2), index),
+            scaling=seen.scaling,
+            window=seen.window,
+            mlp_input=at_probe(states, index),
+        )
+
+    def _keep_mlp_input(self, layer: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def keep(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+            self._mlp_inputs[layer] = arguments[0]
+
+        return keep
 
     def first_mlp_matrix(self, layer: int) -> Tensor:
         """(hidden, E): the MLP's first matrix, gate and up projections one on the other."""
@@ -97,49 +122,11 @@ class DualCapture(Capture):
         return torch.cat(weights)
 
     def _mlp_modules(self, layer: int) -> list[nn.Module]:
-        block = self.model.get_submodule(f"{self.architecture.layers}.{layer}")
+        block = self._model.get_submodule(f"{self.architecture.layers}.{layer}")
         return [block.get_submodule(path) for path in self.architecture.first_mlp]
 
-    def _forward(self, run: Any, token_ids: Tensor, positions: Tensor, recording: Recording) -> Any:
-        def run_shifted(**arguments: Any) -> Any:
-            if "position_ids" in arguments:
-                arguments["position_ids"] = arguments["position_ids"] + self._shift
-            return run(**arguments)
 
-        return super()._forward(run_shifted, token_ids, positions, recording)  # type: ignore[arg-type]
-
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, **settings: Any) -> Tensor:
-        """Attention of one layer, (B, T, H, D), keeping heads where they are asked for."""
-        output = super().attend(layer, query, key, value, **settings)
-        if self._batch is not None and layer in self._seen:
-            rows, probe = torch.arange(len(output), device=output.device), self._batch.probe_index
-            window, tokens = settings["window"], key.shape[2] + (self._prefix.length if self._prefix else 0)
-            self._seen[layer] |= {
-                "query": query[rows, :, probe],
-                "key": key,
-                "value": value,
-                "scaling": settings["scaling"],
-                "window": None if window is None or window >= tokens else window,
-            }
-        return output
-
-    def _with_momentum(self, layer: int, attention: Tensor, value: Tensor, recording: Recording) -> Tensor:
-        if self._batch is not None and layer in self._seen:
-            rows = torch.arange(len(attention), device=attention.device)
-            self._seen[layer]["output"] = attention[rows, :, self._batch.probe_index]
-        return super()._with_momentum(layer, attention, value, recording)
-
-    def _record_mlp_input(self, layer: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def record(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-            if self._batch is not None and layer in self._seen:
-                states = arguments[0].reshape(*self._batch.token_ids.shape, -1)
-                rows = torch.arange(len(states), device=states.device)
-                self._seen[layer]["mlp_input"] = states[rows, self._batch.probe_index]
-
-        return record
-
-
-def frame_shift(capture: Capture, prefix_length: int, bos_length: int) -> int:
+def frame_shift(capture: DualCapture, prefix_length: int, bos_length: int) -> int:
     """Where BOS must stand for a zero-shot query's tokens to have the positions they have after the demonstrations.
 
     Rotary keys of two inputs can be compared only where the same token is turned by the same angle. Learned positions

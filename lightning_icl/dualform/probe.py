@@ -17,7 +17,7 @@ from lightning_icl.errors import NumericalError, ProtocolError
 from lightning_icl.models.architecture import head_counts
 from lightning_icl.models.kv import LaidOver
 from lightning_icl.models.recording import Prefix
-from lightning_icl.probing.probe import ICLProbe
+from lightning_icl.probing.module import FinetunedModule
 from lightning_icl.records import Demonstrations, QueryBatch
 
 
@@ -34,7 +34,7 @@ class _View:
             return capture.view(batch, self.prefix, self.shift)
 
 
-class DualProbe(ICLProbe):
+class DualProbe(FinetunedModule):
     """A causal language model whose heads are read as matrices, and demonstrations as updates of them.
 
     `Trainer.fit` with a `KVFinetuning` callback makes ΔW_FT; `Trainer.validate` then streams over the queries and
@@ -68,8 +68,8 @@ class DualProbe(ICLProbe):
         self._moved: dict[int, Tensor] = {}
 
     @cached_property
-    def capture(self) -> DualCapture:
-        """The visit to the model, opened for the length of a step."""
+    def dual_capture(self) -> DualCapture:
+        """The visit to the model that looks at heads, opened for the length of a step."""
         return DualCapture(self.model, self.layers)
 
     def on_validation_epoch_start(self) -> None:
@@ -83,21 +83,21 @@ class DualProbe(ICLProbe):
         self.dual.reset()
         self.figures, self.queries, self._moved = {}, 0, {}
         bos, prefix = self.demonstrations.bos, self.demonstrations.prefix_token_ids
-        shift = frame_shift(self.capture, len(prefix), len(bos))
+        shift = frame_shift(self.dual_capture, len(prefix), len(bos))
         overlay = LaidOver(self.model, self.finetuned.overlay)
-        with self.capture:
+        with self.dual_capture:
             self._dual_views = {
-                "zsl": _View(prefix=self.capture.prefix_at(bos, shift), overlay=None, shift=shift),
-                "icl": _View(prefix=self.capture.prefix_at(prefix, 0), overlay=None, shift=0),
+                "zsl": _View(prefix=self.dual_capture.prefix_at(bos, shift), overlay=None, shift=shift),
+                "icl": _View(prefix=self.dual_capture.prefix_at(prefix, 0), overlay=None, shift=0),
             }
             with overlay.active():
-                tuned = self.capture.prefix_at(bos, shift)
+                tuned = self.dual_capture.prefix_at(bos, shift)
             self._dual_views["ft"] = _View(prefix=tuned, overlay=overlay, shift=shift)
 
     def validation_step(self, batch: QueryBatch, batch_idx: int) -> None:
         """Look at a batch under the three conditions, and at each layer's matrices in turn."""
-        with self.capture:
-            seen = {name: view.see(self.capture, batch) for name, view in self._dual_views.items()}
+        with self.dual_capture:
+            seen = {name: view.see(self.dual_capture, batch) for name, view in self._dual_views.items()}
         for number, layer in enumerate(self.layers):
             trio = LayerTrio(
                 **{name: views.pop(layer) for name, views in seen.items()},
@@ -109,7 +109,7 @@ class DualProbe(ICLProbe):
         self.queries += len(batch.query_ids)
 
     def _measure(self, number: int, layer: int, trio: LayerTrio) -> None:
-        weight = self.capture.first_mlp_matrix(layer)
+        weight = self.dual_capture.first_mlp_matrix(layer)
         patches, self._moved[layer] = patch_figures(trio, weight, self._moved.get(layer))
         self.dual.update(number, patches)
         for piece in trio.pieces():

@@ -17,12 +17,12 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from lightning_icl.attention.branches import branched_ema
 from lightning_icl.attention.ladder import SharedTokens
-from lightning_icl.attention.precision import at_least_float32
 from lightning_icl.attention.prefix import join_attention, own_attention, repeat_heads
 from lightning_icl.errors import ModelError
 from lightning_icl.models.adapters import adapted
 from lightning_icl.models.architecture import architecture_of, fused_layout, fused_rows, head_counts
 from lightning_icl.models.fast_paths import fused_activations, shared_embedding, wide_products
+from lightning_icl.models.forward_pass import ForwardPass, LayerAttention, at_probe
 from lightning_icl.models.momentum.settings import has_momentum, layer_eta
 from lightning_icl.models.recording import Prefix, Recording
 from lightning_icl.models.replacement import Replacement
@@ -54,13 +54,7 @@ class Capture:
         if fused_layout(model.config) is not None:
             rows = torch.tensor(fused_rows(model.config)[0])
             self._query_rows = [rows.to(next(module.parameters()).device) for module in self.attentions]
-        self._prefix: Prefix | None = None
-        self._offset = 0
-        self._replacement: Replacement | None = None
-        self._batch: QueryBatch | None = None
-        self._positions: Tensor | None = None
-        self._recording: Recording | None = None
-        self._local: dict[torch.device, tuple[Tensor, QueryBatch | None]] = {}
+        self._under_way: ForwardPass | None = None
         self._visit: ExitStack | None = None
 
     def __enter__(self) -> "Capture":
@@ -70,7 +64,7 @@ class Capture:
             stack.enter_context(adapted(self.model, attend))
             stack.enter_context(fused_activations(self.model))
             stack.enter_context(wide_products(self.model))
-            stack.enter_context(shared_embedding(self.model.get_input_embeddings(), lambda: self._batch))
+            stack.enter_context(shared_embedding(self.model.get_input_embeddings(), self._queries))
             for layer, module in enumerate(self.attentions):
                 _OPEN[module] = (self, layer)
                 stack.callback(_OPEN.pop, module, None)
@@ -88,14 +82,19 @@ class Capture:
             self._visit = None
 
     @torch.inference_mode()
-    def prefix(self, token_ids: Sequence[int]) -> Prefix | None:
-        """Keys and values of a prefix under the weights now in the model; None for no tokens."""
+    def prefix(self, token_ids: Sequence[int], shift: int = 0) -> Prefix | None:
+        """Keys and values of a prefix under the weights now in the model; None for no tokens.
+
+        Args:
+            token_ids: of the prefix.
+            shift: position of its first token.
+        """
         if not token_ids:
             return None
         ids = torch.tensor([list(token_ids)]).to(self.model.device)
         positions = torch.arange(ids.shape[1], device=ids.device)[None]
         recording = Recording(purpose="prefix", device=ids.device)
-        self._forward(self.model.base_model, ids, positions, recording)
+        self._run(self.model.base_model, ids, ForwardPass(recording=recording, positions=positions, shift=shift))
         return Prefix(
             length=ids.shape[1],
             keys=tuple(recording.keys),
@@ -105,7 +104,14 @@ class Capture:
 
     @torch.inference_mode()
     def observe(
-        self, batch: QueryBatch, prefix: Prefix | None, offset: int = 0, replacement: Replacement | None = None
+        self,
+        batch: QueryBatch,
+        prefix: Prefix | None,
+        offset: int = 0,
+        replacement: Replacement | None = None,
+        *,
+        shift: int = 0,
+        watch: Callable[[LayerAttention], None] | None = None,
     ) -> tuple[Tensor, Recording]:
         """Run a batch of queries after a prefix, or `offset` positions further on.
 
@@ -114,6 +120,9 @@ class Capture:
             prefix: what they follow.
             offset: how many positions further on than right behind it.
             replacement: what stands in place of attention to the prefix's demonstrations.
+            shift: the position of the prefix's first token. Moving all tokens alike changes nothing that a model of
+                relative positions computes; it only turns rotary keys and queries into the frame of another input.
+            watch: is shown every layer's attention.
 
         Returns:
             The logits at the batch's scored positions (logit, vocabulary), and what was recorded at the probe tokens.
@@ -121,49 +130,48 @@ class Capture:
         Raises:
             ModelError: rotary scaling gives the queries other angles than the prefix.
         """
-        self._batch, self._prefix, self._offset, self._replacement = batch, prefix, offset, replacement
-        try:
-            length = prefix.length if prefix else 0
-            positions = batch.positions + length + offset
-            if self._scaling is not None:
-                self._scaling.check(length, int(positions.max()) + 1)
-            recording = Recording(purpose="probe", device=batch.token_ids.device)
-            return self._forward(self.model, batch.token_ids, positions, recording).logits[0], recording
-        finally:
-            self._batch = self._prefix = self._replacement = None
-            self._offset = 0
+        length = prefix.length if prefix else 0
+        positions = batch.positions + length + offset
+        if self._scaling is not None:
+            self._scaling.check(length, int(positions.max()) + 1)
+        under_way = ForwardPass(
+            recording=Recording(purpose="probe", device=batch.token_ids.device),
+            positions=positions,
+            batch=batch,
+            prefix=prefix,
+            offset=offset,
+            shift=shift,
+            replacement=replacement,
+            watch=watch,
+        )
+        return self._run(self.model, batch.token_ids, under_way).logits[0], under_way.recording
 
     def train_forward(self, token_ids: Tensor) -> tuple[Tensor, list[Tensor]]:
         """A differentiable forward pass of whole sequences.
 
         Args:
-            token_ids: (B, T), no padding.
+            token_ids: (B, T); rows may be padded at their end.
 
         Returns:
             Logits (B, T, vocabulary), and per layer the query vectors of all tokens (B, T, H * D), detached.
         """
         positions = torch.arange(token_ids.shape[1], device=token_ids.device).expand_as(token_ids)
-        recording = Recording(purpose="training", device=token_ids.device)
-        return self._forward(self.model, token_ids, positions, recording).logits, recording.queries
+        under_way = ForwardPass(recording=Recording(purpose="training", device=token_ids.device), positions=positions)
+        return self._run(self.model, token_ids, under_way).logits, under_way.recording.queries
 
-    def _forward(self, run: nn.Module, token_ids: Tensor, positions: Tensor, recording: Recording) -> Any:
-        """Run the model, or its body without the unembedding, filling `recording`."""
-        self._positions, self._recording = positions, recording
+    def _run(self, model: nn.Module, token_ids: Tensor, under_way: ForwardPass) -> Any:
+        """Run the model, or its body without the unembedding, filling the recording."""
+        self._under_way = under_way
         # Without position ids the positions are the ALiBi bias alone, which `attend` adds.
-        arguments = {"position_ids": positions} if self.architecture.takes_positions else {}
+        positions = {"position_ids": under_way.positions + under_way.shift} if self.architecture.takes_positions else {}
         try:
-            return run(input_ids=token_ids, use_cache=False, **arguments)
+            return model(input_ids=token_ids, use_cache=False, **positions)
         finally:
-            self._positions = self._recording = None
-            self._local = {}
+            self._under_way = None
 
-    def _on(self, device: torch.device) -> tuple[Tensor, QueryBatch | None]:
-        """Positions and batch of the pass under way, on a layer's device."""
-        if device not in self._local:
-            assert self._positions is not None
-            batch = self._batch.to(device) if self._batch is not None else None
-            self._local[device] = self._positions.to(device), batch
-        return self._local[device]
+    def _queries(self) -> QueryBatch | None:
+        """The batch of queries that is being observed."""
+        return None if self._under_way is None else self._under_way.batch
 
     def attend(
         self,
@@ -178,17 +186,17 @@ class Capture:
         position_bias: Callable[[int], Tensor] | None,
     ) -> Tensor:
         """Attention of one layer, (B, T, H, D), recording what the visit is for."""
-        prefix, recording = self._prefix, self._recording
-        positions, batch = self._on(query.device)
-        assert recording is not None
+        assert self._under_way is not None
+        under_way = self._under_way
+        prefix, recording, length = under_way.prefix, under_way.recording, under_way.prefix_length
+        positions, batch = under_way.on(query.device)
         if torch.is_autocast_enabled(query.device.type):  # fused kernels below autocast's own level want one type
             dtype = torch.get_autocast_dtype(query.device.type)
             query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
         if recording.purpose == "prefix":
             recording.keys.append(key.contiguous())
             recording.values.append(value.contiguous())
-        length = prefix.length if prefix else 0
-        reach = length + self._offset + query.shape[2]
+        reach = length + under_way.offset + query.shape[2]
         bias = None if position_bias is None else position_bias(reach)
         if window is not None and window >= reach:
             window = None
@@ -198,7 +206,7 @@ class Capture:
             value,
             scaling=scaling,
             softcap=softcap,
-            visible=_visible(window, positions, batch),
+            visible=under_way.visible(window, query.device),
             bias=None if bias is None else bias[:, positions].transpose(0, 1).unsqueeze(2),
         )
         if prefix is not None:
@@ -209,52 +217,37 @@ class Capture:
                 softcap=softcap,
                 bias=None if bias is None else bias[:, :length],
             )
-            if self._replacement is not None and layer in self._replacement.layers:
+            replacement = under_way.replacement
+            if replacement is not None and layer in replacement.layers:
                 assert batch is not None
-                own = self._replacement.attend(layer, query, own, own_lse, shared, window, batch)
+                own = replacement.attend(layer, query, own, own_lse, shared, window, batch)
             else:
                 own = join_attention(own, own_lse, *shared.attend(query, window, positions))
-        own = self._with_momentum(layer, own, value, recording)
         if batch is not None:
+            seen = LayerAttention(
+                layer=layer, batch=batch, query=query, key=key, value=value, output=own, scaling=scaling, window=window
+            )
             with torch.autocast(query.device.type, enabled=False):
-                self._record_scores(recording, batch, layer, query, key, scaling)
+                under_way.record_scores(seen)
             recording.windows.append(window)
+            if under_way.watch is not None:
+                under_way.watch(seen)
+        if self._momentum:
+            own = own + repeat_heads(self._ema(layer, value, under_way), own.shape[1])
         return own.transpose(1, 2)
 
-    def _with_momentum(self, layer: int, attention: Tensor, value: Tensor, recording: Recording) -> Tensor:
-        """(B, H, T, D) attention as it is, or plus the moving average of values where the model has momentum."""
-        if not self._momentum:
-            return attention
-        return attention + repeat_heads(self._ema(layer, value, recording), attention.shape[1])
-
-    def _ema(self, layer: int, value: Tensor, recording: Recording) -> Tensor:
+    def _ema(self, layer: int, value: Tensor, under_way: ForwardPass) -> Tensor:
         """(B, K, T, D) moving average of the values of prefix and own tokens before each own token."""
-        batch = self._on(value.device)[1]
+        batch = under_way.on(value.device)[1]
         ema, last = branched_ema(
             value,
             layer_eta(self.attentions[layer]),
-            state=self._prefix.emas[layer] if self._prefix else None,
+            state=under_way.prefix.emas[layer] if under_way.prefix else None,
             branches=batch.branches if batch else None,
         )
-        if recording.purpose == "prefix":
-            recording.emas.append(last)
+        if under_way.recording.purpose == "prefix":
+            under_way.recording.emas.append(last)
         return ema
-
-    def _record_scores(
-        self, recording: Recording, batch: QueryBatch, layer: int, query: Tensor, key: Tensor, scaling: float
-    ) -> None:
-        """Scores of the probe token before mask, cap and softmax, in float32 or better (definitions, section 3)."""
-        rows = torch.arange(len(batch.probe_index), device=query.device)
-        probe = at_least_float32(query[rows, :, batch.probe_index])
-        own = torch.einsum("bhd,bhtd->bht", probe, at_least_float32(repeat_heads(key, query.shape[1]))) * scaling
-        beyond = torch.arange(key.shape[2], device=key.device) > batch.probe_index[:, None]
-        recording.own_scores.append(own.masked_fill(beyond[:, None], 0.0).to(recording.device))
-        if self._prefix is not None:
-            keys = at_least_float32(self._prefix.keys[layer][0])
-            grouped = probe.unflatten(1, (keys.shape[0], -1)).sum(2)
-            # One product a key head: a single one over all of them would copy the prefix's keys for each batch.
-            scores = (grouped.transpose(0, 1) @ keys.mT).sum(0) * scaling
-            recording.prefix_scores.append(scores.to(recording.device))
 
     def _hook_query(self, module: nn.Module, rows: Tensor | None) -> Any:
         """The hook that records query vectors before rotary embedding, after query normalisation.
@@ -282,48 +275,28 @@ class Capture:
 
     def _keep_query(self, states: Tensor, rows: Tensor | None = None) -> None:
         """Keep the probe token's query in a batch of queries, every token's in training, none for a prefix."""
-        if self._recording is None or self._recording.purpose == "prefix":
+        if self._under_way is None or self._under_way.recording.purpose == "prefix":
             return
-        batch = self._on(states.device)[1]
+        recording, batch = self._under_way.recording, self._under_way.on(states.device)[1]
         if batch is not None:
-            states = _at(states, batch.probe_index)
+            states = at_probe(states, batch.probe_index)
         states = states if rows is None else states.index_select(-1, rows)
-        self._recording.queries.append(states.detach().to(self._recording.device))
+        recording.queries.append(states.detach().to(recording.device))
 
     def _record_output(self, _: nn.Module, __: object, output: Tensor) -> None:
-        if self._recording is None:
+        if self._under_way is None:
             return
-        batch = self._on(output.device)[1]
+        recording, batch = self._under_way.recording, self._under_way.on(output.device)[1]
         if batch is not None:
             flat = output.reshape(*batch.token_ids.shape, -1)
-            self._recording.outputs.append(_at(flat, batch.probe_index).to(self._recording.device))
+            recording.outputs.append(at_probe(flat, batch.probe_index).to(recording.device))
 
     def _keep_scored_positions(self, _: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         """Give the unembedding only the positions whose logits are needed."""
-        if self._batch is None:
+        batch = None if self._under_way is None else self._under_way.on(arguments[0].device)[1]
+        if batch is None:
             return None
-        batch = self._on(arguments[0].device)[1]
-        assert batch is not None
         return (arguments[0][batch.logit_rows, batch.logit_tokens][None], *arguments[1:])
-
-
-def _visible(window: int | None, positions: Tensor, batch: QueryBatch | None) -> Tensor | None:
-    """(B, T, T) mask of own tokens where plain causality is not enough, else None."""
-    branches = batch.branches if batch is not None else None
-    if window is None and branches is None:
-        return None
-    tokens = positions.shape[1]
-    visible = torch.ones(1, tokens, tokens, dtype=torch.bool, device=positions.device).tril()
-    if branches is not None:
-        visible = visible & ((branches[:, None] == 0) | (branches[:, None] == branches[..., None]))
-    if window is not None:
-        visible = visible & (positions[..., None] - positions[:, None] < window)
-    return visible
-
-
-def _at(states: Tensor, index: Tensor) -> Tensor:
-    """(B, E) from (B, T, E) at one token a row."""
-    return states[torch.arange(len(index), device=states.device), index]
 
 
 def attend(

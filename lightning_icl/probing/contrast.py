@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from lightning_icl.data.queries import partners
 from lightning_icl.metrics import (
@@ -25,7 +26,7 @@ from lightning_icl.metrics import (
 from lightning_icl.metrics.bootstrap import Bootstrapped
 from lightning_icl.metrics.kendall import RandomBaseline
 from lightning_icl.metrics.similarity import Resolution
-from lightning_icl.models.architecture import Architecture
+from lightning_icl.models.architecture import Architecture, architecture_of, head_counts
 from lightning_icl.probing.finetuning import Finetuned
 from lightning_icl.records import Condition, Demonstrations, Observation, QueryBatch
 
@@ -135,6 +136,14 @@ class ContrastMetrics(nn.Module):
         unmoved = (0,) if self.placed_alike else ()
         self.sim_am = SimAM(layers, heads, unmoved_layers=unmoved, replicates=replicates)
         self.kendall = Kendall(contrast.demonstrations.token_example, layers, replicates=replicates)
+
+    @classmethod
+    def of_model(cls, contrast: Contrast, model: PreTrainedModel, replicates: int = 0) -> "ContrastMetrics":
+        """The metrics of a contrast for a model, on its device."""
+        config = model.config
+        heads, _, _ = head_counts(config)
+        layers = int(config.num_hidden_layers)
+        return cls(contrast, architecture_of(config), layers, heads, replicates=replicates).to(model.device)
 
     def update(
         self, batch: QueryBatch, zsl: Observation, icl: Observation, ft: Observation, weights: Tensor | None = None

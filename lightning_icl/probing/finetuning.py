@@ -15,9 +15,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lightning_icl.errors import NumericalError, ProtocolError
+from lightning_icl.models.capture import Capture
 from lightning_icl.models.kv import GradientGate, Trained
 from lightning_icl.models.masters import Masters, PlainSGD
 from lightning_icl.probing.layer_causal import Reading
+from lightning_icl.probing.layer_causal import layer_causal as layer_causal_loss
+from lightning_icl.probing.loss import TrainingLoss, language_modelling
 from lightning_icl.probing.protocol import (
     check_settings,
     check_trainer,
@@ -75,10 +78,11 @@ class KVFinetuning(Callback):
             raise ProtocolError(f"--lr {learning_rate}: the learning rate must be a positive number.")
         self.learning_rate = learning_rate
         self.trained: Trained = trained
-        self.layer_causal: Reading | None = layer_causal
+        self._loss: TrainingLoss = language_modelling if layer_causal is None else layer_causal_loss(layer_causal)
         self._masters: Masters | None = None
         self._gate: GradientGate | None = None
         self._before: dict[str, int] = {}
+        self._given = 0
         self._queries: list[list[Tensor]] = []
         self._losses: list[float] = []
 
@@ -92,12 +96,24 @@ class KVFinetuning(Callback):
             fit_from_the_start(trainer)
             probe = self._probe(pl_module)
             probe.finetuning, probe.finetuned = self, None
+            self._given = probe.demonstrations.first_learnt - 1  # of a chat's header all but the last token is left out
             self._gate = GradientGate(probe.model, self.trained)
 
     def optimizer(self, model: PreTrainedModel) -> torch.optim.Optimizer:
         """Plain SGD on float32 masters of what is trained."""
         self._masters, self._queries, self._losses = Masters(model, self.trained), [], []
         return PlainSGD(self._masters, self.learning_rate)
+
+    def loss(self, capture: Capture, token_ids: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Loss of a demonstration, and per layer its query vectors (1, token, query_width), under the weights learnt.
+
+        Args:
+            capture: an open visit to the model.
+            token_ids: `BOS ex_i` (1, token).
+        """
+        with self.masters.in_use():
+            losses, queries = self._loss(capture, token_ids, [slice(self._given, token_ids.shape[1])])
+        return losses.sum(), queries
 
     @property
     def masters(self) -> Masters:

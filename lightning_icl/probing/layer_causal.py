@@ -4,7 +4,7 @@ Every layer's output goes through the final norm and the unembedding; the losses
 gradient passes a layer's input, so that no layer is updated for what happens above it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
@@ -14,7 +14,8 @@ from transformers import PreTrainedModel
 
 from lightning_icl.errors import ModelError
 from lightning_icl.models.architecture import architecture_of, scales_logits
-from lightning_icl.probing.loss import next_token_loss
+from lightning_icl.models.capture import Capture
+from lightning_icl.probing.loss import TrainingLoss, next_token_loss
 
 Reading = Literal["attention", "block"]
 """A layer's output: the residual stream after its attention (the paper's text), or after its block (its program)."""
@@ -53,20 +54,30 @@ def layer_outputs(model: PreTrainedModel, reading: Reading) -> Iterator[list[Ten
         yield outputs
 
 
-def layer_causal_loss(model: PreTrainedModel, outputs: list[Tensor], token_ids: Tensor) -> Tensor:
-    """Sum over layers of the causal language-modelling loss of each, in nats per token.
+def layer_causal(reading: Reading) -> TrainingLoss:
+    """The sum over layers of the causal language-modelling loss of each, as a fine-tuning takes it.
 
     Args:
-        model: gives final norm and unembedding.
-        outputs: of every layer (1, token, width).
-        token_ids: (1, token).
+        reading: what a layer's output is.
 
     Raises:
-        ModelError: the model's final norm is not known.
+        ModelError: when used, if the model's final norm is not known.
     """
-    norm, head = final_norm(model), model.get_output_embeddings()
-    losses = [next_token_loss(head(norm(output))[0], token_ids[0]) for output in outputs]
-    return torch.stack([loss.to(losses[0].device) for loss in losses]).sum()
+
+    def loss(capture: Capture, token_ids: Tensor, spans: Sequence[slice]) -> tuple[Tensor, list[Tensor]]:
+        norm, head = final_norm(capture.model), capture.model.get_output_embeddings()
+        with layer_outputs(capture.model, reading) as outputs:
+            _, queries = capture.train_forward(token_ids)
+
+        def of_row(row: int, span: slice) -> Tensor:
+            losses = [
+                next_token_loss(head(norm(output[row : row + 1, span]))[0], token_ids[row, span]) for output in outputs
+            ]
+            return torch.stack([loss.to(losses[0].device) for loss in losses]).sum()
+
+        return torch.stack([of_row(row, span) for row, span in enumerate(spans)]), queries
+
+    return loss
 
 
 def final_norm(model: PreTrainedModel) -> nn.Module:

@@ -1,13 +1,35 @@
-"""The causal language-modelling loss of one example, exact to rounding for vocabularies of any size."""
+"""The causal language-modelling loss of examples, exact to rounding for vocabularies of any size."""
+
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from lightning_icl.attention.precision import at_least_float32
+from lightning_icl.models.capture import Capture
+
+TrainingLoss = Callable[[Capture, Tensor, Sequence[slice]], tuple[Tensor, list[Tensor]]]
+"""What a fine-tuning learns from: see `language_modelling`."""
 
 # Logits of one piece: what is widened or exponentiated at a time stays below 64 MB in float32.
 _PIECE = 1 << 24
+
+
+def language_modelling(capture: Capture, token_ids: Tensor, spans: Sequence[slice]) -> tuple[Tensor, list[Tensor]]:
+    """The model's own loss.
+
+    Args:
+        capture: an open visit to the model.
+        token_ids: (row, token), rows padded at their end.
+        spans: of each row the tokens that are learnt from; all but their first are predicted.
+
+    Returns:
+        The loss of each row (row,) in nats per predicted token, and per layer the query vectors of all tokens.
+    """
+    logits, queries = capture.train_forward(token_ids)
+    losses = [next_token_loss(logits[row, span], token_ids[row, span]) for row, span in enumerate(spans)]
+    return torch.stack(losses), queries
 
 
 def next_token_loss(logits: Float[Tensor, "token vocabulary"], token_ids: Int[Tensor, " token"]) -> Float[Tensor, ""]:

@@ -5,7 +5,6 @@ from functools import cached_property
 
 import torch
 from lightning import LightningModule
-from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
@@ -13,8 +12,9 @@ from lightning_icl.data.module import QueryBatches
 from lightning_icl.data.queries import Query, budget_batches
 from lightning_icl.errors import NumericalError
 from lightning_icl.models.capture import Capture
-from lightning_icl.models.kv import LaidOver
+from lightning_icl.probing.backoff import Backoff
 from lightning_icl.probing.observation import View
+from lightning_icl.probing.passes import Pass, prepared
 from lightning_icl.records import Condition, QueryBatch
 
 
@@ -34,6 +34,7 @@ class HeldOutAccuracy(LightningModule):
         self.dropped: dict[str, str] = {}
         """Conditions that yielded NaN, with the reason."""
         self._views: dict[str, View] = {}
+        self._backoff = Backoff()
         self._right: dict[str, int] = {}
         self._seen = 0
 
@@ -45,22 +46,22 @@ class HeldOutAccuracy(LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Make every condition ready."""
         with self.capture, self.trainer.precision_plugin.forward_context():
-            scratch: dict[str, Tensor] = {}
-            for item in self.conditions:
-                overlay = None if item.overlay is None else LaidOver(self.model, item.overlay, scratch)
-                self._views[item.name] = View.prepare(self.capture, item, overlay)
+            self._views = prepared(self.capture, self.conditions)
         self._right, self._seen = dict.fromkeys(self._views, 0), 0
 
     def validation_step(self, batch: QueryBatch, batch_idx: int) -> None:
         """Count right answers under every condition."""
         self._seen += len(batch.gold)
         with self.capture:
-            for name, view in self._views.items():
+            queries = Pass(self.capture, self._views, batch, self._backoff)
+            for name in self._views:
                 if name not in self.dropped:
                     try:
-                        self._right[name] += _right(view.observe(self.capture, batch).answer_scores, batch)
+                        queries.look(name)
+                        self._right[name] += int(torch.sum(queries.scores[name].argmax(-1) == batch.gold))
                     except NumericalError as error:
                         self.dropped[name] = str(error)
+                    queries.forget(name)
 
     def on_validation_epoch_end(self) -> None:
         """From counts to shares."""
@@ -71,7 +72,3 @@ class HeldOutAccuracy(LightningModule):
 def batches_of(queries: Sequence[Query], batch_tokens: int) -> DataLoader[QueryBatch]:
     """Queries in batches of a token budget."""
     return DataLoader(QueryBatches(budget_batches(queries, batch_tokens)), batch_size=None, shuffle=False)
-
-
-def _right(scores: Tensor, batch: QueryBatch) -> int:
-    return int(torch.sum(scores.argmax(-1) == batch.gold))

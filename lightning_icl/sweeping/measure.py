@@ -17,8 +17,9 @@ from lightning_icl.comparison.trainer import make_trainer
 from lightning_icl.errors import NumericalError
 from lightning_icl.interrupts import interruptible
 from lightning_icl.probing.contrast import Contrast
+from lightning_icl.probing.findings import Prediction, accuracy
 from lightning_icl.probing.finetuning import Finetuned, KVFinetuning
-from lightning_icl.probing.probe import ICLProbe, Prediction, accuracy
+from lightning_icl.probing.probe import ICLProbe
 from lightning_icl.process_watch import falling_together
 from lightning_icl.results import PREDICTIONS, to_json, to_json_lines
 from lightning_icl.saving.workspace import Workspace
@@ -97,16 +98,21 @@ def _observe(
 ) -> ICLProbe:
     """One pass over the reported queries, under every condition of the group."""
     first = outcomes[0].unit
-    probe = ICLProbe(model, task.data[first].demonstrations)
-    probe.drop_nonfinite = True
-    probe.replicates = 0  # a sweep reports no intervals, and has hundreds of contrasts
+    contrasts = []
     for outcome in outcomes:
         outcome.icl = "icl" if outcome.unit == first else outcome.unit.icl
         if outcome.tuned is not None:
             demonstrations = task.data[outcome.unit].demonstrations
             contrast = Contrast.of(demonstrations, outcome.tuned, name=outcome.name, icl=outcome.icl, ft=outcome.name)
-            probe.contrasts.append(contrast)
-    if not probe.contrasts:
+            contrasts.append(contrast)
+    probe = ICLProbe(
+        model,
+        task.data[first].demonstrations,
+        contrasts=contrasts,
+        replicates=0,  # a sweep reports no intervals, and has hundreds of contrasts
+        drop_nonfinite=True,
+    )
+    if not contrasts:
         return probe
     tokens = len(probe.conditions) * query_tokens(task.data[first])
     prompts = {item.prefix_token_ids for item in probe.conditions.values()}

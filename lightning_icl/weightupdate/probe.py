@@ -10,13 +10,14 @@ from transformers import PreTrainedModel
 
 from lightning_icl.attention.ladder import PrefixUpdate
 from lightning_icl.errors import NumericalError, ProtocolError
-from lightning_icl.metrics.bootstrap import poisson_weights
+from lightning_icl.metrics.bootstrap import REPLICATES, poisson_weights
 from lightning_icl.models.capture import Capture
 from lightning_icl.models.kv import LaidOver
 from lightning_icl.models.recording import Prefix
 from lightning_icl.models.replacement import Replacement, Updated
 from lightning_icl.models.scope import Scope
-from lightning_icl.probing.probe import ICLProbe, Prediction
+from lightning_icl.probing.findings import Prediction
+from lightning_icl.probing.module import FinetunedModule
 from lightning_icl.records import Demonstrations, QueryBatch
 from lightning_icl.weightupdate.fast_weights import FastWeights, stored
 from lightning_icl.weightupdate.look import Look, look
@@ -41,7 +42,7 @@ class _Condition:
             return look(capture, batch, self.prefix, name=name, replacement=self.replacement)
 
 
-class WeightUpdateProbe(ICLProbe):
+class WeightUpdateProbe(FinetunedModule):
     """A causal language model whose attention to the demonstrations is replaced by ever simpler updates of each head.
 
     `Trainer.fit` with a `KVFinetuning` callback makes the fine-tuned view; `Trainer.validate` then streams over the
@@ -70,6 +71,11 @@ class WeightUpdateProbe(ICLProbe):
     ) -> None:
         super().__init__(model, demonstrations)
         self.held_out, self.answers, self.scope, self.depth = held_out, answers, scope, depth
+        self.replicates = REPLICATES
+        self.predictions: list[Prediction] = []
+        self.dropped: dict[str, str] = {}
+        """Names of conditions left out, with the reason."""
+        self.metrics = nn.ModuleList()
         self.rungs: dict[str, RungMetrics] = {}
         self.factors: Tensor | None = None
         """β of the linear rung (layer, head)."""

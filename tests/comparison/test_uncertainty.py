@@ -8,7 +8,7 @@ import torch
 from lightning_icl.comparison.uncertainty import uncertainty
 from lightning_icl.metrics import Rec2FTP, SimAOU
 from lightning_icl.metrics.bootstrap import Bootstrapped
-from lightning_icl.probing.probe import Prediction
+from lightning_icl.probing.findings import Prediction
 from lightning_icl.results import to_json
 
 QUERIES, LAYERS = 80, 2

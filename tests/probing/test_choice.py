@@ -13,8 +13,9 @@ from tiny_task import tiny_data, word_tokenizer
 from lightning_icl.cli import main
 from lightning_icl.data.queries import Query, budget_batches, collate
 from lightning_icl.metrics import Rec2FTP
+from lightning_icl.probing.findings import best_answer
 from lightning_icl.probing.observation import answer_scores
-from lightning_icl.probing.probe import ICLProbe, best_answer
+from lightning_icl.probing.probe import ICLProbe
 
 
 def rows(folder: Path, split: str) -> list[dict]:

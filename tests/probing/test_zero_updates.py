@@ -61,16 +61,18 @@ def test_another_querys_update_is_undefined_where_that_query_had_none(tmp_path: 
     trainer = make_trainer(KVFinetuning(RATE))
     trainer.fit(probe, datamodule=data)
     own = probe.studied[0]
-    probe.contrasts = [
-        Contrast(
-            name="another",
-            zsl=own.zsl,
-            icl=own.icl,
-            ft=own.icl,
-            demonstrations=own.demonstrations,
-            next_query=True,
-        )
-    ]
+    probe.also_compare(
+        [
+            Contrast(
+                name="another",
+                zsl=own.zsl,
+                icl=own.icl,
+                ft=own.icl,
+                demonstrations=own.demonstrations,
+                next_query=True,
+            )
+        ]
+    )
     trainer.validate(probe, datamodule=data, verbose=False)
     form = probe.comparisons["another"].sim_aou.raw
     assert math.isnan(form.per_layer[0])

@@ -10,7 +10,8 @@ from lightning_icl.comparison.controls.catalogue import CONTROLS
 from lightning_icl.comparison.undefined import undefined
 from lightning_icl.measures import compared_levels
 from lightning_icl.probing.contrast import Contrast
-from lightning_icl.probing.probe import ICLProbe, Prediction, accuracy
+from lightning_icl.probing.findings import Prediction, accuracy
+from lightning_icl.probing.probe import ICLProbe
 
 
 def measured(name: str, contrasts: Sequence[Contrast], probe: ICLProbe) -> dict[str, Any]:

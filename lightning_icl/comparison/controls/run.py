@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from transformers import PreTrainedModel
+
 from lightning_icl.comparison.controls.catalogue import CONTROLS, Control
 from lightning_icl.comparison.controls.figures import left_out, measured
 from lightning_icl.comparison.controls.ground import Fit, Ground
@@ -30,6 +32,8 @@ class Controlled:
     """By control, the contrasts it makes."""
     impossible: dict[str, str] = field(default_factory=dict)
     """By control, why it cannot be made here."""
+    seconds: float = 0.0
+    """Time of their fine-tunings."""
 
 
 def make_controls(
@@ -59,7 +63,7 @@ def make_controls(
             model=probe.model,
             data=planned.data,
             finetuned=probe.finetuned,
-            fit=_fit(settings, planned, probe, rate),
+            fit=_fit(settings, planned, probe.model, rate, made),
             learning_rate=rate,
             neighbour=planned.neighbour,
             seed=planned.data.demonstrations.seed,
@@ -68,11 +72,13 @@ def make_controls(
             made.contrasts[control.name] = control.contrasts(ground)
         except UserError as error:
             made.impossible[control.name] = str(error)
-    probe.contrasts = [contrast for contrasts in made.contrasts.values() for contrast in contrasts]
+    probe.also_compare([contrast for contrasts in made.contrasts.values() for contrast in contrasts])
     return made
 
 
-def _fit(settings: CompareSettings, planned: PlannedTask, main: ICLProbe, own_rate: float) -> Fit:
+def _fit(
+    settings: CompareSettings, planned: PlannedTask, model: PreTrainedModel, own_rate: float, made: Controlled
+) -> Fit:
     """Fine-tuning as the main one goes, by `Trainer.fit`; its seconds are added to those of the controls."""
 
     def fit(
@@ -83,12 +89,12 @@ def _fit(settings: CompareSettings, planned: PlannedTask, main: ICLProbe, own_ra
         rate: float | None = None,
         layer_causal: Reading | None = None,
     ) -> Finetuned:
-        probe = ICLProbe(main.model, demonstrations)
+        probe = ICLProbe(model, demonstrations)
         trainer = make_trainer(settings, [KVFinetuning(rate or own_rate, trained, layer_causal)])
-        weights = nullcontext() if base is None else LaidOver(main.model, base).active()
+        weights = nullcontext() if base is None else LaidOver(model, base).active()
         with weights, interruptible():
             trainer.fit(probe, datamodule=planned.data.teaching(demonstrations))
-        main.seconds["controls"] = main.seconds.get("controls", 0.0) + probe.seconds["finetune"]
+        made.seconds += probe.finetuning_seconds
         assert probe.finetuned is not None
         return probe.finetuned
 

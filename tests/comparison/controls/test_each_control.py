@@ -30,7 +30,8 @@ from lightning_icl.data.queries import budget_batches
 from lightning_icl.errors import UserError
 from lightning_icl.models.kv import slices
 from lightning_icl.probing.contrast import Contrast
-from lightning_icl.probing.probe import ICLProbe, Prediction
+from lightning_icl.probing.findings import Prediction
+from lightning_icl.probing.probe import ICLProbe
 
 VARIANTS = ["gpt2", "llama"]  # fused and tied; apart and grouped
 NEAR = 1e-4
@@ -230,7 +231,7 @@ def test_figures_of_a_gaussian_update_are_those_of_its_weights(variant: str, tmp
     tuned = oracle.fine_tune(probe.model, data.demonstrations, RATE)
     drawn = copy.deepcopy(probe.model)
     for part in slices(drawn):
-        part.write(contrasts["ft-gaussian"].ft.overlay.tensors[part.name])
+        part.parameter.data = part.whole(contrasts["ft-gaussian"].ft.overlay.tensors[part.name])
     expected = slow(probe, contrasts["ft-gaussian"], ordered(data), tuned=replace(tuned, model=drawn))
     assert_near(deviations(probe, contrasts["ft-gaussian"], expected))
 
@@ -246,10 +247,12 @@ def test_a_gaussian_update_has_the_norms_of_the_learnt_one_and_no_likeness(varia
         drawn = (overlays[0].tensors[part.name] - part.read()).norm()
         assert torch.isclose(learnt, drawn, rtol=1e-4)
     assert gaussian_overlay(probe.model, tuned.overlay, 3).hash == overlays[3].hash != overlays[4].hash
-    probe.contrasts = [
-        Contrast.of(data.demonstrations, replace(tuned, overlay=overlay), name=f"g{seed}", ft=f"ft@g{seed}")
-        for seed, overlay in zip(seeds, overlays, strict=True)
-    ]
+    probe.also_compare(
+        [
+            Contrast.of(data.demonstrations, replace(tuned, overlay=overlay), name=f"g{seed}", ft=f"ft@g{seed}")
+            for seed, overlay in zip(seeds, overlays, strict=True)
+        ]
+    )
     make_trainer().validate(probe, datamodule=data, verbose=False)
     for figure in ("normalised", "raw"):
         drawn = torch.tensor([getattr(probe.comparisons[f"g{seed}"].sim_aou, figure).value for seed in seeds])

@@ -1,0 +1,106 @@
+"""The forward pass under way in a visit to a model: what runs, behind what, and what is recorded of it.
+
+Axes: B batch, H heads, K key/value heads, T own tokens, D head width.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from lightning_icl.attention.precision import at_least_float32
+from lightning_icl.attention.prefix import repeat_heads
+from lightning_icl.models.recording import Prefix, Recording
+from lightning_icl.models.replacement import Replacement
+from lightning_icl.records import QueryBatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerAttention:
+    """One layer's attention over a batch of queries, on the layer's device."""
+
+    layer: int
+    """Number of the layer."""
+    batch: QueryBatch
+    """The queries."""
+    query: Tensor
+    """(B, H, T, D), after rotary embedding."""
+    key: Tensor
+    """(B, K, T, D) of the own tokens, after rotary embedding."""
+    value: Tensor
+    """(B, K, T, D)."""
+    output: Tensor
+    """(B, H, T, D): softmax attention, before momentum attention adds its moving average."""
+    scaling: float
+    """Factor on the scores."""
+    window: int | None
+    """How far a token sees, where that cuts the input."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForwardPass:
+    """A pass of a prefix, a batch of queries or training examples through a model."""
+
+    recording: Recording
+    """What is recorded."""
+    positions: Tensor
+    """(B, T) of every token."""
+    batch: QueryBatch | None = None
+    """The queries; None for a prefix or in training."""
+    prefix: Prefix | None = None
+    """What they follow."""
+    offset: int = 0
+    """How many positions further on than right behind it."""
+    shift: int = 0
+    """By how many positions the frame of rotary embedding is moved."""
+    replacement: Replacement | None = None
+    """What stands in place of attention to the prefix's demonstrations."""
+    watch: Callable[[LayerAttention], None] | None = None
+    """Is shown every layer's attention."""
+    _local: dict[torch.device, tuple[Tensor, QueryBatch | None]] = field(default_factory=dict)
+
+    @property
+    def prefix_length(self) -> int:
+        """Tokens of the prefix."""
+        return self.prefix.length if self.prefix else 0
+
+    def on(self, device: torch.device) -> tuple[Tensor, QueryBatch | None]:
+        """Positions and batch on a layer's device."""
+        if device not in self._local:
+            batch = self.batch.to(device) if self.batch is not None else None
+            self._local[device] = self.positions.to(device), batch
+        return self._local[device]
+
+    def visible(self, window: int | None, device: torch.device) -> Tensor | None:
+        """(B, T, T) mask of own tokens where plain causality is not enough, else None."""
+        positions, batch = self.on(device)
+        branches = batch.branches if batch is not None else None
+        if window is None and branches is None:
+            return None
+        tokens = positions.shape[1]
+        visible = torch.ones(1, tokens, tokens, dtype=torch.bool, device=device).tril()
+        if branches is not None:
+            visible = visible & ((branches[:, None] == 0) | (branches[:, None] == branches[..., None]))
+        if window is not None:
+            visible = visible & (positions[..., None] - positions[:, None] < window)
+        return visible
+
+    def record_scores(self, seen: LayerAttention) -> None:
+        """Keep the probe token's scores before mask, cap and softmax, in float32 or better (definitions, section 3)."""
+        query, key, probe_index = seen.query, seen.key, seen.batch.probe_index
+        probe = at_least_float32(at_probe(query.transpose(1, 2), probe_index))
+        own = torch.einsum("bhd,bhtd->bht", probe, at_least_float32(repeat_heads(key, query.shape[1]))) * seen.scaling
+        beyond = torch.arange(key.shape[2], device=key.device) > probe_index[:, None]
+        self.recording.own_scores.append(own.masked_fill(beyond[:, None], 0.0).to(self.recording.device))
+        if self.prefix is not None:
+            keys = at_least_float32(self.prefix.keys[seen.layer][0])
+            grouped = probe.unflatten(1, (keys.shape[0], -1)).sum(2)
+            # One product a key head: a single one over all of them would copy the prefix's keys for each batch.
+            scores = (grouped.transpose(0, 1) @ keys.mT).sum(0) * seen.scaling
+            self.recording.prefix_scores.append(scores.to(self.recording.device))
+
+
+def at_probe(states: Tensor, probe_index: Tensor) -> Tensor:
+    """(B, ...) from (B, T, ...) at one token a row."""
+    return states[torch.arange(len(probe_index), device=states.device), probe_index]

@@ -1,0 +1,112 @@
+"""The half of a probe that learns: a LightningModule that `Trainer.fit` fine-tunes, one demonstration a step."""
+
+import time
+from functools import cached_property
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from lightning_icl.errors import ProtocolError
+from lightning_icl.models.capture import Capture
+from lightning_icl.models.plain import check_plain
+from lightning_icl.models.spreading import is_spread
+from lightning_icl.probing.checkpoint import from_checkpoint, to_checkpoint
+from lightning_icl.probing.finetuning import Finetuned, KVFinetuning
+from lightning_icl.probing.protocol import check_strategy, check_trainer
+from lightning_icl.records import Demonstrations
+
+
+class FinetunedModule(LightningModule):
+    """A causal language model and the demonstrations that it is fine-tuned on.
+
+    Args:
+        model: a Hugging Face causal language model of a supported architecture.
+        demonstrations: the examples in the prompt, as an `ICLDataModule` chose them.
+        finetuned: a fine-tuning on them that was made before.
+
+    Raises:
+        ModelError: the architecture cannot be probed rightly, or the model carries adapters or is quantised.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, demonstrations: Demonstrations, finetuned: Finetuned | None = None
+    ) -> None:
+        super().__init__()
+        check_plain(model)
+        if is_spread(model):
+            vars(self)["model"] = model  # Lightning moves the modules it knows to one device
+        else:
+            self.model = model
+        self.demonstrations = demonstrations
+        self.finetuning: KVFinetuning | None = None
+        """The callback at work, while fitting."""
+        self.finetuned = finetuned
+        """What fine-tuning has left behind."""
+        self.finetuning_seconds = 0.0
+        """Time that it took."""
+        self._fitting_since = 0.0
+
+    @cached_property
+    def capture(self) -> Capture:
+        """The visit to the model, opened for the length of a step."""
+        return Capture(self.model)
+
+    def configure_callbacks(self) -> list[Callback]:
+        """None of its own; but this is where a Trainer is checked before any callback of it acts.
+
+        Raises:
+            ProtocolError: the Trainer would break the protocol, or lose the results.
+        """
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            check_trainer(self.trainer)
+        else:
+            check_strategy(self.trainer)
+        return []
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Plain SGD over float32 masters of the key/value parameters."""
+        return self._at_work().optimizer(self.model)
+
+    def on_train_start(self) -> None:
+        """Start the clock of fine-tuning."""
+        self._fitting_since = time.perf_counter()
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> dict[str, Any]:
+        """One demonstration: the loss that the fine-tuning brings, in nats per token, and query vectors by layer."""
+        self.model.eval()  # no dropout, whoever has switched it on
+        with self.capture:
+            loss, queries = self._at_work().loss(self.capture, batch)
+        self.log("finetune/loss", loss.detach(), prog_bar=True)
+        return {"loss": loss, "queries": queries}
+
+    def backward(self, loss: Tensor, *_: Any, **__: Any) -> None:
+        """Take gradients of what is trained and of nothing else, past all that listens for a parameter's gradient."""
+        self._at_work().masters.backward(loss)
+
+    def on_train_end(self) -> None:
+        """Stop the clock of fine-tuning."""
+        self.finetuning_seconds = time.perf_counter() - self._fitting_since
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A checkpoint is the overlay and the query vectors of its steps, never a second full model."""
+        tuned = self.finetuned if self.finetuning is None else self.finetuning.so_far(self)
+        to_checkpoint(checkpoint, tuned, self.model, self.demonstrations)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the fine-tuning from a checkpoint.
+
+        Raises:
+            ProtocolError: it holds none, a part of one, or one of another model or other demonstrations.
+        """
+        self.finetuned = from_checkpoint(checkpoint, self.model, self.demonstrations)
+        checkpoint["state_dict"] = self.state_dict()  # what Lightning loads next: the module stays as it is
+
+    def _at_work(self) -> KVFinetuning:
+        if self.finetuning is None:
+            name = type(self).__name__
+            raise ProtocolError(f"Trainer.fit on an {name} needs the callback KVFinetuning(learning_rate=...).")
+        return self.finetuning
