@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any, TypeGuard
 
+from lightning_icl.errors import shown
 from lightning_icl.measures import table_figures
 
 ONE_CLASS = 0.95
@@ -158,6 +159,24 @@ def _sensitive(results: Results) -> str | None:
     )
 
 
+def _repeated(results: Results) -> str | None:
+    count = (results.get("task") or {}).get("repeated_queries") or 0
+    if not count:
+        return None
+    total = (results.get("queries") or {}).get("count")
+    return f"{count} of {total} queries repeat the prompt of a demonstration: their answer can be copied from it"
+
+
+def _joined(results: Results) -> str | None:
+    words = (results.get("task") or {}).get("joined_answers") or []
+    if not words:
+        return None
+    return (
+        f"the tokenizer joins the end of a prompt and the beginning of {', '.join(map(shown, words[:3]))} into one "
+        "token, so these answers are encoded apart from the prompt and have other tokens than in running text"
+    )
+
+
 def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and math.isfinite(value)
 
@@ -170,6 +189,8 @@ NOTES: Sequence[Note] = (
     Note("icl-no-better", _no_better("icl", "in-context learning")),
     Note("few-corrections", _few_corrections),
     Note("normalised-alone", _normalised_alone),
+    Note("repeated-queries", _repeated),
+    Note("joined-answers", _joined),
     Note("partly-undefined", _partly_undefined),
     Note("rounding", _rounded),
     Note("sensitive", _sensitive),

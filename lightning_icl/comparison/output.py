@@ -140,8 +140,6 @@ def _tell(plan: Plan, kept: frozenset[str]) -> None:
         used, asked = len(planned.data.demonstrations), plan.settings.shots
         if used < asked:
             say(f"{planned.task.name}: {used} demonstrations of the {asked} asked for fit.", style="yellow")
-        for note in planned.data.notes:
-            say(f"{planned.task.name}: {note}", style="yellow")
 
 
 def _save_config(space: Workspace, plan: Plan, marker: str) -> None:

@@ -24,7 +24,7 @@ from lightning_icl.data.demonstrations import Example, choose_demonstrations
 from lightning_icl.data.layout import Encoded, plain_layout
 from lightning_icl.data.queries import Query, budget_batches, collate
 from lightning_icl.data.settings import DataSettings, ProbeToken
-from lightning_icl.errors import TaskError, shown
+from lightning_icl.errors import TaskError
 from lightning_icl.records import Demonstrations, QueryBatch
 from lightning_icl.tasks.rows import QUERY_SEED, Row, TaskRows, load_rows, query_order, shuffled_train
 from lightning_icl.tasks.task import Task
@@ -109,7 +109,7 @@ class ICLDataModule(LightningDataModule):
         self.layout = chat_layout(tokenizer) if chat else plain_layout(tokenizer, separator)
         rows: TaskRows = load_rows(task, data, template)
         self.origin, self._rows, self._context_length = rows.origin, rows, context_length
-        self._joined: dict[str, str] = {}
+        self._joined: dict[str, None] = {}
         self.query_rows = query_order(rows, limit)
         self.queries = [self._query(row) for row in self.query_rows]
         self._check_lengths(context_length, len(self.layout.bos))
@@ -139,21 +139,15 @@ class ICLDataModule(LightningDataModule):
         return self._encoded(self.query_rows[0], words).answers
 
     @property
-    def notes(self) -> list[str]:
-        """What a reader of the results should know about these prompts."""
-        found = [
-            f"the tokenizer joins the end of a prompt and the beginning of the answer {shown(word)} into one token "
-            f"({place}); the answer is encoded apart from the prompt instead."
-            for word, place in self._joined.items()
-        ]
+    def joined_answers(self) -> tuple[str, ...]:
+        """Answers whose beginning the tokenizer would join with a prompt's end; they are encoded apart instead."""
+        return tuple(self._joined)
+
+    @property
+    def repeated_queries(self) -> int:
+        """How many queries have the prompt of a demonstration, so that their answer can be copied from it."""
         taught = {self._prompt(row) for row in self.train_rows[: len(self.demonstrations)]}
-        repeated = sum(query.prompt_ids in taught for query in self.queries)
-        if repeated:
-            found.append(
-                f"{repeated} of {len(self.queries)} queries repeat the prompt of a demonstration, so that their answer "
-                "can be copied from it."
-            )
-        return found
+        return sum(query.prompt_ids in taught for query in self.queries)
 
     @property
     def demonstration_options(self) -> tuple[int, ...]:
@@ -290,7 +284,7 @@ class ICLDataModule(LightningDataModule):
         except TaskError as error:
             raise TaskError(f"{row.place}: {error}") from error
         for word in encoded.joined:
-            self._joined.setdefault(word, row.place)
+            self._joined[word] = None
         return encoded
 
     def _check_whole(self) -> None:

@@ -37,8 +37,9 @@ def show_prompt(data: ICLDataModule, tokenizer: "PreTrainedTokenizerBase", conso
     console.print(f"Probe token ({query.probe_token}): {_named(tokenizer, (last,))}", highlight=False, markup=False)
     for word, ids in zip(row.options, query.answers, strict=True):
         console.print(f"Answer {word!r}: {_named(tokenizer, ids)}", highlight=False, soft_wrap=True, markup=False)
-    for note in data.notes:
-        console.print(f"Note: {note}", highlight=False, soft_wrap=True, markup=False)
+    for word in data.joined_answers:
+        note = f"The tokenizer joins a prompt's end and the beginning of {word!r}; the answer is encoded apart."
+        console.print(note, highlight=False, soft_wrap=True, markup=False)
 
 
 def _tokens(tokenizer: "PreTrainedTokenizerBase", ids: list[int], bracketed: bool) -> Text:

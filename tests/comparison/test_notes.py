@@ -33,6 +33,8 @@ CASES = [
         {"undefined_queries": {"sim_aou.per_layer[1]": {"share": 0.5, "reason": "…"}}},
         "25% of queries and layers",
     ),
+    ("repeated-queries", {"task.repeated_queries": 3}, "3 of 200 queries repeat the prompt"),
+    ("joined-answers", {"task.joined_answers": ["no", "so"]}, "the beginning of 'no', 'so' into one"),
     ("rounding", {"rounding": {"sim_aou.raw": 0.003}}, "sim_aou.raw by 0.003; use --precision 64"),
     ("sensitive", {"finetune.sensitivity": {"sim_aou.value": 0.01}}, "moves sim_aou.value by 0.010"),
     ("sensitive", {"finetune.sensitivity": {"accuracy.ft": 0.02}}, "moves accuracy.ft by 0.020"),

@@ -101,8 +101,8 @@ def test_a_joined_boundary_is_told_once_an_answer(tmp_path: Path) -> None:
     source = FileSource(train=tmp_path / "rows.jsonl", validation=tmp_path / "rows.jsonl")
     task = Task(name="own", templates={"program": "{text} Label:"}, answers=("Positive", "no"), source=source)
     data = ICLDataModule(task, tokenizer_of("across-words"), context_length=256)
-    assert [note.split("answer ")[1].split()[0] for note in data.notes if "joins" in note] == ["'Positive'", "'no'"]
-    assert not any("joins" in note for note in ICLDataModule(task, tokenizer_of("gemma"), context_length=256).notes)
+    assert data.joined_answers == ("Positive", "no")
+    assert not ICLDataModule(task, tokenizer_of("gemma"), context_length=256).joined_answers
 
 
 def test_queries_that_repeat_a_demonstration_are_counted(tmp_path: Path) -> None:
@@ -112,5 +112,4 @@ def test_queries_that_repeat_a_demonstration_are_counted(tmp_path: Path) -> None
         (tmp_path / f"{split}.jsonl").write_text("".join(lines))
     source = FileSource(train=tmp_path / "train.jsonl", validation=tmp_path / "validation.jsonl")
     task = Task(name="own", templates={"program": "{text} w4"}, answers=("w5", "w6"), source=source)
-    (note,) = ICLDataModule(task, word_tokenizer(), context_length=256).notes
-    assert note.startswith("3 of 4 queries repeat the prompt of a demonstration")
+    assert ICLDataModule(task, word_tokenizer(), context_length=256).repeated_queries == 3
