@@ -16,6 +16,8 @@ def prepare_process() -> None:
     their own go back when they are freed.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # transformers would ask the hub, in a thread of its own, to convert somebody's pickle files.
+    os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
     chosen = any(name.startswith("MALLOC_") for name in os.environ) or "glibc.malloc" in os.getenv("GLIBC_TUNABLES", "")
     if sys.platform != "linux" or chosen:
         return

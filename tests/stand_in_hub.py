@@ -1,4 +1,4 @@
-"""A hub of data sets on loopback: what `datasets` and `huggingface_hub` ask of the real one, and no more.
+"""A hub of data sets and models on loopback: what `datasets` and `huggingface_hub` ask of the real one, and no more.
 
 Repositories are files by branch and path. The stand-in answers for a branch and its commit, lists folders, describes
 and serves files; anything else is 404 with the hub's own code, as for what does not exist there.
@@ -57,10 +57,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _content(self, sent: str) -> tuple[bytes, dict[str, str]]:
         address = urlsplit(self.path)
         path, asked = unquote(address.path).strip("/"), parse_qs(address.query)
-        repository = next((name for name in self.repositories if f"datasets/{name}" in path), None)
+        repository = next((name for name in self.repositories if _is_of(path, name)), None)
         if repository is None:
             raise _Missing("RepoNotFound")
-        action, _, rest = path.split(f"datasets/{repository}")[1].strip("/").partition("/")
+        action, _, rest = path.split(repository, 1)[1].strip("/").partition("/")
         commit, files, inside = self._branch(repository, rest or "main")
         if action in ("", "revision"):
             siblings = [{"rfilename": name} for name in files]
@@ -87,6 +87,11 @@ class _Handler(BaseHTTPRequestHandler):
                 if rest == name or rest.startswith(f"{name}/"):
                     return commit, files, rest.removeprefix(name).strip("/")
         raise _Missing("RevisionNotFound")
+
+
+def _is_of(path: str, repository: str) -> bool:
+    """Whether a path is that of a data set or model."""
+    return f"datasets/{repository}" in path or f"{path}/".removeprefix("api/models/").startswith(f"{repository}/")
 
 
 def _entries(files: Files) -> list[dict[str, object]]:

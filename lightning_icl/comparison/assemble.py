@@ -150,7 +150,7 @@ def _model(plan: Plan, probe: ICLProbe) -> dict[str, Any]:
     return {
         "name": plan.source.name,
         "revision": plan.source.revision,
-        "commit": commit_of(plan.config),
+        "commit": commit_of(plan.source),
         "adapter": None if plan.source.adapter is None else str(plan.source.adapter),
         "architecture": str(model.config.model_type),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),

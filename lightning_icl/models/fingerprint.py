@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightning_icl.models.checkpoint import weight_files
+from lightning_icl.models.checkpoint import CONFIG, weight_files
 from lightning_icl.models.finding import ModelSource
 from lightning_icl.models.peft_adapter import CONFIG as ADAPTER_CONFIG
 from lightning_icl.models.peft_adapter import WEIGHTS as ADAPTER_WEIGHTS
@@ -34,15 +34,20 @@ def weights_fingerprint(source: ModelSource, config: "PretrainedConfig") -> str:
     elif source.local:
         parts += [f"{path.name} {digest(path)}" for path in _files(source)]
     else:
-        parts += [str(source.gguf), str(commit_of(config))]
+        parts += [str(source.gguf), str(commit_of(source))]
     if source.adapter is not None:
         parts += [digest(source.adapter / name) for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def commit_of(config: "PretrainedConfig") -> str | None:
-    """The commit of a model from the hub."""
-    return getattr(config, "_commit_hash", None)
+def commit_of(source: ModelSource) -> str | None:
+    """The commit of a model from the hub, by the folder of the cache that its files are read from."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if source.local:
+        return None
+    path = try_to_load_from_cache(source.location, source.gguf or CONFIG, revision=source.revision)
+    return Path(path).parent.name if isinstance(path, str) else None
 
 
 def _files(source: ModelSource) -> tuple[Path, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_icl.errors import ModelError
-from lightning_icl.models.checkpoint import INDEX, check_tokenizer, indexed_files, weight_files
+from lightning_icl.models.checkpoint import INDEX, SINGLE, check_tokenizer, indexed_files, weight_files
 from lightning_icl.models.finding import ModelSource
 from lightning_icl.models.fitting import Misfit, check_fit, silent
 from lightning_icl.models.gguf import as_plain, check_whole, forget, read_once
@@ -51,7 +51,7 @@ def load_config(source: ModelSource) -> "PretrainedConfig":
 def check_weights(source: ModelSource, config: "PretrainedConfig") -> None:
     """Whether a model can be built from its configuration and its weights, as far as headers tell.
 
-    Weights on the hub and pickled ones are checked when they are loaded.
+    Of weights on the hub the names are checked; they and pickled ones are looked into when they are loaded.
 
     Args:
         source: where the model comes from.
@@ -64,6 +64,7 @@ def check_weights(source: ModelSource, config: "PretrainedConfig") -> None:
         files = weight_files(Path(source.location), allow_pickle=source.allow_pickle)
         if files:
             check_fit(source.name, config, files)
+    _check_hub_files(source, config)
     if source.adapter is not None:
         title = PACKAGED[source.name].title if source.name in PACKAGED else source.name
         names = {Path(name).name.casefold() for name in (title, source.location if source.gguf is None else title)}
@@ -82,16 +83,8 @@ def _reading(source: ModelSource) -> AbstractContextManager[None]:
 
 
 def _gguf_path(source: ModelSource) -> Path:
-    """Where a GGUF file is, downloaded if need be."""
-    from transformers.utils.hub import cached_file
-
     assert source.gguf is not None
-    if source.local:
-        return Path(source.location) / source.gguf
-    try:
-        return Path(str(cached_file(source.location, source.gguf, revision=source.revision)))
-    except OSError as error:
-        raise _not_loaded(source, error) from error
+    return Path(source.location) / source.gguf if source.local else _from_hub(source, source.gguf)
 
 
 def load_tokenizer(source: ModelSource) -> "PreTrainedTokenizerBase":
@@ -136,7 +129,7 @@ def load_model(
     enable_momentum()
     dtype = dtype or torch.float32
     config = load_config(source)
-    _check_hub_index(source, config)
+    _check_hub_files(source, config)
     if source.fresh:
         return _fresh(source, config, dtype, seed)
     loader: Any = AutoModelForCausalLM
@@ -171,23 +164,38 @@ def _check_finite(source: ModelSource, model: "PreTrainedModel") -> None:
             raise ModelError(f"The weights of the model {source.name!r} hold NaN or infinite numbers, in {name!r}.")
 
 
-def _check_hub_index(source: ModelSource, config: "PretrainedConfig") -> None:
-    """An index on the hub must name safetensors files only, as one in a folder must."""
-    from transformers.utils.hub import cached_file
-
+def _check_hub_files(source: ModelSource, config: "PretrainedConfig") -> None:
+    """Weights on the hub must be safetensors, one file or those that an index names, as those in a folder must."""
     if source.local or source.fresh or source.gguf is not None:
         return
-    name = getattr(config, "transformers_weights", None) or INDEX
-    index = cached_file(
-        source.location,
-        name,
-        revision=source.revision,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-        _raise_exceptions_for_gated_repo=False,
-    )
-    if index is not None and name.endswith(".index.json"):
-        indexed_files(Path(index))
+    names = (getattr(config, "transformers_weights", None), SINGLE, INDEX)
+    safe = [name for name in names if name is not None and _on_hub(source, name)]
+    if not safe and not source.allow_pickle:
+        raise ModelError(
+            f"The model {source.name!r} has no safetensors weights on the hub ({SINGLE} or {INDEX}). Pass "
+            "--allow-pickle if you trust its author: pickle files can run code when read."
+        )
+    if safe and safe[0].endswith(".index.json"):
+        indexed_files(_from_hub(source, safe[0]))
+
+
+def _on_hub(source: ModelSource, name: str) -> bool:
+    from transformers.utils.hub import has_file
+
+    try:
+        return bool(has_file(source.location, name, revision=source.revision))
+    except OSError as error:
+        raise _not_loaded(source, error) from error
+
+
+def _from_hub(source: ModelSource, name: str) -> Path:
+    """A file of the model's repository, downloaded if need be."""
+    from transformers.utils.hub import cached_file
+
+    try:
+        return Path(str(cached_file(source.location, name, revision=source.revision)))
+    except OSError as error:
+        raise _not_loaded(source, error) from error
 
 
 def _fresh(source: ModelSource, config: "PretrainedConfig", dtype: "torch.dtype", seed: int) -> "PreTrainedModel":
@@ -212,11 +220,6 @@ def _not_loaded(source: ModelSource, error: Exception) -> ModelError:
         return ModelError(f"The model {place} cannot be read: {reason}")
     if "trust_remote_code" in str(error):
         return ModelError(f"The model {source.name!r} brings its own code. Pass --trust-remote-code if you trust it.")
-    if "safetensors" in str(error):
-        return ModelError(
-            f"The model {source.name!r} has no safetensors weights. Pass --allow-pickle if you trust its author: "
-            "pickle files can run code when read."
-        )
     offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
     return ModelError(
         f"The model {source.name!r} cannot be loaded from the Hugging Face hub{offline}: {reason} Check the name and "

@@ -123,7 +123,8 @@ def check_grid(runs: Sequence[TaskRun]) -> Grid:
     if not cells:
         raise OutputError(
             f"No task repeats a published run ({'; '.join(reasons)}). Repeat one with: lightning-icl compare --model "
-            "KoboldAI/fairseq-dense-1.3B --task paper --seed published --lr published --probe-token answer"
+            "KoboldAI/fairseq-dense-1.3B --allow-pickle --task paper --seed published --lr published --probe-token "
+            "answer"
         )
     rows = [
         (
