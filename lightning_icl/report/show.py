@@ -10,6 +10,7 @@ from lightning_icl.report.check import check as check_cells
 from lightning_icl.report.check import check_grid, not_repeated
 from lightning_icl.report.controls import controls_grid
 from lightning_icl.report.grid import Grid, grid_to_csv, grid_to_markdown
+from lightning_icl.report.ladder import ladder_grids, read_ladders
 from lightning_icl.report.latex import grid_to_latex
 from lightning_icl.report.outcomes import right_grid
 from lightning_icl.report.page.html import write_page
@@ -34,7 +35,7 @@ def show_report(
     """Print the tables of saved runs, side by side where there are several, and write files if asked.
 
     Args:
-        folders: run folders, or folders of single tasks.
+        folders: run folders, or folders of single tasks; those of `weight-update` have tables of their own.
         tables: which tables; None for all.
         intervals: show the interval of every figure, not of Rec2FTP alone.
         export: also write tables and pictures into each folder; what is made of several runs goes into the first.
@@ -47,6 +48,8 @@ def show_report(
     Raises:
         OutputError: no run is there, an unknown table, nothing to check, or files cannot be written.
     """
+    ladders = {folder: found for folder in folders if (found := read_ladders(folder))}
+    folders = [folder for folder in folders if folder not in ladders]
     runs = [read_run(folder) for folder in folders]
     groups = seed_groups(runs)
     for group in groups:
@@ -56,6 +59,11 @@ def show_report(
             print_grid(seeds_grid(group, tables))
     grids = [side_grid(groups)] if len(groups) > 1 else []
     written: list[Path] = []
+    for folder, own_ladders in ladders.items():
+        grids += (own := [grid for ladder in own_ladders for grid in ladder_grids(ladder, intervals=intervals)])
+        if export:
+            with held(folder) as space, space.adding() as part:
+                written += [folder / path.name for grid in own for path in write_grid(grid, part)]
     if export:
         for folder, tasks in zip(folders, runs, strict=True):
             with held(folder) as space, space.adding() as part:
@@ -64,7 +72,7 @@ def show_report(
                     made += export_together(part, groups, tables)
             written += [folder / path.name for path in made]
     if html is not None:
-        write_page(html, runs)
+        write_page(html, runs, [ladder for own_ladders in ladders.values() for ladder in own_ladders])
     if check:
         grids.append(check_grid([run for tasks in runs for run in tasks]))
     for grid in grids:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
-from rich.console import Console
 
 from lightning_icl.comparison.output import Run, claimed, say
 from lightning_icl.comparison.plan import Plan, PlannedTask, make_plan, resolved
@@ -17,16 +16,15 @@ from lightning_icl.models.architecture import attention_windows, context_length
 from lightning_icl.models.loading import load_model
 from lightning_icl.plain_yaml import to_yaml
 from lightning_icl.probing.finetuning import KVFinetuning
+from lightning_icl.report.ladder import WEIGHT_UPDATE, ladder_grids, read_ladders
+from lightning_icl.report.terminal import print_grid
 from lightning_icl.results import CONFIG, to_json
-from lightning_icl.weightupdate.content import WEIGHT_UPDATE, weight_update_content
+from lightning_icl.weightupdate.content import weight_update_content
 from lightning_icl.weightupdate.pictures import pyplot, save_pictures
 from lightning_icl.weightupdate.probe import WeightUpdateProbe
 from lightning_icl.weightupdate.settings import WeightUpdateSettings
-from lightning_icl.weightupdate.tables import print_ladder
 
 FAST_WEIGHTS = "fast_weights.safetensors"
-# Columns of tables that are written to a file or pipe, where nothing says how wide they may be.
-_WIDE = 132
 
 
 def weight_update(settings: WeightUpdateSettings) -> Path:
@@ -121,7 +119,9 @@ def _save(
         if settings.fast_weights is not None:
             probe.fast_weights(settings.fast_weights).save(part / FAST_WEIGHTS)
         pictures = save_pictures(content, part) if settings.export else []
-    print_ladder(content, _console())
+    for ladder in read_ladders(run.plan.out / planned.task.name):
+        for grid in ladder_grids(ladder):
+            print_grid(grid)
     for path in pictures:
         say(f"wrote {run.plan.out / planned.task.name / path.name}")
 
@@ -131,8 +131,3 @@ def _config(settings: WeightUpdateSettings, plan: Plan, planned: PlannedTask) ->
     carried_out = {**dataclasses.asdict(settings), **resolved(plan, planned)}
     names = {field.name for field in dataclasses.fields(settings)} - {"overwrite"}
     return to_yaml({name: value for name, value in carried_out.items() if name in names})
-
-
-def _console() -> Console:
-    console = Console()
-    return console if console.is_terminal or console.width >= _WIDE else Console(width=_WIDE)

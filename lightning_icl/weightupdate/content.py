@@ -15,8 +15,6 @@ from lightning_icl.probing.probe import accuracy
 from lightning_icl.results import SCHEMA
 from lightning_icl.weightupdate.probe import WeightUpdateProbe, part_name, parts_of
 
-WEIGHT_UPDATE = "weight_update.json"
-
 
 def weight_update_content(
     plan: Plan, planned: PlannedTask, probe: WeightUpdateProbe, held_out: Sequence[Query]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_icl.errors import OutputError
-from lightning_icl.weightupdate.tables import TITLES
+from lightning_icl.report.ladder import TITLES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

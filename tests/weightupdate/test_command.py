@@ -1,6 +1,8 @@
 """`lightning-icl weight-update` from the command line to the files, and the mistakes it finds before weights load."""
 
+import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -155,15 +157,43 @@ def test_the_saved_configuration_gives_the_same_figures(run: Path, tmp_path: Pat
     assert content(tmp_path / "again" / "tiny-cb") == content(run)
 
 
-def test_the_table_shows_the_rungs(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from lightning_icl.weightupdate.tables import print_ladder
-
-    print_ladder(content(run))
-    printed = capsys.readouterr().out
+def test_the_tables_show_the_rungs_in_every_format(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found, page, folder = content(run), tmp_path / "page.html", tmp_path / "copy"
+    shutil.copytree(run, folder)
+    main(["report", str(folder), "--export", "--html", str(page)])
+    printed, text = capsys.readouterr().out, page.read_text()
     for name in ("none", "affine", "softmax"):
-        assert f"{content(run)['conditions'][name]['margin_correlation']:.3f}" in printed
-    assert "KL from ICL with affine in some layers" in printed
-    assert f"{content(run)['conditions']['affine 0-1']['kl']:.3g}" in printed
+        correlation = f"{found['conditions'][name]['margin_correlation']:.3f}".replace("-", "−")
+        low = f"{found['intervals'][name]['margin_correlation'][0]:.3f}".replace("-", "−")
+        assert correlation in printed
+        assert f"{correlation}<small>{low}" in text
+    assert "KL from in-context learning with affine in some of the layers" in printed
+    assert f"{found['conditions']['affine 0-1']['kl']:.3g}" in text
+    assert "Demonstrations as a weight update" in text
+    with (folder / "ladder_tiny-cb_alone.csv").open() as file:
+        rows = {row["condition"]: row for row in csv.DictReader(file)}
+    assert float(rows["affine"]["kl"]) == found["conditions"]["affine"]["kl"]
+    assert float(rows["affine"]["kl_high"]) == found["intervals"]["affine"]["kl"][1]
+    assert rows["zsl"]["simaou_icl"] == ""
+
+
+def test_a_page_of_a_comparison_has_the_ladder_as_a_section(run: Path, tmp_path: Path) -> None:
+    plain, page = tmp_path / "run", tmp_path / "page.html"
+    main(["validate", "--task", "tiny-cb", "--shots", "4", "--limit", "6", "--out", str(plain)])
+    main(["report", str(plain), str(run), "--html", str(page)])
+    text = page.read_text()
+    assert text.index('href="#figures"') < text.index('href="#ladder"') < text.index('href="#tasks"')
+
+
+def test_a_damaged_file_is_named(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = content(run)
+    del found["conditions"]["affine"]["kl"]
+    (tmp_path / "weight_update.json").write_text(json.dumps(found))
+    with pytest.raises(SystemExit):
+        main(["report", str(tmp_path)])
+    assert "weight_update.json" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

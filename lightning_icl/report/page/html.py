@@ -17,6 +17,8 @@ from lightning_icl._version import __version__
 from lightning_icl.errors import OutputError
 from lightning_icl.report.check import check_grid, not_repeated
 from lightning_icl.report.controls import controls_grid
+from lightning_icl.report.grid import Grid
+from lightning_icl.report.ladder import Ladder, ladder_grids
 from lightning_icl.report.page.charts import size_chart
 from lightning_icl.report.page.queries import json_data, query_data
 from lightning_icl.report.page.sections import Part, again_part, forest_parts, level_parts, task_part
@@ -33,12 +35,13 @@ _HERE = Path(__file__).parent
 _MARK = '<meta name="generator" content="lightning-icl'
 
 
-def write_page(path: Path, runs: Sequence[Sequence[TaskRun]]) -> None:
+def write_page(path: Path, runs: Sequence[Sequence[TaskRun]], ladders: Sequence[Ladder] = ()) -> None:
     """Write the page of one run, or of several side by side.
 
     Args:
         path: the file.
         runs: the tasks of each run.
+        ladders: tasks of runs of `weight-update`, which get a section, or the page where there is nothing else.
 
     Raises:
         OutputError: the file is there and is no report, or cannot be written.
@@ -48,14 +51,30 @@ def write_page(path: Path, runs: Sequence[Sequence[TaskRun]]) -> None:
             raise OutputError(f"{str(path)!r} exists and is no report, so it is left alone. Give another --html.")
     except OSError as error:
         raise OutputError(f"{str(path)!r} cannot be written: {error.strerror or error}.") from error
-    write_text(path, run_page(runs[0]) if len(runs) == 1 else side_page(runs))
+    if not runs:
+        write_text(path, ladder_page(ladders))
+    else:
+        write_text(path, run_page(runs[0], ladders) if len(runs) == 1 else side_page(runs, ladders))
 
 
-def run_page(runs: Sequence[TaskRun]) -> str:
+def ladder_page(ladders: Sequence[Ladder]) -> str:
+    """The page of demonstrations as weight updates alone."""
+    names = dict.fromkeys(ladder["model"]["name"] for ladder in ladders)
+    facts = f"{len(ladders)} {'task' if len(ladders) == 1 else 'tasks'}"
+    return _page(title=", ".join(names), facts=facts, sections=[_ladder_section(ladders)])
+
+
+def _ladder_section(ladders: Sequence[Ladder]) -> tuple[str, str, list[Grid]]:
+    grids = [grid for ladder in ladders for grid in ladder_grids(ladder, intervals=True)]
+    return "ladder", "Demonstrations as a weight update", grids
+
+
+def run_page(runs: Sequence[TaskRun], ladders: Sequence[Ladder] = ()) -> str:
     """The page of one run.
 
     Args:
         runs: its tasks.
+        ladders: tasks of runs of `weight-update`.
     """
     model = runs[0].results["model"]
     size = f"{model['parameters']:,} parameters, " if model.get("parameters") else ""
@@ -67,6 +86,7 @@ def run_page(runs: Sequence[TaskRun]) -> str:
         ("layers", "Layer by layer", level_parts([runs])),
         ("figures", "Figures", [summary_grid(runs, intervals=True), *_check(runs)]),
         ("controls", "Controls", [grid for grid in (controls_grid(runs), paired_grid(runs)) if grid]),
+        _ladder_section(ladders),
         ("tasks", "Task by task", [task_part(run) for run in runs]),
         ("queries", "Queries", True),
         ("again", "Run it again", again_part(runs)),
@@ -79,17 +99,19 @@ def run_page(runs: Sequence[TaskRun]) -> str:
     )
 
 
-def side_page(runs: Sequence[Run]) -> str:
+def side_page(runs: Sequence[Run], ladders: Sequence[Ladder] = ()) -> str:
     """The page of several runs: over seeds where they differ in nothing else, models side by side, smallest first.
 
     Args:
         runs: the tasks of each run.
+        ladders: tasks of runs of `weight-update`.
     """
     groups = by_size(seed_groups(runs))
     if len(groups) == 1:
         sections = [
             ("figures", "Figures", [seeds_grid(groups[0])]),
             ("layers", "Layer by layer", level_parts(groups[0])),
+            _ladder_section(ladders),
             ("runs", "Each seed", [_run_part(run_name(run), [run]) for run in groups[0]]),
         ]
         return _page(title=model_name(groups[0][0]), facts=f"mean over {seeds_of(groups[0])}", sections=sections)
@@ -99,6 +121,7 @@ def side_page(runs: Sequence[Run]) -> str:
     sections = [
         ("figures", "Side by side", [side_grid(groups)]),
         ("size", "Size against similarity", [size_chart(points, name) for name, points in size_points(groups).items()]),
+        _ladder_section(ladders),
         (
             "runs",
             "Each model",

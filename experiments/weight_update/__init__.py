@@ -1,0 +1,1 @@
+"""Is in-context learning a weight update? The ladder over models, tasks, shots and seeds."""
