@@ -31,7 +31,7 @@ from lightning_icl.saving.record import (
 )
 
 _LOCK, _NEW, _OLD = "lock", "new", "old"
-_MOVE = "Move it away, or give another --out."
+_MOVE = "Move it away, or choose another folder."
 
 
 @dataclass(frozen=True)
