@@ -162,6 +162,9 @@ def _content(path: Path) -> str:
         except ValueError:  # not ours
             return hashlib.sha256(text).hexdigest()
         text = json.dumps({key: value for key, value in content.items() if key not in _VARIES}).encode()
+    if path.suffix == ".safetensors":  # its library writes the header in any order
+        size = 8 + int.from_bytes(text[:8], "little")
+        text = json.dumps(json.loads(text[8:size]), sort_keys=True).encode() + text[size:]
     return hashlib.sha256(text).hexdigest()
 
 

@@ -31,7 +31,7 @@ def compare(settings: CompareSettings) -> Path | None:
     plan = _plan(settings)
     if plan is None:
         return None
-    with claimed(plan, RESULTS, goes_on=True) as run:
+    with claimed(plan, RESULTS) as run:
         model = load_model(plan.source, DTYPES[settings.trainer_precision], device_map=settings.device_map)
         for planned in run.pending:
             probe = ICLProbe(model, planned.data.demonstrations)
@@ -89,7 +89,8 @@ def validate(settings: ValidateSettings) -> Path | None:
         for planned in plan.tasks
         if overlay is not None
     }
-    with claimed(plan, RESULTS) as run:
+    hashes = {name: finetuned.overlay.hash for name, finetuned in tuned.items()}
+    with claimed(plan, RESULTS, overlays=hashes) as run:
         model = load_model(plan.source, DTYPES[settings.trainer_precision], device_map=settings.device_map)
         for planned in run.pending:
             probe = ICLProbe(model, planned.data.demonstrations, finetuned=tuned.get(planned.task.name))

@@ -1,7 +1,8 @@
 """What a comparison leaves in its folder: one folder for each task, each appearing whole, and the settings of all."""
 
 import dataclasses
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -53,18 +54,33 @@ class Run:
 
 
 @contextmanager
-def claimed(plan: Plan, marker: str, *, goes_on: bool = False) -> Iterator[Run]:
+def claimed(
+    plan: Plan,
+    marker: str,
+    settings_of: Callable[[Plan, PlannedTask], Mapping[str, object]] = resolved,
+    overlays: Mapping[str, str] | None = None,
+) -> Iterator[Run]:
     """Use the plan's folder alone, everything that could keep results from being written found before.
+
+    Tasks that an interrupted run with the same settings has finished are kept.
 
     Args:
         plan: what is to be run.
         marker: the file that a finished task's folder holds.
-        goes_on: whether tasks that an interrupted run with the same settings has finished are kept.
+        settings_of: the settings that are kept with a task.
+        overlays: hashes of the fine-tunings that are probed, by task, where they were made before.
 
     Raises:
         OutputError: the folder holds a run, or what is not this program's, is in use, or cannot be written.
     """
-    kept = _kept(plan, marker) if goes_on and not plan.settings.overwrite else frozenset()
+    folders = ((planned, plan.out / planned.task.name) for planned in plan.tasks if not plan.settings.overwrite)
+    kept = frozenset(
+        planned.task.name
+        for planned, folder in folders
+        if _intact(folder, marker)
+        and _as_now(folder, settings_of(plan, planned))
+        and _of_the_same(folder / marker, plan.fingerprints(planned), (overlays or {}).get(planned.task.name))
+    )
     if getattr(rank_zero_only, "rank", 0):
         yield Run(plan=plan, space=None, kept=kept)
         return
@@ -73,7 +89,7 @@ def claimed(plan: Plan, marker: str, *, goes_on: bool = False) -> Iterator[Run]:
         plan = dataclasses.replace(plan, out=default_folder(plan.settings.model))
     try:
         with held(plan.out) as space:
-            kept = _check(plan, marker, goes_on)
+            _check(plan, marker, kept)
             _tell(plan, kept)
             yield Run(plan=plan, space=space, kept=kept)
             _save_config(space, plan, marker)
@@ -83,15 +99,16 @@ def claimed(plan: Plan, marker: str, *, goes_on: bool = False) -> Iterator[Run]:
                 plan.out.rmdir()
 
 
-def _check(plan: Plan, marker: str, goes_on: bool) -> frozenset[str]:
-    """The tasks that are kept, everything else that stands in the way found."""
+def _check(plan: Plan, marker: str, kept: frozenset[str]) -> None:
+    """Find everything that stands in the way of the tasks that are not kept."""
     out, settings = plan.out, plan.settings
-    finished = [path.parent.name for path in finished_parts(out, marker)]
-    kept = _kept(plan, marker) if goes_on and not settings.overwrite else frozenset()
-    if not settings.overwrite and (set(finished) - kept or len(kept) == len(plan.tasks)):
+    check_own_files(out, [CONFIG], "Give another --out.")
+    finished = {path.parent.name for path in finished_parts(out, marker)}
+    complete = len(kept) == len(plan.tasks) and (out / CONFIG).exists()  # that is written last
+    if not settings.overwrite and (finished - kept or complete):
         raise OutputError(
-            f"{str(out)!r} already holds a run ({_listed(finished)}). Give another --out, or pass --overwrite to "
-            "replace the tasks that are run again."
+            f"{str(out)!r} already holds a run ({_listed(sorted(finished))}). Give another --out, or pass --overwrite "
+            "to replace the tasks that are run again."
         )
     for folder in (out / planned.task.name for planned in plan.tasks if planned.task.name not in kept):
         check_replaceable(folder, "Give another --out.")
@@ -99,37 +116,33 @@ def _check(plan: Plan, marker: str, goes_on: bool) -> frozenset[str]:
             raise OutputError(
                 f"{str(folder)!r} was made before. Give another --out, or pass --overwrite to replace it."
             )
-    check_own_files(out, [CONFIG], "Give another --out.")
-    return kept
 
 
 def _listed(names: list[str]) -> str:
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 
-def _kept(plan: Plan, marker: str) -> frozenset[str]:
-    """Tasks in the folder that the same settings have made from the same rows and weights."""
-    return frozenset(planned.task.name for planned in plan.tasks if _same(plan, planned, marker))
-
-
-def _same(plan: Plan, planned: PlannedTask, marker: str) -> bool:
-    import json
-
-    folder = plan.out / planned.task.name
+def _intact(folder: Path, marker: str) -> bool:
+    """Whether a task's folder holds a finished one, every file as it was written."""
     record = read_record(folder)
-    if not all(is_own(folder / name, folder, record) for name in (marker, CONFIG)):
-        return False
+    return {marker, CONFIG} <= record.keys() and all(is_own(folder / name, folder, record) for name in record)
+
+
+def _as_now(folder: Path, now: Mapping[str, object]) -> bool:
+    """Whether a task was made by the settings of now; where it lies and what is shown of it may differ."""
     made = read_yaml(folder / CONFIG, "configuration file")
     assert isinstance(made, dict)
-    now = resolved(plan, planned)
-    content = json.loads((folder / marker).read_text(encoding="utf-8"))
-    free = ("out", "tables")
+    return all(made.get(key) == now.get(key) for key in {*made, *now} - {"out", "tables"})
+
+
+def _of_the_same(path: Path, fingerprints: Mapping[str, str], overlay: str | None) -> bool:
+    """Whether a finished task is of the same rows and weights, and not without figures."""
+    content = json.loads(path.read_text(encoding="utf-8"))
     before = content.get("fingerprints") or {}
     return (
-        (marker != RESULTS or content["queries"]["count"] > 0)
-        and content["demonstrations"]["hash"] == planned.data.demonstrations.hash
-        and all(made.get(key) == now.get(key) for key in {*made, *now} - {*free})
-        and all(before.get(name) == own for name, own in plan.fingerprints(planned).items())
+        (path.name != RESULTS or content["queries"]["count"] > 0)
+        and all(before.get(name) == own for name, own in fingerprints.items())
+        and overlay in (None, before.get("overlay"))
     )
 
 

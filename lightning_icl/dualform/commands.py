@@ -1,6 +1,7 @@
 """The command `dual-form`: plan, load, fine-tune, build the updates of every head, save, print."""
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -36,7 +37,7 @@ def dual_form(settings: DualSettings) -> Path | None:
         print_synthetic(known_answers(), terminal())
         return None
     plan, layers = _plan(settings)
-    with claimed(plan, DUAL_FORM) as run:
+    with claimed(plan, DUAL_FORM, partial(_settings_of, settings)) as run:
         model = load_model(plan.source, DTYPES[plan.settings.trainer_precision])
         for planned in run.pending:
             probe = DualProbe(model, planned.data.demonstrations, layers, settings.rank)
@@ -65,16 +66,15 @@ def _save(settings: DualSettings, run: Run, planned: PlannedTask, probe: DualPro
     content = dual_content(run.plan, planned, probe)
     with run.writing(planned) as part:
         (part / DUAL_FORM).write_text(to_json(content), encoding="utf-8")
-        (part / CONFIG).write_text(_config(settings, run.plan, planned), encoding="utf-8")
+        (part / CONFIG).write_text(to_yaml(_settings_of(settings, run.plan, planned)), encoding="utf-8")
         pictures = save_pictures(content, part) if settings.export else []
     print_dual(content, terminal())
     for path in pictures:
         say(f"wrote {run.plan.out / planned.task.name / path.name}")
 
 
-def _config(settings: DualSettings, plan: Plan, planned: PlannedTask) -> str:
+def _settings_of(settings: DualSettings, plan: Plan, planned: PlannedTask) -> dict[str, object]:
     """The settings of one task as they were carried out: `--config` of these runs it again."""
     carried_out = {**dataclasses.asdict(settings), **resolved(plan, planned)}
     names = {field.name for field in dataclasses.fields(settings)} - {"overwrite", "synthetic"}
-    content = {name: value for name, value in carried_out.items() if name in names}
-    return to_yaml(content)
+    return {name: value for name, value in carried_out.items() if name in names}

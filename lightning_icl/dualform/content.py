@@ -41,6 +41,7 @@ def dual_content(plan: Plan, planned: PlannedTask, probe: DualProbe) -> dict[str
         | {name: figures[name].tolist() for name in (*BY_LAYER, "patch_identity_error")},
         "per_head": {name: figures[name].tolist() for name in per_head},
         "principal_angles_degrees": {side: figures[f"{side}_angles"].tolist() for side in ("left", "right")},
+        "fingerprints": plan.fingerprints(planned),
         "demonstrations": _demonstrations(plan, planned, probe),
         "versions": versions(),
     }
