@@ -1,10 +1,11 @@
 """Float32 masters of what fine-tuning trains: they take the steps, and the model computes with them while it learns.
 
-The model's own weights are never written, so that nothing can keep it from having them afterwards. R runs.
+The model's own weights are never written, so that nothing can keep it from having them afterwards. R runs, each with
+masters of its own.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lightning_icl.models.kv import Slice, Trained, slices
+from lightning_icl.models.run_alone import RunAlone
+from lightning_icl.models.runs_together import RunsTogether
 from lightning_icl.records import KVOverlay
 
 
@@ -21,54 +24,42 @@ class Masters:
     Args:
         model: the model.
         trained: what learns.
+        runs: how many learn side by side, which must not train everything.
     """
 
-    def __init__(self, model: PreTrainedModel, trained: Trained = "kv") -> None:
+    def __init__(self, model: PreTrainedModel, trained: Trained = "kv", runs: int = 1) -> None:
         self._model = model
         self._slices = slices(model, trained)
-        self.parameters = [nn.Parameter(_master(part.read())) for part in self._slices]
+        self.parameters = [nn.Parameter(_master(part.read(), runs)) for part in self._slices]
+        """Of every part the masters of all runs (R, *part.shape)."""
         self.steps = 0
         """Steps taken."""
-        # Whole parameters in the model's type, of which the masters fill their part; a master itself where it can be.
-        self._used = [
-            part.whole(master.detach()).requires_grad_()
-            for part, master in zip(self._slices, self.parameters, strict=True)
-        ]
+        in_model = RunAlone if runs == 1 else RunsTogether
+        self._in_model: RunAlone | RunsTogether = in_model(model, self._slices, self.parameters)
         self._gradients: list[Tensor] | None = None
 
-    @contextmanager
-    def in_use(self) -> Iterator[None]:
-        """The model computes with the masters, in its own type, until the context ends."""
-        used = {id(part.parameter): tensor for part, tensor in zip(self._slices, self._used, strict=True)}
-        places = [
-            (module._parameters, name, parameter)
-            for module in self._model.modules()
-            for name, parameter in module._parameters.items()
-            if id(parameter) in used
-        ]
-        try:
-            for parameters, name, parameter in places:
-                parameters[name] = used[id(parameter)]  # type: ignore[assignment]  # any tensor serves in a forward pass
-            yield
-        finally:
-            for parameters, name, parameter in places:
-                parameters[name] = parameter
+    def in_use(self) -> AbstractContextManager[None]:
+        """Row r of a batch is computed with the masters of run r, in the model's type, until the context ends."""
+        return self._in_model.in_use()
 
     def backward(self, loss: Tensor) -> None:
         """Keep the gradients of a loss for the next step; no parameter of the model receives any.
 
+        Args:
+            loss: the sum of the runs' own.
+
         Raises:
             RuntimeError: the loss does not depend on something that is trained.
         """
-        gradients = torch.autograd.grad(loss, self._used, allow_unused=True)
+        gradients = torch.autograd.grad(loss, self._in_model.tensors, allow_unused=True)
         for part, gradient in zip(self._slices, gradients, strict=True):
             if gradient is None:
                 raise RuntimeError(f"No gradient has reached {part.name}.")
         self._gradients = list(gradients)
 
     @torch.no_grad()
-    def step(self, learning_rate: float) -> None:
-        """One plain SGD step, by the gradients of the last `backward`.
+    def step(self, learning_rates: Sequence[float]) -> None:
+        """One plain SGD step of every run at its own rate, by the gradients of the last `backward`.
 
         Raises:
             RuntimeError: there are none.
@@ -76,24 +67,30 @@ class Masters:
         if self._gradients is None:
             raise RuntimeError("There are no gradients to take a step by.")
         gradients, self._gradients = self._gradients, None
-        for part, master, used, gradient in zip(self._slices, self.parameters, self._used, gradients, strict=True):
-            master.add_(gradient[part.place].to(master), alpha=-learning_rate)
-            if not used.is_set_to(master):
-                used[part.place] = master.to(used)
+        for place, master in enumerate(self.parameters):
+            gradient = self._in_model.gradient(place, gradients[place]).to(master)
+            for run, rate in enumerate(learning_rates):
+                master[run].add_(gradient[run], alpha=-rate)
+        self._in_model.refresh(self.parameters)
         self.steps += 1
 
-    def overlay(self) -> KVOverlay:
-        """The masters themselves, which must not be stepped any more."""
-        return KVOverlay(
-            tensors={part.name: master.detach() for part, master in zip(self._slices, self.parameters, strict=True)}
-        )
+    def keep(self, runs: Sequence[int]) -> None:
+        """Go on with some of the runs; the others' masters are let go."""
+        for master in self.parameters:
+            master.data = master.data[list(runs)]
+        self._in_model.refresh(self.parameters)
 
-    def update_norms(self) -> list[float]:
+    def overlay(self, run: int = 0) -> KVOverlay:
+        """The masters of a run themselves, which must not be stepped any more."""
+        masters = (master.detach()[run] for master in self.parameters)
+        return KVOverlay(tensors={part.name: master for part, master in zip(self._slices, masters, strict=True)})
+
+    def update_norms(self, run: int = 0) -> list[float]:
         """Per layer the Frobenius norm of the change of what is trained in it."""
         squares = [0.0] * int(self._model.config.num_hidden_layers)
         for part, master in zip(self._slices, self.parameters, strict=True):
             if part.layer is not None:
-                squares[part.layer] += _square(part, master)
+                squares[part.layer] += _square(part, master[run])
         return [square**0.5 for square in squares]
 
 
@@ -103,17 +100,17 @@ class PlainSGD(torch.optim.Optimizer):
 
     Args:
         masters: take the steps.
-        learning_rate: of every step.
+        learning_rates: of the runs; the list may become shorter on the way, as the runs do.
     """
 
-    def __init__(self, masters: Masters, learning_rate: float) -> None:
-        super().__init__(masters.parameters, {"lr": learning_rate})
-        self._masters, self._learning_rate = masters, learning_rate
+    def __init__(self, masters: Masters, learning_rates: Sequence[float]) -> None:
+        super().__init__(masters.parameters, {"lr": learning_rates[0]})
+        self._masters, self._learning_rates = masters, learning_rates
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step, after the closure has computed loss and gradients."""
         loss = None if closure is None else closure()
-        self._masters.step(self._learning_rate)
+        self._masters.step(self._learning_rates)
         return loss
 
 
@@ -121,6 +118,7 @@ def _square(part: Slice, master: Tensor) -> float:
     return float((master.detach() - part.read().to(master)).double().square().sum())
 
 
-def _master(tensor: Tensor) -> Tensor:
-    """A copy in float32 or better."""
-    return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32), copy=True)
+def _master(tensor: Tensor, runs: int) -> Tensor:
+    """(R, ...): a copy for each run, in float32 or better."""
+    wide = tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
+    return wide.expand(runs, *wide.shape).clone()

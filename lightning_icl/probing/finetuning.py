@@ -6,7 +6,8 @@ written, and what was learnt is an overlay.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -58,6 +59,65 @@ class Finetunable(Protocol):
     finetuned: Finetuned | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One fine-tuning: on what, and how fast."""
+
+    learning_rate: float
+    """Rate of the SGD steps."""
+    demonstrations: Demonstrations
+    """Learnt from once each, in order."""
+
+    def __post_init__(self) -> None:
+        """Check the rate.
+
+        Raises:
+            ProtocolError: it is not a positive number.
+        """
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise ProtocolError(f"--lr {self.learning_rate}: the learning rate must be a positive number.")
+
+    def tokens(self, step: int) -> list[int]:
+        """`BOS ex_i` of a step."""
+        return [*self.demonstrations.bos, *self.demonstrations.examples[step]]
+
+    def learnt(self, step: int) -> slice:
+        """Those of a step's tokens that are learnt from: of a chat's header the last one only, which is given."""
+        return slice(self.demonstrations.first_learnt - 1, len(self.tokens(step)))
+
+
+@dataclass(kw_only=True)
+class Course:
+    """How far a run has come."""
+
+    run: Run
+    losses: list[float] = field(default_factory=list)
+    queries: list[list[Tensor]] = field(default_factory=list)
+    """Of each step, by layer, the query vectors of the example's tokens."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every demonstration has been learnt from."""
+        return len(self.losses) == len(self.run.demonstrations)
+
+    def record(self, loss: float, queries: list[Tensor]) -> None:
+        """Keep what a step showed: its loss, and the query vectors (token, query_width) of each layer."""
+        step = len(self.losses)
+        tokens = slice(len(self.run.demonstrations.bos), len(self.run.tokens(step)))
+        self.losses.append(loss)
+        self.queries.append([of_layer[tokens] for of_layer in queries])
+
+    def finetuned(self, masters: Masters, row: int) -> Finetuned:
+        """What was learnt up to the last step, without query vectors before the end."""
+        return Finetuned(
+            overlay=masters.overlay(row),
+            learning_rate=self.run.learning_rate,
+            losses=tuple(self.losses),
+            update_norms=tuple(masters.update_norms(row)),
+            training_queries=training_queries(self.queries, self.run.demonstrations) if self.complete else None,
+        )
+
+
 class KVFinetuning(Callback):
     """Fine-tune key and value projections on the demonstrations, once each.
 
@@ -82,9 +142,14 @@ class KVFinetuning(Callback):
         self._masters: Masters | None = None
         self._gate: GradientGate | None = None
         self._before: dict[str, int] = {}
-        self._given = 0
-        self._queries: list[list[Tensor]] = []
-        self._losses: list[float] = []
+        self._courses: list[Course] = []
+        self._rows: list[int] = []
+        """Of each row of the masters, the number of its run."""
+        self._rates: list[float] = []
+
+    def runs(self, probe: Finetunable) -> Sequence[Run]:
+        """What learns side by side: here one run, on the probe's demonstrations."""
+        return [Run(learning_rate=self.learning_rate, demonstrations=probe.demonstrations)]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check the Trainer's side of the protocol; from here on gradients reach what is trained only."""
@@ -96,24 +161,30 @@ class KVFinetuning(Callback):
             fit_from_the_start(trainer)
             probe = self._probe(pl_module)
             probe.finetuning, probe.finetuned = self, None
-            self._given = probe.demonstrations.first_learnt - 1  # of a chat's header all but the last token is left out
+            self._courses = [Course(run=run) for run in self.runs(probe)]
+            self._rows = list(range(len(self._courses)))
+            self._rates = [course.run.learning_rate for course in self._courses]
             self._gate = GradientGate(probe.model, self.trained)
 
     def optimizer(self, model: PreTrainedModel) -> torch.optim.Optimizer:
         """Plain SGD on float32 masters of what is trained."""
-        self._masters, self._queries, self._losses = Masters(model, self.trained), [], []
-        return PlainSGD(self._masters, self.learning_rate)
+        self._masters = Masters(model, self.trained, len(self._courses))
+        return PlainSGD(self._masters, self._rates)
 
     def loss(self, capture: Capture, token_ids: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Loss of a demonstration, and per layer its query vectors (1, token, query_width), under the weights learnt.
+        """Losses of the runs that still learn (row,), and per layer their query vectors, under the weights learnt.
 
         Args:
             capture: an open visit to the model.
-            token_ids: `BOS ex_i` (1, token).
+            token_ids: `BOS ex_i` of every run that has this step (run, token), padded at the end.
         """
+        step = self.masters.steps
+        in_batch = [number for number, course in enumerate(self._courses) if step < len(course.run.demonstrations)]
+        spans = [self._courses[number].run.learnt(step) for number in self._rows]
+        rows = [in_batch.index(number) for number in self._rows]
+        own = token_ids[rows, : max(span.stop for span in spans)]
         with self.masters.in_use():
-            losses, queries = self._loss(capture, token_ids, [slice(self._given, token_ids.shape[1])])
-        return losses.sum(), queries
+            return self._loss(capture, own, spans)
 
     @property
     def masters(self) -> Masters:
@@ -128,22 +199,21 @@ class KVFinetuning(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check the number of steps."""
-        probe = self._probe(pl_module)
-        steps, wanted = trainer.num_training_batches, len(probe.demonstrations)
-        if steps != wanted:
+        steps, needed = trainer.num_training_batches, max(len(course.run.demonstrations) for course in self._courses)
+        if steps != needed:
             raise ProtocolError(
-                f"Fine-tuning takes one step for each of the {wanted} demonstrations; the training data has {steps} "
+                f"Fine-tuning takes one step for each of the {needed} demonstrations; the training data has {steps} "
                 "batches. Use ICLDataModule, or a DataLoader over the same examples with batch_size=1."
             )
         keep_gradients_apart(trainer)
-        self._before = checksums(probe.model)
+        self._before = checksums(self._probe(pl_module).model)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Tensor, batch_idx: int) -> None:
-        """Check that this step's example is the demonstration whose turn it is."""
+        """Check that this step's example is the demonstration whose turn it is, in every run."""
         check_settings(trainer)
-        probe = self._probe(pl_module)
-        expected = [[*probe.demonstrations.bos, *probe.demonstrations.examples[batch_idx]]]
-        if not torch.is_tensor(batch) or batch.tolist() != expected:
+        if not torch.is_tensor(batch) or batch.tolist() != step_tokens(
+            [course.run for course in self._courses], batch_idx
+        ):
             raise ProtocolError(
                 f"Step {batch_idx} of the fine-tuning is not demonstration {batch_idx} alone: it must take one "
                 "demonstration a step, in prompt order. Use batch_size=1 and no shuffling (under several processes "
@@ -153,45 +223,52 @@ class KVFinetuning(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Tensor, batch_idx: int
     ) -> None:
-        """Check that one step was taken; keep its loss and query vectors."""
+        """Check that one step was taken; keep its losses and query vectors."""
         if self.masters.steps != batch_idx + 1:
             raise ProtocolError(
                 f"{self.masters.steps} steps were taken for {batch_idx + 1} demonstrations: a callback or plugin of "
                 "the Trainer keeps the optimizer from its step. Leave it out."
             )
-        bos = len(self._probe(pl_module).demonstrations.bos)
-        self._queries.append([queries[0, bos:] for queries in outputs["queries"]])
-        self._losses.append(float(outputs["loss"]))
-        if not math.isfinite(self._losses[-1]):
-            raise NumericalError(
-                f"The fine-tuning loss became {self._losses[-1]} at step {batch_idx} (learning rate "
-                f"{self.learning_rate}). Use a smaller --lr."
-            )
+        losses = outputs["losses"].tolist()
+        for row, number in enumerate(self._rows):
+            self._courses[number].record(losses[row], [queries[row] for queries in outputs["queries"]])
+            if not math.isfinite(losses[row]):
+                self.diverge(
+                    number,
+                    f"The fine-tuning loss became {losses[row]} at step {batch_idx} (learning rate "
+                    f"{self._rates[row]}). Use a smaller --lr.",
+                )
+
+    def diverge(self, number: int, message: str) -> None:
+        """A run's loss is no number any more.
+
+        Raises:
+            NumericalError: always; a group goes on with its others.
+        """
+        raise NumericalError(message)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave what was learnt with the probe."""
         probe = self._probe(pl_module)
-        if len(self._losses) != len(probe.demonstrations):
-            raise ProtocolError(
-                f"Fine-tuning stopped after {len(self._losses)} of {len(probe.demonstrations)} demonstrations. Leave "
-                "out what stops the Trainer early."
-            )
-        probe.finetuned = self.so_far(probe)
-        assert probe.finetuned is not None
-        _check_same_everywhere(probe.finetuned.overlay)
+        for number in self._rows:
+            course = self._courses[number]
+            if not course.complete:
+                raise ProtocolError(
+                    f"Fine-tuning stopped after {len(course.losses)} of {len(course.run.demonstrations)} "
+                    "demonstrations. Leave out what stops the Trainer early."
+                )
+        self.leave(probe)
+
+    def leave(self, probe: Finetunable) -> None:
+        """Leave what was learnt where it is looked for."""
+        probe.finetuned = self._courses[0].finetuned(self.masters, 0)
+        check_same_everywhere([probe.finetuned])
 
     def so_far(self, probe: Finetunable) -> Finetuned | None:
-        """What was learnt up to the last step, without query vectors before the end; None where nothing is fitted."""
+        """What was learnt up to the last step; None where nothing has been fitted, or several runs are."""
         if self._masters is None:
             return probe.finetuned
-        at_the_end = len(self._losses) == len(probe.demonstrations)
-        return Finetuned(
-            overlay=self._masters.overlay(),
-            learning_rate=self.learning_rate,
-            losses=tuple(self._losses),
-            update_norms=tuple(self._masters.update_norms()),
-            training_queries=training_queries(self._queries, probe.demonstrations) if at_the_end else None,
-        )
+        return self._courses[0].finetuned(self._masters, 0) if len(self._courses) == 1 else None
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check, after all other callbacks, that the model is as it was."""
@@ -214,7 +291,7 @@ class KVFinetuning(Callback):
     def _release(self, module: object) -> None:
         if self._gate is not None:
             self._gate.open()
-        self._masters, self._gate, self._queries, self._before = None, None, [], {}
+        self._masters, self._gate, self._courses, self._before = None, None, [], {}
         if isinstance(module, Finetunable) and module.finetuning is self:
             module.finetuning = None
 
@@ -223,6 +300,13 @@ class KVFinetuning(Callback):
         if not isinstance(module, Finetunable):
             raise ProtocolError(f"KVFinetuning fits an ICLProbe, not a {type(module).__name__}.")
         return module
+
+
+def step_tokens(runs: Sequence[Run], step: int) -> list[list[int]]:
+    """The batch of a step: `BOS ex_i` of every run that has it, in order, padded at the end with token 0."""
+    rows = [run.tokens(step) for run in runs if step < len(run.demonstrations)]
+    longest = max(map(len, rows), default=0)
+    return [row + [0] * (longest - len(row)) for row in rows]
 
 
 def training_queries(steps: list[list[Tensor]], demonstrations: Demonstrations) -> Tensor:
@@ -243,11 +327,15 @@ def training_queries(steps: list[list[Tensor]], demonstrations: Demonstrations) 
     return placed
 
 
-def _check_same_everywhere(overlay: KVOverlay) -> None:
-    """Every process must have ended with the same bits."""
+def check_same_everywhere(tuned: Sequence[Finetuned]) -> None:
+    """Every process must have ended with the same bits.
+
+    Raises:
+        ProtocolError: they have not.
+    """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return
     hashes: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(hashes, overlay.hash)
+    torch.distributed.all_gather_object(hashes, tuple(item.overlay.hash for item in tuned))
     if len(set(hashes)) > 1:
         raise ProtocolError(f"Processes ended fine-tuning with different weights: {hashes}. Use the same devices.")

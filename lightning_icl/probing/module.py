@@ -79,9 +79,9 @@ class FinetunedModule(LightningModule):
         """One demonstration: the loss that the fine-tuning brings, in nats per token, and query vectors by layer."""
         self.model.eval()  # no dropout, whoever has switched it on
         with self.capture:
-            loss, queries = self._at_work().loss(self.capture, batch)
-        self.log("finetune/loss", loss.detach(), prog_bar=True)
-        return {"loss": loss, "queries": queries}
+            losses, queries = self._at_work().loss(self.capture, batch)
+        self.log("finetune/loss", losses.detach().mean(), prog_bar=True)
+        return {"loss": losses.sum(), "losses": losses.detach(), "queries": queries}
 
     def backward(self, loss: Tensor, *_: Any, **__: Any) -> None:
         """Take gradients of what is trained and of nothing else, past all that listens for a parameter's gradient."""

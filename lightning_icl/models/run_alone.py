@@ -1,0 +1,56 @@
+"""One fine-tuning in a forward pass: the model computes with whole parameters, of which the run fills its part."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from lightning_icl.models.kv import Slice
+
+
+class RunAlone:
+    """The model's parameters, replaced by those of one run.
+
+    Args:
+        model: the model.
+        parts: what is trained.
+        masters: of every part (1, *part.shape).
+    """
+
+    def __init__(self, model: PreTrainedModel, parts: Sequence[Slice], masters: Sequence[Tensor]) -> None:
+        self._model, self._parts = model, parts
+        self.tensors = [
+            part.whole(master.detach()[0]).requires_grad_() for part, master in zip(parts, masters, strict=True)
+        ]
+        """What gradients are taken of: whole parameters in the model's type; a master itself where it can be."""
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """The model computes with the run's parameters until the context ends."""
+        used = {id(part.parameter): tensor for part, tensor in zip(self._parts, self.tensors, strict=True)}
+        places = [
+            (module._parameters, name, parameter)
+            for module in self._model.modules()
+            for name, parameter in module._parameters.items()
+            if id(parameter) in used
+        ]
+        try:
+            for parameters, name, parameter in places:
+                parameters[name] = used[id(parameter)]  # type: ignore[assignment]  # any tensor serves in a forward pass
+            yield
+        finally:
+            for parameters, name, parameter in places:
+                parameters[name] = parameter
+
+    @torch.no_grad()
+    def refresh(self, masters: Sequence[Tensor]) -> None:
+        """Take over the masters' values."""
+        for part, master, tensor in zip(self._parts, masters, self.tensors, strict=True):
+            if not tensor.is_set_to(master[0]):
+                tensor[part.place] = master[0].to(tensor)
+
+    def gradient(self, place: int, gradient: Tensor) -> Tensor:
+        """The gradient of a part (1, *part.shape), from that of its tensor."""
+        return gradient[self._parts[place].place][None]

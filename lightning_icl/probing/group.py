@@ -1,0 +1,103 @@
+"""Several fine-tunings that take their steps together: the model's weights are read once for all of them.
+
+Each has its own demonstrations, rate and masters, and comes to what it comes to alone, up to rounding.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from lightning import LightningModule, Trainer
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from lightning_icl.models.kv import Trained
+from lightning_icl.probing.finetuning import (
+    Finetunable,
+    Finetuned,
+    KVFinetuning,
+    Run,
+    check_same_everywhere,
+    step_tokens,
+)
+
+
+class GroupFinetuning(KVFinetuning):
+    """Fine-tune many runs side by side, in one `Trainer.fit` of a `FinetunedModule` on `group_steps(runs)`.
+
+    A run whose loss is no number any more, or whose demonstrations are all learnt, leaves the group without touching
+    the others.
+
+    Args:
+        runs: what learns.
+        trained: key and value projections, or query projections.
+
+    Raises:
+        ProtocolError: the Trainer or the data would break the protocol, or something has broken it.
+    """
+
+    def __init__(self, runs: Sequence[Run], trained: Trained = "kv") -> None:
+        super().__init__(runs[0].learning_rate, trained)
+        self._group = tuple(runs)
+        self.finetuned: dict[int, Finetuned] = {}
+        """By number of run what it has learnt."""
+        self.diverged: dict[int, str] = {}
+        """By number of run why it has learnt nothing."""
+
+    def runs(self, probe: Finetunable) -> Sequence[Run]:
+        """All of the group."""
+        self.finetuned, self.diverged = {}, {}
+        return self._group
+
+    def diverge(self, number: int, message: str) -> None:
+        """A run's loss is no number any more: the group goes on without it."""
+        self.diverged[number] = message
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Tensor, batch_idx: int
+    ) -> None:
+        """Record the step, and go on with the runs that have another."""
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        going_on = [
+            row
+            for row, number in enumerate(self._rows)
+            if number not in self.diverged and not self._courses[number].complete
+        ]
+        if len(going_on) == len(self._rows):
+            return
+        self._take_complete()
+        if going_on:
+            self.masters.keep(going_on)
+        else:
+            trainer.should_stop = True
+        self._rows[:] = [self._rows[row] for row in going_on]
+        self._rates[:] = [self._rates[row] for row in going_on]
+
+    def _take_complete(self) -> None:
+        for row, number in enumerate(self._rows):
+            course = self._courses[number]
+            if course.complete and number not in self.diverged:
+                self.finetuned[number] = course.finetuned(self.masters, row)
+                course.queries = []
+
+    def leave(self, probe: Finetunable) -> None:
+        """Everything has been taken when it was complete."""
+        self.finetuned = dict(sorted(self.finetuned.items()))
+        check_same_everywhere(list(self.finetuned.values()))
+
+
+class _GroupSteps(Dataset[Tensor]):
+    """The steps of a group: at each, the example of every run that has one."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self._runs = runs
+
+    def __len__(self) -> int:
+        return max(len(run.demonstrations) for run in self._runs)
+
+    def __getitem__(self, step: int) -> Tensor:
+        return torch.tensor(step_tokens(self._runs, step))
+
+
+def group_steps(runs: Sequence[Run]) -> DataLoader[Tensor]:
+    """Training data of a group, in prompt order."""
+    return DataLoader(_GroupSteps(runs), batch_size=None, shuffle=False)
