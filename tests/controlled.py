@@ -33,7 +33,9 @@ def carry_out(
     neighbour = tiny_data(folder / "other", "multi", seed=5).demonstrations
     planned = PlannedTask(name="tiny", task=data.task, data=data, learning_rate=RATE, neighbour=neighbour)
     controls = choose(names)
-    made = make_controls(CompareSettings(accelerator="cpu"), planned, probe, controls, own_rates(rates, controls))
+    made = make_controls(
+        CompareSettings(model="tiny", accelerator="cpu"), planned, probe, controls, own_rates(rates, controls)
+    )
     assert not made.impossible
     make_trainer().validate(probe, datamodule=data, verbose=False)
     return probe, data, {contrast.name: contrast for contrast in probe.contrasts}

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from lightning_icl._version import __version__
+from lightning_icl.comparison.controls import rounding as rounding_check
 from lightning_icl.comparison.environment import environment
 from lightning_icl.comparison.notes import notes_of
 from lightning_icl.comparison.plan import Plan, PlannedTask
@@ -49,7 +50,7 @@ def assemble(plan: Plan, planned: PlannedTask, probe: ICLProbe) -> dict[str, Any
             "repeated_queries": planned.data.repeated_queries,
         },
         "demonstrations": {**demonstrations(probe), "texts": planned.data.demonstration_texts},
-        "finetune": finetune(probe),
+        "finetune": _checked(finetune(probe), probe),
         "fingerprints": fingerprints(plan, planned, probe),
         "queries": {"count": len(probe.predictions)},
         "answers": answers(probe.predictions, conditions),
@@ -58,7 +59,9 @@ def assemble(plan: Plan, planned: PlannedTask, probe: ICLProbe) -> dict[str, Any
             "majority": majority(probe.predictions),
         },
         **(plain_comparison(probe.comparison) if probe.comparison is not None else dict.fromkeys(compared_levels())),
-        **uncertainty(probe.bootstraps, probe.predictions),
+        **uncertainty(
+            {name: found for name, found in probe.bootstraps.items() if name != rounding_check.NAME}, probe.predictions
+        ),
         "timing": {f"{name}_s": round(seconds, 3) for name, seconds in probe.seconds.items()},
         "versions": versions(),
         "environment": environment(probe.model),
@@ -142,6 +145,12 @@ def finetune(probe: FinetunedModule) -> dict[str, Any] | None:
         "update_norm_per_layer": list(tuned.update_norms),
         "overlay_hash": tuned.overlay.hash,
     }
+
+
+def _checked(finetuning: dict[str, Any] | None, probe: ICLProbe) -> dict[str, Any] | None:
+    """With what rounding of the weights does to it, where that was tried."""
+    changes = rounding_check.sensitivity(probe)
+    return finetuning if finetuning is None or changes is None else {**finetuning, "sensitivity": changes}
 
 
 def _model(plan: Plan, probe: ICLProbe) -> dict[str, Any]:

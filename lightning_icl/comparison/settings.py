@@ -10,11 +10,13 @@ from typing import Literal
 from lightning_icl.data.settings import DataSettings
 from lightning_icl.errors import UserError, did_you_mean, shown
 from lightning_icl.measures import table_names
+from lightning_icl.models.finding import BUILTIN
 from lightning_icl.models.settings import ModelSettings
 from lightning_icl.setting_ranges import check_accelerator, check_counts, check_devices, check_rate, check_seed
 
 STRATEGIES = ("auto", "ddp")
 PRECISIONS = ("32-true", "bf16-true", "bf16-mixed", "64-true")
+_HOLD_ROUNDING = ("32-true", "64-true")
 ALIASES: Mapping[str, str] = {"32": "32-true", "bf16": "bf16-true", "64": "64-true"}
 
 
@@ -96,6 +98,9 @@ class CompareSettings(PromptSettings):
     """Controls to measure beside the comparison, names with commas between them, or `all` (compare only)."""
     control_lr: str | None = None
     """Learning rates of controls that are not to use that of fine-tuning: NAME=RATE with commas between them."""
+    check_rounding: bool = False
+    """Fine-tune once more from weights changed by float32 rounding, and save how far each figure moves (compare only);
+    always done with the built-in models."""
     show_prompt: bool = False
     """Print the first zero-shot and in-context inputs token by token, and stop."""
 
@@ -116,11 +121,20 @@ class CompareSettings(PromptSettings):
                 f"--strategy {self.strategy[:80]!r}: choose one of {', '.join(STRATEGIES)}. Every process needs the "
                 "whole model, and must last until the results are saved; those of spawn and notebook strategies do not."
             )
+        if self.check_rounding and self.trainer_precision not in _HOLD_ROUNDING:
+            raise UserError(
+                f"--check-rounding needs --precision 32 or 64: {self.precision} cannot hold float32 rounding."
+            )
         if self.device_map is not None and (self.devices, self.num_nodes, self.accelerator) != (1, 1, "auto"):
             raise UserError(
                 "--device-map spreads one process over the GPUs of this machine: leave --devices, --num-nodes and "
                 "--accelerator out."
             )
+
+    @property
+    def checks_rounding(self) -> bool:
+        """Whether the fine-tuning is checked for what rounding does to it."""
+        return self.check_rounding or (self.model in BUILTIN and self.trainer_precision in _HOLD_ROUNDING)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -268,6 +268,12 @@ def scaled(variant: str, here: Path, **changes: object) -> None:
 
 CASES = [
     Case(
+        situation="a check for rounding in a type that cannot hold it",
+        arguments=f"compare --model model {SETTINGS} --check-rounding --precision bf16 --out out",
+        prepare=lambda here: model_folder(here) and None,
+        says=["--check-rounding", "--precision 32 or 64"],
+    ),
+    Case(
         situation="LongRoPE whose length lies between the demonstrations and the longest prompt",
         arguments=f"compare --model model {SETTINGS} --out out",
         prepare=partial(scaled, "phi3", rope_parameters=LONG, original_max_position_embeddings=64),
@@ -299,7 +305,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.situation)
-def test_rotary_scaling(
+def test_commands(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     check_case(case, tmp_path, monkeypatch, capsys)

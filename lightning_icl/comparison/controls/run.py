@@ -1,7 +1,7 @@
 """Controls inside a comparison: made after the main fine-tuning, observed in its pass, saved beside its figures."""
 
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -11,10 +11,11 @@ from transformers import PreTrainedModel
 from lightning_icl.comparison.controls.catalogue import CONTROLS, Control
 from lightning_icl.comparison.controls.figures import left_out, measured
 from lightning_icl.comparison.controls.ground import Fit, Ground
+from lightning_icl.comparison.controls.rounding import rounding_contrast
 from lightning_icl.comparison.plan import PlannedTask
 from lightning_icl.comparison.settings import CompareSettings
 from lightning_icl.comparison.trainer import make_trainer
-from lightning_icl.errors import UserError
+from lightning_icl.errors import NumericalError, UserError
 from lightning_icl.interrupts import interruptible
 from lightning_icl.models.kv import LaidOver, Trained
 from lightning_icl.probing.contrast import Contrast
@@ -58,22 +59,29 @@ def make_controls(
     if probe.finetuned is None:
         return made
     for control in controls:
-        rate = rates.get(control.name, planned.learning_rate)
-        ground = Ground(
-            model=probe.model,
-            data=planned.data,
-            finetuned=probe.finetuned,
-            fit=_fit(settings, planned, probe.model, rate, made),
-            learning_rate=rate,
-            neighbour=planned.neighbour,
-            seed=planned.data.demonstrations.seed,
-        )
+        ground = _ground(settings, planned, probe, rates.get(control.name, planned.learning_rate), made)
         try:
             made.contrasts[control.name] = control.contrasts(ground)
         except UserError as error:
             made.impossible[control.name] = str(error)
     probe.also_compare([contrast for contrasts in made.contrasts.values() for contrast in contrasts])
+    if settings.checks_rounding:
+        with suppress(NumericalError):  # where the main fine-tuning stays finite by chance alone
+            probe.also_compare([rounding_contrast(_ground(settings, planned, probe, planned.learning_rate, made))])
     return made
+
+
+def _ground(settings: CompareSettings, planned: PlannedTask, probe: ICLProbe, rate: float, made: Controlled) -> Ground:
+    assert probe.finetuned is not None
+    return Ground(
+        model=probe.model,
+        data=planned.data,
+        finetuned=probe.finetuned,
+        fit=_fit(settings, planned, probe.model, rate, made),
+        learning_rate=rate,
+        neighbour=planned.neighbour,
+        seed=planned.data.demonstrations.seed,
+    )
 
 
 def _fit(
