@@ -111,7 +111,9 @@ class SimAM(QueryMeans):
         """Add a batch of queries.
 
         Args:
-            zsl, icl, ft: scores under the three conditions.
+            zsl: scores zero-shot.
+            icl: the same in context.
+            ft: the same fine-tuned.
             lengths: own tokens of each query.
             query_ids: the queries' numbers, for the bootstrap.
             weights: the bootstrap's, where they are drawn already.

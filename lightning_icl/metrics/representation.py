@@ -111,7 +111,9 @@ class SimAOU(QueryMeans):
         """Add a batch of queries.
 
         Args:
-            zsl, icl, ft: attention outputs under the three conditions.
+            zsl: attention outputs zero-shot.
+            icl: the same in context.
+            ft: the same fine-tuned.
             query_ids: the queries' numbers.
             weights: the bootstrap's, where they are drawn already.
             resolution: what rounding leaves of a difference; that of the outputs' type without.
