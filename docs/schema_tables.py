@@ -21,8 +21,12 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 def keys_table(name: str) -> str:
     """Markdown: one row for each key, nested ones behind a dot, `[]` for the items of a list."""
     schema = json.loads((_SCHEMAS / f"{name}.json").read_text(encoding="utf-8"))
-    rows = [f"| `{key}` | {kind} | {text.replace('|', chr(92) + '|')} |" for key, kind, text in keys(schema, schema)]
+    rows = [f"| `{key}` | {kind} | {_escaped(text)} |" for key, kind, text in keys(schema, schema)]
     return "\n".join(["| key | type | |", "|---|---|---|", *rows])
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([|\[\]<>*])", r"\\\1", text)
 
 
 def keys(part: dict[str, Any], schema: dict[str, Any], before: str = "") -> Iterator[tuple[str, str, str]]:

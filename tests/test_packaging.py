@@ -20,7 +20,7 @@ def declared() -> set[str]:
     lines = config["options"]["install_requires"].split("\n")
     for extra in config["options.extras_require"].values():
         lines += extra.split("\n")
-    return {re.split(r"[\[<>=; ]", line.strip())[0].lower() for line in lines if line.strip()}
+    return {re.split(r"[\[<>=; ]", line.strip())[0].lower().replace("_", "-") for line in lines if line.strip()}
 
 
 def imported() -> set[str]:
@@ -35,7 +35,7 @@ def imported() -> set[str]:
 
 
 def test_every_imported_package_is_declared() -> None:
-    needed = {DISTRIBUTIONS.get(name, name).lower() for name in imported()}
+    needed = {DISTRIBUTIONS.get(name, name).lower().replace("_", "-") for name in imported()}
     assert needed - declared() == set()
 
 
