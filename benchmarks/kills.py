@@ -265,6 +265,8 @@ def main() -> None:
                 (Path(place) / str(number)).mkdir()
                 rehearsals[name] = rehearse(commands, Path(place) / str(number))
                 print(f"{name}: {rehearsals[name].operations} operations", flush=True)
+            if number % 20 == 0:
+                print(f"{number} trials done", flush=True)
             done, found = trial(commands[-1], rehearsals[name], draw, Path(place) / "trial")
             kinds.update(part.split()[0] for part in done.split(", "))
             if found:

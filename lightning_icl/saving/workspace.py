@@ -77,7 +77,7 @@ class Workspace:
             yield part
             made, record = _digests(part), read_record(target)
             # The record goes before the files: a process killed in between leaves old and new ones known alike.
-            both = {name: [*record.get(name, []), *digests][-2:] for name, digests in made.items()}
+            both = {name: [*_standing(target / name, record.get(name, [])), *digests] for name, digests in made.items()}
             check_own_files(target, made, f"Nothing was written. {_MOVE}", known=both)
             _sync(part)
             target.mkdir(parents=True, exist_ok=True)
@@ -200,6 +200,11 @@ def _empty(staging: Path) -> None:
         (staging / name).unlink(missing_ok=True)
     with suppress(OSError):
         staging.rmdir()
+
+
+def _standing(path: Path, recorded: list[str]) -> list[str]:
+    """Of the hashes that a file was recorded with, that of what is there now."""
+    return [found] if path.is_file() and (found := digest(path)) in recorded else []
 
 
 def _digests(folder: Path) -> dict[str, list[str]]:

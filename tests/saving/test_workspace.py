@@ -144,6 +144,28 @@ def test_files_are_added_together_or_none(tmp_path: Path) -> None:
     assert set(json.loads((tmp_path / RECORD).read_text())["files"]) == {"controls.md"}
 
 
+def test_a_file_stays_known_however_often_its_replacement_is_broken_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = os.replace
+
+    def cut(source: Path, target: Path) -> None:
+        if Path(target).name == "controls.md":
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    with held(tmp_path) as space:
+        add(space, controls="0")
+        for text in "123":
+            monkeypatch.setattr(os, "replace", cut)
+            with pytest.raises(KeyboardInterrupt):
+                add(space, controls=text)
+            monkeypatch.undo()
+        add(space, controls="4")
+    assert (tmp_path / "controls.md").read_text() == "4"
+    assert len(json.loads((tmp_path / RECORD).read_text())["files"]["controls.md"]) == 2
+
+
 def test_only_own_files_are_removed(tmp_path: Path) -> None:
     with held(tmp_path) as space:
         with space.adding() as part:
