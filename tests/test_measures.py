@@ -13,7 +13,7 @@ from lightning_icl import measures
 from lightning_icl.cli import main
 from lightning_icl.measures import FIGURES, Figure, Measure
 from lightning_icl.published import tables
-from lightning_icl.sweeping.table import row_of, summarise, summary_grid
+from lightning_icl.report.sweep import row_of, summarise, summary_grid
 
 MADE_UP = Measure(level="made_up", name="MadeUp", title="MadeUp: nothing", reading="Nothing at all.", tolerance=0.1)
 

@@ -10,7 +10,8 @@ from lightning_icl.measures import Measure, head_figures, layered
 from lightning_icl.report.layers import Curve, seed_curves
 from lightning_icl.report.seeds import Run, same_task
 from lightning_icl.report.side_by_side import SizePoint, size_points
-from lightning_icl.report.strokes import Strokes, legend_of, plot_style
+from lightning_icl.report.strokes import ROLES, Strokes, legend_of, plot_style
+from lightning_icl.report.sweep import OverRates, Row, over_rates, rate_figures, settings_of
 from lightning_icl.report.tables import model_name
 from lightning_icl.results import TaskRun
 
@@ -190,6 +191,46 @@ def draw_sizes(measures: Mapping[str, Sequence[SizePoint]]) -> "Figure":
     figure.legend(
         handles.values(), handles, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=columns, frameon=False
     )
+    return figure
+
+
+def save_rate_pictures(rows: Sequence[Row], folder: Path) -> list[Path]:
+    """Write the figures of a sweep over learning rates, as `sweep_FIGURE` in PNG and SVG.
+
+    Raises:
+        OutputError: matplotlib is not installed.
+    """
+    drawn = []
+    for figure in rate_figures():
+        panels = {name: over_rates(figure, own) for name, own in settings_of(rows).items()}
+        if panels := {name: over for name, over in panels.items() if over.seeds}:
+            drawn.append((f"sweep_{figure.name}", partial(draw_rates, panels)))
+    return [path for name, draw in drawn for path in _save(draw(), folder, name)]
+
+
+def draw_rates(panels: Mapping[str, OverRates]) -> "Figure":
+    """One panel for each setting: every run a point, their means a line, the rate chosen an upright line."""
+    plt = _pyplot()
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    size = (1.0 + 3.2 * columns, 0.9 + 2.5 * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, sharey=True, squeeze=False, layout="constrained")
+    handles: dict[str, Any] = {}
+    for axis, (name, over) in zip(axes.flat, panels.items(), strict=False):
+        (handles["each run"],) = axis.plot(*zip(*over.seeds, strict=True), "o", color=ROLES["seed"].light, markersize=3)
+        (handles["mean over seeds"],) = axis.plot(over.rates, _floats(over.means), **plot_style(ROLES["main"]))
+        for role, label in zip((ROLES["form"], ROLES["baseline"]), over.levels, strict=False):
+            handles[label] = axis.axhline(over.levels[label], **{**plot_style(role), "marker": ""})
+        if over.chosen is not None:
+            handles["chosen rate"] = axis.axvline(over.chosen, **{**plot_style(ROLES["published"]), "marker": ""})
+        axis.set(xscale="log", xlabel="learning rate")
+        axis.set_title(_short(name), fontsize=10)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_visible(False)
+    figure.legend(
+        handles.values(), handles, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=len(handles), frameon=False
+    )
+    figure.suptitle(next(iter(panels.values())).figure.measure.title, fontsize=11)
     return figure
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_icl.console import say
+from lightning_icl.errors import OutputError
 from lightning_icl.file_names import folder_name
 from lightning_icl.report.check import check as check_cells
 from lightning_icl.report.check import check_grid, not_repeated
@@ -13,10 +14,12 @@ from lightning_icl.report.grid import Grid, grid_to_csv, grid_to_markdown
 from lightning_icl.report.ladder import ladder_grids, read_ladders
 from lightning_icl.report.latex import grid_to_latex
 from lightning_icl.report.outcomes import right_grid
-from lightning_icl.report.page.html import write_page
+from lightning_icl.report.page.html import page_of, sweep_page, write_page
 from lightning_icl.report.paired import paired_grid
 from lightning_icl.report.seeds import Run, seed_groups, seeds_grid
 from lightning_icl.report.side_by_side import side_grid
+from lightning_icl.report.sweep import is_sweep, read_sweep, summarise
+from lightning_icl.report.sweep import summary_grid as sweep_grid
 from lightning_icl.report.tables import summary_grid
 from lightning_icl.report.terminal import print_grid
 from lightning_icl.results import TaskRun, read_run
@@ -48,6 +51,9 @@ def show_report(
     Raises:
         OutputError: no run is there, an unknown table, nothing to check, or files cannot be written.
     """
+    if any(is_sweep(folder) for folder in folders):
+        _show_sweep(folders, export=export, html=html)
+        return True
     ladders = {folder: found for folder in folders if (found := read_ladders(folder))}
     folders = [folder for folder in folders if folder not in ladders]
     runs = [read_run(folder) for folder in folders]
@@ -72,7 +78,7 @@ def show_report(
                     made += export_together(part, groups, tables)
             written += [folder / path.name for path in made]
     if html is not None:
-        write_page(html, runs, [ladder for own_ladders in ladders.values() for ladder in own_ladders])
+        write_page(html, page_of(runs, [ladder for own in ladders.values() for ladder in own]))
     if check:
         grids.append(check_grid([run for tasks in runs for run in tasks]))
     for grid in grids:
@@ -80,6 +86,24 @@ def show_report(
     _print_written(written, each=len(runs) == 1)
     _print_written([html] if html else [], each=True)
     return not check or all(cell.within for tasks in runs for cell in check_cells(tasks))
+
+
+def _show_sweep(folders: Sequence[Path], *, export: bool, html: Path | None) -> None:
+    """Print the table of a sweep, and write its page and pictures if asked."""
+    if len(folders) > 1:
+        raise OutputError("A sweep is reported alone: give one folder.")
+    rows = read_sweep(folders[0])
+    print_grid(sweep_grid(rows, summarise(rows)))
+    written = []
+    if export:
+        from lightning_icl.report.curves import save_rate_pictures
+
+        with held(folders[0]) as space, space.adding() as part:
+            written = [folders[0] / path.name for path in save_rate_pictures(rows, part)]
+    if html is not None:
+        write_page(html, sweep_page(rows))
+        written.append(html)
+    _print_written(written, each=True)
 
 
 def _print_written(paths: Sequence[Path], each: bool) -> None:

@@ -5,13 +5,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lightning_icl.errors import OutputError
+from lightning_icl.report.sweep import PLAN
 from lightning_icl.results import to_json
 from lightning_icl.saved_json import read_json
 from lightning_icl.saving.record import check_own_files, check_replaceable
 from lightning_icl.saving.workspace import Workspace, held
 from lightning_icl.sweeping.plan import SCHEMA, SweepPlan, fixed
 
-PLAN = "plan.json"
 TABLES = ("sweep.csv", "summary.csv", "sweep.parquet")
 _WAIT = 30.0  # seconds; parts that start together write the plan one after the other
 

@@ -21,11 +21,12 @@ from lightning_icl.probing.findings import Prediction, accuracy
 from lightning_icl.probing.finetuning import Finetuned, KVFinetuning
 from lightning_icl.probing.probe import ICLProbe
 from lightning_icl.process_watch import falling_together
+from lightning_icl.report.sweep import RUN, SELECTION
 from lightning_icl.results import PREDICTIONS, to_json, to_json_lines
 from lightning_icl.saving.workspace import Workspace
 from lightning_icl.sweeping.cost import STEP_PRICE, Runs, held_out_tokens, query_tokens, step_tokens
 from lightning_icl.sweeping.heldout import HeldOutAccuracy, batches_of
-from lightning_icl.sweeping.plan import RUN, SCHEMA, SELECTION, SweepPlan, TaskSweep, Unit
+from lightning_icl.sweeping.plan import SCHEMA, SweepPlan, TaskSweep, Unit
 from lightning_icl.sweeping.progress import Advance, Spend
 
 

@@ -19,18 +19,14 @@ from lightning_icl.models.fingerprint import weights_fingerprint
 from lightning_icl.models.fitting import check_vocabulary
 from lightning_icl.models.loading import check_weights, load_config, load_tokenizer
 from lightning_icl.models.rotary import check_lengths
+from lightning_icl.report.sweep import RUN
 from lightning_icl.saved_json import read_json
 from lightning_icl.saving.paths import output_path
 from lightning_icl.sweeping.settings import SweepSettings
 from lightning_icl.tasks.catalogue import resolve_tasks
 from lightning_icl.tasks.task import Task
 
-RUN = "run.json"
 SCHEMA = 1
-SELECTION = {
-    "heldout": "fine-tuned accuracy on rows held out of the training split",
-    "paper": "fine-tuned accuracy on the reported queries, as the paper did",
-}
 
 
 @dataclass(frozen=True, kw_only=True)

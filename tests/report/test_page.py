@@ -5,6 +5,7 @@ import hashlib
 import re
 import shutil
 import subprocess
+import sys
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,9 +13,10 @@ from pathlib import Path
 import pytest
 from made_runs import HOSTILE, repetition, save
 
+from lightning_icl.cli import main
 from lightning_icl.errors import OutputError
 from lightning_icl.report.outcomes import outcome
-from lightning_icl.report.page.html import run_page, write_page
+from lightning_icl.report.page.html import page_of, run_page, write_page
 from lightning_icl.report.page.queries import read_predictions
 from lightning_icl.results import read_run
 
@@ -71,11 +73,11 @@ def test_a_file_that_is_no_report_is_left_alone(run: Path, tmp_path: Path) -> No
     path = tmp_path / "thesis.html"
     path.write_text("years of work")
     with pytest.raises(OutputError, match="left alone"):
-        write_page(path, [read_run(run)])
+        write_page(path, page_of([read_run(run)]))
     assert path.read_text() == "years of work"
     path.unlink()
-    write_page(path, [read_run(run)])
-    write_page(path, [read_run(run)])
+    write_page(path, page_of([read_run(run)]))
+    write_page(path, page_of([read_run(run)]))
 
 
 def test_a_broken_line_of_predictions_is_named(run: Path) -> None:
@@ -83,6 +85,14 @@ def test_a_broken_line_of_predictions_is_named(run: Path) -> None:
     path.write_text('{"index": 1, "gold": 0, "zsl": 0, "icl": 0}\n{"index": 2}\n')
     with pytest.raises(OutputError, match="line 2: 'gold' is missing"):
         read_predictions(read_run(run)[0])
+
+
+def test_a_page_needs_no_matplotlib(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # importing it is an ImportError
+    main(["report", str(run), "--html", str(tmp_path / "report.html")])
+    assert (tmp_path / "report.html").is_file()
 
 
 def in_browser(page: Path, fragment: str, profile: Path) -> str:
@@ -101,7 +111,7 @@ def in_browser(page: Path, fragment: str, profile: Path) -> str:
 
 def test_in_a_browser_filter_and_search_find_what_a_loop_finds(run: Path, tmp_path: Path) -> None:
     page, tasks = tmp_path / "report.html", read_run(run)
-    write_page(page, [tasks])
+    write_page(page, page_of([tasks]))
     rows = read_predictions(tasks[0])
     wanted = [row["index"] for row in rows if outcome(row) == "corrected-icl" and "number 1" in row["prompt"]]
     assert 0 < len(wanted) < 25
@@ -113,7 +123,7 @@ def test_in_a_browser_filter_and_search_find_what_a_loop_finds(run: Path, tmp_pa
 def test_in_a_browser_a_name_in_a_legend_switches_its_curves_off(run: Path, tmp_path: Path) -> None:
     """The page's own script runs first; what presses the button is put in by the test."""
     page = tmp_path / "report.html"
-    write_page(page, [read_run(run)])
+    write_page(page, page_of([read_run(run)]))
     press = "document.querySelector('.legend [data-curve=untrained]').click()"
     digest = base64.b64encode(hashlib.sha256(press.encode()).digest()).decode()
     text = page.read_text().replace("script-src ", f"script-src 'sha256-{digest}' ")
@@ -125,7 +135,7 @@ def test_in_a_browser_a_name_in_a_legend_switches_its_curves_off(run: Path, tmp_
 
 def test_in_a_browser_script_in_a_row_is_text(run: Path, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
-    write_page(page, [read_run(run)])
+    write_page(page, page_of([read_run(run)]))
     document = in_browser(page, "#queries?find=first", tmp_path / "profile")
     assert "<title>broken" not in document
     assert "1 of 60 queries" in document

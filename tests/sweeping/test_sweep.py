@@ -20,9 +20,9 @@ from lightning_icl.measures import table_figures
 from lightning_icl.models.capture import Capture
 from lightning_icl.probing.observation import View
 from lightning_icl.records import Observation, QueryBatch
+from lightning_icl.report.sweep import choose, summarise
 from lightning_icl.sweeping.plan import make_sweep_plan
 from lightning_icl.sweeping.settings import PAPER_RATES, SweepSettings
-from lightning_icl.sweeping.table import choose, summarise
 
 PLAN = ["--task", "tiny-cb", "--shots", "4", "--seeds", "1,2", "--lrs", "0.1,0.5,1e38", "--limit", "12"]
 SMALL = [*PLAN, "--heldout", "16"]

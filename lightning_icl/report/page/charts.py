@@ -12,6 +12,7 @@ from lightning_icl.report.layers import Curve, Values
 from lightning_icl.report.scales import decades, extent, ticks, whole_ticks
 from lightning_icl.report.side_by_side import SizePoint
 from lightning_icl.report.strokes import Strokes
+from lightning_icl.report.sweep import OverRates
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40.0, 8.0, 8.0, 30.0
 # Bands first, the main curve last, so that nothing covers it.
@@ -62,6 +63,41 @@ class LineChart:
     right: float = _RIGHT
 
 
+def rate_chart(over: OverRates) -> LineChart:
+    """A figure over learning rates, on a logarithmic axis: every run a point, their means a line, the choice marked."""
+    low, high = decades(over.rates)
+    values = [value for _, value in over.seeds]
+    ends = [*values, *over.levels.values(), 0.0]
+    marks = ticks(min(ends), max(ends))
+    x, y = _across(low, high), _down(marks)
+    points = [(rate, value) for rate, value in zip(over.rates, over.means, strict=True) if value is not None]
+    path = "M" + "L".join(f"{x(math.log10(rate)):.1f} {y(value):.1f}" for rate, value in points) if points else ""
+    lines = [
+        Line("main", "mean over seeds", path, _rate_dots(points, over, x, y, "mean"), 2.4, False),
+        Line("seed", "each run", "", _rate_dots(over.seeds, over, x, y, "one run"), 1.8, False),
+    ]
+    for name, label in zip(("form", "baseline"), over.levels, strict=False):
+        line = f"M{x(low):.1f} {y(over.levels[label]):.1f}H{x(high):.1f}"
+        lines.append(Line(name, label, line, [], 0.0, False))
+    if over.chosen is not None:
+        place = f"M{x(math.log10(over.chosen)):.1f} {_TOP:g}V{200.0 - _BOTTOM:g}"
+        lines.append(Line("published", "chosen rate", place, [], 0.0, False))
+    return LineChart(
+        title=over.figure.column,
+        x_label="learning rate",
+        x_ticks=[Tick(x(power), f"{10.0**power:g}") for power in range(low, high + 1)],
+        y_ticks=_y_ticks(marks, y),
+        lines=lines,
+    )
+
+
+def _rate_dots(points: Iterable[tuple[float, float]], over: OverRates, x: Place, y: Place, what: str) -> list[Dot]:
+    return [
+        Dot(x(math.log10(rate)), y(value), f"rate {rate:g}, {what}: {shown(over.figure, value)}")
+        for rate, value in points
+    ]
+
+
 class Bar(NamedTuple):
     """A row of a forest plot."""
 
@@ -82,8 +118,8 @@ class ForestChart:
     ticks: list[Tick]
     bars: list[Bar]
     height: float
-    width: float = 460.0
-    left: float = 150.0
+    width: float = 380.0
+    left: float = 140.0
 
 
 class Cell(NamedTuple):

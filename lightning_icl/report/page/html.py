@@ -21,11 +21,13 @@ from lightning_icl.report.grid import Grid
 from lightning_icl.report.ladder import Ladder, ladder_grids
 from lightning_icl.report.page.charts import size_chart
 from lightning_icl.report.page.queries import json_data, query_data
-from lightning_icl.report.page.sections import Part, again_part, forest_parts, level_parts, task_part
+from lightning_icl.report.page.sections import Part, again_part, forest_parts, level_parts, rate_part, task_part
 from lightning_icl.report.paired import paired_grid
 from lightning_icl.report.seeds import Run, seed_groups, seeds_grid, seeds_of
 from lightning_icl.report.side_by_side import by_size, run_name, side_grid, size_points
 from lightning_icl.report.strokes import style_rules
+from lightning_icl.report.sweep import Row, settings_of, summarise
+from lightning_icl.report.sweep import summary_grid as sweep_grid
 from lightning_icl.report.tables import model_name, reader_notes, summary_grid
 from lightning_icl.report.verdict import verdict
 from lightning_icl.results import TaskRun
@@ -35,13 +37,24 @@ _HERE = Path(__file__).parent
 _MARK = '<meta name="generator" content="lightning-icl'
 
 
-def write_page(path: Path, runs: Sequence[Sequence[TaskRun]], ladders: Sequence[Ladder] = ()) -> None:
-    """Write the page of one run, or of several side by side.
+def page_of(runs: Sequence[Sequence[TaskRun]], ladders: Sequence[Ladder] = ()) -> str:
+    """The page of one run, or of several side by side.
+
+    Args:
+        runs: the tasks of each run.
+        ladders: tasks of runs of `weight-update`, which get a section, or the page where there is nothing else.
+    """
+    if not runs:
+        return ladder_page(ladders)
+    return run_page(runs[0], ladders) if len(runs) == 1 else side_page(runs, ladders)
+
+
+def write_page(path: Path, page: str) -> None:
+    """Write a page.
 
     Args:
         path: the file.
-        runs: the tasks of each run.
-        ladders: tasks of runs of `weight-update`, which get a section, or the page where there is nothing else.
+        page: its text.
 
     Raises:
         OutputError: the file is there and is no report, or cannot be written.
@@ -51,10 +64,7 @@ def write_page(path: Path, runs: Sequence[Sequence[TaskRun]], ladders: Sequence[
             raise OutputError(f"{str(path)!r} exists and is no report, so it is left alone. Give another --html.")
     except OSError as error:
         raise OutputError(f"{str(path)!r} cannot be written: {error.strerror or error}.") from error
-    if not runs:
-        write_text(path, ladder_page(ladders))
-    else:
-        write_text(path, run_page(runs[0], ladders) if len(runs) == 1 else side_page(runs, ladders))
+    write_text(path, page)
 
 
 def ladder_page(ladders: Sequence[Ladder]) -> str:
@@ -129,6 +139,21 @@ def side_page(runs: Sequence[Run], ladders: Sequence[Ladder] = ()) -> str:
         ),
     ]
     return _page(title=f"{len(runs)} runs", facts="models side by side", sections=sections)
+
+
+def sweep_page(rows: Sequence[Row]) -> str:
+    """The page of a sweep: what was chosen, and every figure over the learning rates.
+
+    Args:
+        rows: its runs.
+    """
+    parts = [rate_part(name, own) for name, own in settings_of(rows).items()]
+    sections = [
+        ("figures", "At the chosen rates", [sweep_grid(rows, summarise(rows))]),
+        ("layers", "Over learning rates", parts),
+    ]
+    models = list(dict.fromkeys(str(row["model"]) for row in rows))
+    return _page(title=f"Sweep of {', '.join(models)}", facts=f"{len(rows)} runs", sections=sections)
 
 
 def _run_part(name: str, group: Sequence[Run], *, curves: bool = False) -> Part:

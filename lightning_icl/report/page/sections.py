@@ -8,11 +8,20 @@ from lightning_icl.report.controls import controls_grid
 from lightning_icl.report.forest import forest_rows
 from lightning_icl.report.layers import Curve, seed_curves
 from lightning_icl.report.outcomes import OUTCOMES, right_count
-from lightning_icl.report.page.charts import ForestChart, HeatMap, LineChart, forest_chart, heat_map, line_chart
+from lightning_icl.report.page.charts import (
+    ForestChart,
+    HeatMap,
+    LineChart,
+    forest_chart,
+    heat_map,
+    line_chart,
+    rate_chart,
+)
 from lightning_icl.report.paired import paired_grid
 from lightning_icl.report.scales import extent
 from lightning_icl.report.seeds import Run, same_task
 from lightning_icl.report.strokes import Strokes, legend_of
+from lightning_icl.report.sweep import Row, over_rates, rate_figures
 from lightning_icl.report.verdict import main_figure
 from lightning_icl.results import CONFIG, TaskRun
 
@@ -38,6 +47,24 @@ def level_parts(group: Sequence[Run]) -> list[Part]:
         entries = [_entry(curve, strokes) for curve in legend_of(curves for _, curves in drawn)]
         parts.append({"title": measure.title, "reading": measure.reading, "legend": entries, "charts": charts})
     return parts
+
+
+def rate_part(name: str, rows: Sequence[Row]) -> Part:
+    """One setting of a sweep: its figures over learning rates.
+
+    Args:
+        name: of the setting.
+        rows: its runs.
+    """
+    drawn = [over for figure in rate_figures() if (over := over_rates(figure, rows)).seeds]
+    charts = [(over.figure.column, rate_chart(over)) for over in drawn]
+    lines = [line for _, chart in charts for line in chart.lines]
+    entries = [
+        {"label": label, "name": line.name, "band": False, "control": False}
+        for label, line in {line.label: line for line in lines}.items()
+    ]
+    reading = "Every run is a point, the line their mean over seeds; the upright line is the rate chosen."
+    return {"title": name, "reading": reading, "legend": entries, "charts": charts}
 
 
 def _entry(curve: Curve, strokes: Strokes) -> Part:
