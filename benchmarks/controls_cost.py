@@ -67,7 +67,7 @@ def controlled_probe(model: PreTrainedModel, folder: Path, shape: Shape) -> tupl
     neighbour = random_words(folder / "other", 2, **sizes, seed=1).demonstrations
     planned = PlannedTask(name="random", task=data.task, data=data, learning_rate=RATE, neighbour=neighbour)
     probe = ICLProbe(model, data.demonstrations)
-    make_trainer(SETTINGS, [KVFinetuning(RATE)], progress=False).fit(probe, datamodule=data)
+    make_trainer(SETTINGS, [KVFinetuning(RATE)]).fit(probe, datamodule=data)
     made = make_controls(SETTINGS, planned, probe, choose("all"))
     if made.impossible:
         raise SystemExit(f"Left out: {made.impossible}")
@@ -122,7 +122,7 @@ def measured(shape: Shape) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as place:
         probe, data, controls = controlled_probe(model, Path(place), shape)
         prepared, turns = peak(), Turns()
-        trainer = make_trainer(SETTINGS, [turns], progress=False)
+        trainer = make_trainer(SETTINGS, [turns])
         trainer.validate(probe, datamodule=data, verbose=False)
     conditions = list(probe.conditions.values())
     in_context = sum(item.prefix_token_ids != data.demonstrations.bos for item in conditions)

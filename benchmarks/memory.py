@@ -60,7 +60,7 @@ def one(size: str, queries: int, dtype: str) -> dict[str, object]:
     demonstrations = workload.demonstrations()
     settings = CompareSettings(accelerator="cpu", precision={"float32": "32-true", "bfloat16": "bf16-true"}[dtype])
     held = HeldPrefixes()
-    trainer = make_trainer(settings, [KVFinetuning(1e-3), held], progress=False)
+    trainer = make_trainer(settings, [KVFinetuning(1e-3), held])
     before = peak()
     model = workload.model(getattr(torch, dtype))
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()) / MB

@@ -34,7 +34,7 @@ from lightning_icl.sweeping.settings import PAPER_RATES, SweepSettings
 def part_seconds(model: PreTrainedModel, data: ICLDataModule, settings: SweepSettings) -> dict[str, float]:
     """Seconds of one fine-tuning and of one observation of all queries under each condition."""
     probe = ICLProbe(model, data.demonstrations)
-    trainer = make_trainer(settings.compare("random"), [KVFinetuning(1e-3)], progress=False)
+    trainer = make_trainer(settings.compare("random"), [KVFinetuning(1e-3)])
     seconds = {"fine-tuning": timed(lambda: trainer.fit(probe, datamodule=data))}
     assert probe.finetuned is not None
     batches = [collate(batch) for batch in budget_batches(data.queries, data.batch_tokens)]

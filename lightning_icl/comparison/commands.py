@@ -35,7 +35,7 @@ def compare(settings: CompareSettings) -> Path | None:
         model = load_model(plan.source, DTYPES[settings.trainer_precision], device_map=settings.device_map)
         for planned in run.pending:
             probe = ICLProbe(model, planned.data.demonstrations)
-            trainer = make_trainer(settings, [KVFinetuning(planned.learning_rate)])
+            trainer = make_trainer(settings, [KVFinetuning(planned.learning_rate)], title=planned.task.name)
             with interruptible(), falling_together(trainer):
                 trainer.fit(probe, datamodule=planned.data)
                 controlled = make_controls(settings, planned, probe, plan.controls, plan.control_rates)
@@ -62,7 +62,7 @@ def fit(settings: CompareSettings) -> Path | None:
         model = load_model(plan.source, DTYPES[settings.trainer_precision], device_map=settings.device_map)
         for planned in run.pending:
             probe = ICLProbe(model, planned.data.demonstrations)
-            trainer = make_trainer(settings, [KVFinetuning(planned.learning_rate)])
+            trainer = make_trainer(settings, [KVFinetuning(planned.learning_rate)], title=planned.task.name)
             with interruptible(), falling_together(trainer):
                 trainer.fit(probe, datamodule=planned.data)
             save_finetuning(run, planned, probe)
@@ -94,7 +94,7 @@ def validate(settings: ValidateSettings) -> Path | None:
         model = load_model(plan.source, DTYPES[settings.trainer_precision], device_map=settings.device_map)
         for planned in run.pending:
             probe = ICLProbe(model, planned.data.demonstrations, finetuned=tuned.get(planned.task.name))
-            trainer = make_trainer(settings, [])
+            trainer = make_trainer(settings, [], title=planned.task.name)
             with interruptible(), falling_together(trainer):
                 trainer.validate(probe, datamodule=planned.data, verbose=False)
             save_results(run, planned, probe)

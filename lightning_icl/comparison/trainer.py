@@ -8,9 +8,9 @@ import warnings
 import lightning as L
 import torch
 import transformers
-from lightning.pytorch.callbacks import RichProgressBar
 
 from lightning_icl.bfloat16_support import warn_of_slow_bfloat16
+from lightning_icl.comparison.progress import phase_display
 from lightning_icl.comparison.settings import CompareSettings
 from lightning_icl.errors import UserError
 from lightning_icl.lightning_devices import trainer_on
@@ -23,20 +23,19 @@ DTYPES = {
 }
 
 
-def make_trainer(settings: CompareSettings, callbacks: list[L.Callback], *, progress: bool = True) -> L.Trainer:
+def make_trainer(settings: CompareSettings, callbacks: list[L.Callback], *, title: str = "") -> L.Trainer:
     """One epoch, no checkpoints, no logger; devices and strategy as asked.
 
     Args:
         settings: of the run.
         callbacks: what takes part.
-        progress: whether to show a rich progress bar, in a terminal.
+        title: what the display of progress calls the work; without it there is none.
 
     Raises:
         UserError: Lightning cannot have the devices here.
     """
     quiet()
     devices, nodes = launched(settings)
-    terminal = progress and sys.stdout.isatty()
     asked = {
         "accelerator": settings.accelerator,
         "devices": devices,
@@ -47,8 +46,8 @@ def make_trainer(settings: CompareSettings, callbacks: list[L.Callback], *, prog
     trainer = trainer_on(
         asked,
         max_epochs=1,
-        callbacks=[*callbacks, RichProgressBar()] if terminal else callbacks,
-        enable_progress_bar=terminal,
+        callbacks=[*callbacks, phase_display(title)] if title else callbacks,
+        enable_progress_bar=bool(title) and sys.stdout.isatty(),
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
@@ -64,7 +63,7 @@ def check_trainer(settings: CompareSettings) -> None:
     Raises:
         UserError: it cannot.
     """
-    make_trainer(settings, [], progress=False)
+    make_trainer(settings, [])
 
 
 def quiet() -> None:

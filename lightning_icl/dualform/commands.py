@@ -41,7 +41,7 @@ def dual_form(settings: DualSettings) -> Path | None:
         model = load_model(plan.source, DTYPES[plan.settings.trainer_precision])
         for planned in run.pending:
             probe = DualProbe(model, planned.data.demonstrations, layers, settings.rank)
-            trainer = make_trainer(plan.settings, [KVFinetuning(planned.learning_rate)])
+            trainer = make_trainer(plan.settings, [KVFinetuning(planned.learning_rate)], title=planned.task.name)
             with interruptible():
                 trainer.fit(probe, datamodule=planned.data)
                 trainer.validate(probe, datamodule=planned.data, verbose=False)

@@ -66,7 +66,7 @@ def _sweep_model(plan: SweepPlan, tasks: list[TaskSweep], space: Workspace | Non
     model = load_model(tasks[0].source, DTYPES[settings.compare(tasks[0].source.name).trainer_precision])
     groups = {id(task): grouped(plan.pending(task), task, model, settings.overlay_memory) for task in tasks}
     cost = sum((cost_of(task, groups[id(task)]) for task in tasks), Cost())
-    device = make_trainer(settings.compare(tasks[0].source.name), [], progress=False).strategy.root_device
+    device = make_trainer(settings.compare(tasks[0].source.name), []).strategy.root_device
     model.to(device)  # type: ignore[arg-type]
     rate = forward_rate(model, next(iter(tasks[0].data.values())))
     say(

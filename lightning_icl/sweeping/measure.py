@@ -79,7 +79,7 @@ def measure_group(
 def _finetune(settings: CompareSettings, model: PreTrainedModel, task: TaskSweep, outcome: _Outcome) -> None:
     data = task.data[outcome.unit]
     probe = ICLProbe(model, data.demonstrations)
-    trainer = make_trainer(settings, [KVFinetuning(outcome.rate)], progress=False)
+    trainer = make_trainer(settings, [KVFinetuning(outcome.rate)])
     try:
         with interruptible(), falling_together(trainer):
             trainer.fit(probe, datamodule=data)
@@ -145,7 +145,7 @@ def _choose(
 
 
 def _validate(settings: CompareSettings, module: L.LightningModule, data: Any, tokens: int, spend: Spend) -> None:
-    trainer = make_trainer(settings, [Advance(tokens, spend)], progress=False)
+    trainer = make_trainer(settings, [Advance(tokens, spend)])
     with interruptible(), falling_together(trainer):
         trainer.validate(module, data, verbose=False)
 

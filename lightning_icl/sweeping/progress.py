@@ -1,5 +1,6 @@
 """A bar for the whole sweep, in tokens that pass through the model, with the time left."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import lightning as L
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from lightning_icl.comparison.progress import Lines
 from lightning_icl.sweeping.cost import Cost
 
 Spend = Callable[[float], None]
@@ -28,9 +30,23 @@ class Advance(L.Callback):
         self._spend(self._tokens / sum(trainer.num_val_batches))
 
 
+def _lines(total: float) -> Spend:
+    lines, spent = Lines(), 0.0
+
+    def spend(tokens: float) -> None:
+        nonlocal spent
+        spent += tokens
+        lines.tell(f"sweep: {min(1.0, spent / total):.0%} of the tokens of this model's runs", spent, total)
+
+    return spend
+
+
 @contextmanager
 def sweep_bar(cost: Cost) -> Iterator[Spend]:
-    """The bar; tell it of tokens as they are spent."""
+    """The bar of a terminal, or lines elsewhere; tell it of tokens as they are spent."""
+    if not sys.stdout.isatty():
+        yield _lines(cost.forward_tokens)
+        return
     columns = (TextColumn("sweep"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, disable=cost.runs == 0) as bar:
         task = bar.add_task("sweep", total=cost.forward_tokens)

@@ -50,7 +50,7 @@ def weight_update(settings: WeightUpdateSettings) -> Path:
                 settings.scope,
                 settings.depth,
             )
-            trainer = make_trainer(plan.settings, [KVFinetuning(planned.learning_rate)])
+            trainer = make_trainer(plan.settings, [KVFinetuning(planned.learning_rate)], title=planned.task.name)
             with interruptible():
                 trainer.fit(probe, datamodule=planned.data)
                 trainer.validate(probe, datamodule=planned.data, verbose=False)

@@ -85,9 +85,15 @@ def _ground(settings: CompareSettings, planned: PlannedTask, probe: ICLProbe, ra
 
 
 def _fit(
-    settings: CompareSettings, planned: PlannedTask, model: PreTrainedModel, own_rate: float, made: Controlled
+    settings: CompareSettings,
+    planned: PlannedTask,
+    model: PreTrainedModel,
+    own_rate: float,
+    made: Controlled,
 ) -> Fit:
     """Fine-tuning as the main one goes, by `Trainer.fit`; its seconds are added to those of the controls."""
+
+    title = f"{planned.task.name}, controls"
 
     def fit(
         demonstrations: Demonstrations,
@@ -98,7 +104,7 @@ def _fit(
         layer_causal: Reading | None = None,
     ) -> Finetuned:
         probe = ICLProbe(model, demonstrations)
-        trainer = make_trainer(settings, [KVFinetuning(rate or own_rate, trained, layer_causal)])
+        trainer = make_trainer(settings, [KVFinetuning(rate or own_rate, trained, layer_causal)], title=title)
         weights = nullcontext() if base is None else LaidOver(model, base).active()
         with weights, interruptible():
             trainer.fit(probe, datamodule=planned.data.teaching(demonstrations))
