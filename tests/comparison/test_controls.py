@@ -47,7 +47,7 @@ def test_a_control_learns_at_its_own_rate_and_says_so(run: Path) -> None:
 
 def test_a_rate_of_a_control_that_is_not_asked_for_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main(["compare", *SMALL, "--model", "no/such-model", "--control-lr", "layer-causal=0.02"])
+        main(["compare", *SMALL, "--control-lr", "layer-causal=0.02"])
     assert "Give --controls too" in capsys.readouterr().err
 
 
