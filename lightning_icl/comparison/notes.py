@@ -74,6 +74,25 @@ def _one_class(view: str, name: str) -> Callable[[Results], str | None]:
     return text
 
 
+def _uneven(results: Results) -> str | None:
+    """A view that nearly always gives an answer of more tokens than another: continuations are easy to predict."""
+    task, answers = results.get("task") or {}, results.get("answers") or {}
+    tokens = [len(ids) for ids in task.get("answer_token_ids") or []]
+    for view, name in (("zsl", "zero-shot"), ("icl", "in-context learning"), ("ft", "fine-tuning")):
+        chosen = answers.get(view) or []
+        total = sum(chosen)
+        if not tokens or len(chosen) > len(tokens) or total < FEW_QUERIES or max(chosen) < ONE_CLASS * total:
+            continue
+        number = chosen.index(max(chosen))
+        if tokens[number] > min(tokens):
+            return (
+                f"{name} gives nearly all queries the answer {shown(task['labels'][number])} of {tokens[number]} "
+                f"tokens, where others have {min(tokens)}: an answer's score is the mean over its tokens, and later "
+                "tokens of a word are easy to predict; choose answers of equally many tokens"
+            )
+    return None
+
+
 def _no_better(view: str, name: str) -> Callable[[Results], str | None]:
     def text(results: Results) -> str | None:
         accuracy = results.get("accuracy") or {}
@@ -185,6 +204,7 @@ NOTES: Sequence[Note] = (
     Note("loss-rose", _loss_rose),
     Note("ft-one-class", _one_class("ft", "fine-tuning")),
     Note("icl-one-class", _one_class("icl", "in-context learning")),
+    Note("uneven-answers", _uneven),
     Note("ft-no-better", _no_better("ft", "fine-tuning")),
     Note("icl-no-better", _no_better("icl", "in-context learning")),
     Note("few-corrections", _few_corrections),

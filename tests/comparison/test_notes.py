@@ -33,6 +33,11 @@ CASES = [
         {"undefined_queries": {"sim_aou.per_layer[1]": {"share": 0.5, "reason": "…"}}},
         "25% of queries and layers",
     ),
+    (
+        "uneven-answers",
+        {"task.answer_token_ids": [[1], [2, 3, 4]], "answers.zsl": [4, 196]},
+        "zero-shot gives nearly all queries the answer 'Positive' of 3 tokens, where others have 1",
+    ),
     ("repeated-queries", {"task.repeated_queries": 3}, "3 of 200 queries repeat the prompt"),
     ("joined-answers", {"task.joined_answers": ["no", "so"]}, "the beginning of 'no', 'so' into one"),
     ("rounding", {"rounding": {"sim_aou.raw": 0.003}}, "sim_aou.raw by 0.003; use --precision 64"),
@@ -40,6 +45,8 @@ CASES = [
     ("sensitive", {"finetune.sensitivity": {"accuracy.ft": 0.02}}, "moves accuracy.ft by 0.020"),
 ]
 HARMLESS = [
+    {"task.answer_token_ids": [[1], [2, 3, 4]], "answers.zsl": [196, 4]},
+    {"task.answer_token_ids": [[1, 5], [2, 3]], "answers.zsl": [4, 196]},
     {"finetune.loss": [4.0, 3.0, 4.2, 3.1, 4.1, 3.2, 4.3, 3.0]},
     {"answers.ft": [4, 196], "answers.gold": [4, 196]},
     {"answers.ft": [1, 0], "answers.gold": [0, 1]},
