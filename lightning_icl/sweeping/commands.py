@@ -1,7 +1,9 @@
 """The command `sweep`: plan, say what it costs, measure what is not finished, put all in one table."""
 
+from collections.abc import Mapping
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lightning_icl.comparison.trainer import DTYPES, check_trainer, make_trainer
 from lightning_icl.console import say
@@ -9,12 +11,15 @@ from lightning_icl.models.loading import load_model
 from lightning_icl.report.sweep import summarise
 from lightning_icl.saving.workspace import Workspace
 from lightning_icl.sweeping.claim import claimed
-from lightning_icl.sweeping.cost import Cost, cost_of, forward_rate, grouped
+from lightning_icl.sweeping.cost import Cost, Runs, cost_of, forward_rate, grouped, together, training_bytes
 from lightning_icl.sweeping.measure import measure_group
 from lightning_icl.sweeping.plan import SweepPlan, TaskSweep, make_sweep_plan
 from lightning_icl.sweeping.progress import sweep_bar
 from lightning_icl.sweeping.settings import SweepSettings
 from lightning_icl.sweeping.table import collect, print_summary, write_tables
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def sweep(settings: SweepSettings) -> Path:
@@ -74,12 +79,29 @@ def _sweep_model(plan: SweepPlan, tasks: list[TaskSweep], space: Workspace | Non
         f"steps ({cost.training_tokens:,} tokens), {cost.observed_tokens:,} tokens observed; about "
         f"{_duration(cost.forward_tokens / rate)} at {rate:,.0f} tokens a second measured here."
     )
+    say(_side_by_side(plan, tasks, model, groups))
     if space is None:
         return
     with sweep_bar(cost) as spend:
         for task in tasks:
             for runs in groups[id(task)]:
                 measure_group(plan, task, model, runs, spend, space)
+
+
+def _side_by_side(
+    plan: SweepPlan, tasks: list[TaskSweep], model: "PreTrainedModel", groups: Mapping[int, list[Runs]]
+) -> str:
+    """How many fine-tunings take their steps together, and what memory that needs beside the model."""
+    largest = max(
+        (
+            (len(group), sum(training_bytes(model, task.data[unit].demonstrations) for unit, _ in group))
+            for task in tasks
+            for runs in groups[id(task)]
+            for group in together(runs, task, model, plan.settings.overlay_memory)
+        ),
+        default=(0, 0),
+    )
+    return f"Up to {largest[0]} fine-tunings take their steps together, in about {largest[1] / 1e9:.1f} GB."
 
 
 def _tables(plan: SweepPlan, space: Workspace) -> None:

@@ -14,17 +14,18 @@ from transformers import PreTrainedModel
 from lightning_icl.comparison.assemble import plain_comparison, prediction_rows, versions
 from lightning_icl.comparison.settings import CompareSettings
 from lightning_icl.comparison.trainer import make_trainer
-from lightning_icl.errors import NumericalError
 from lightning_icl.interrupts import interruptible
 from lightning_icl.probing.contrast import Contrast
 from lightning_icl.probing.findings import Prediction, accuracy
-from lightning_icl.probing.finetuning import Finetuned, KVFinetuning
+from lightning_icl.probing.finetuning import Finetuned, Run
+from lightning_icl.probing.group import GroupFinetuning, group_steps
+from lightning_icl.probing.module import FinetunedModule
 from lightning_icl.probing.probe import ICLProbe
 from lightning_icl.process_watch import falling_together
 from lightning_icl.report.sweep import RUN, SELECTION
 from lightning_icl.results import PREDICTIONS, to_json, to_json_lines
 from lightning_icl.saving.workspace import Workspace
-from lightning_icl.sweeping.cost import STEP_PRICE, Runs, held_out_tokens, query_tokens, step_tokens
+from lightning_icl.sweeping.cost import STEP_PRICE, Runs, held_out_tokens, query_tokens, step_tokens, together
 from lightning_icl.sweeping.heldout import HeldOutAccuracy, batches_of
 from lightning_icl.sweeping.plan import SCHEMA, SweepPlan, TaskSweep, Unit
 from lightning_icl.sweeping.progress import Advance, Spend
@@ -66,9 +67,7 @@ def measure_group(
     """
     settings = plan.settings.compare(task.source.name)
     outcomes = [_Outcome(unit=unit, rate=rate) for unit, rate in runs]
-    for outcome in outcomes:
-        _finetune(settings, model, task, outcome)
-        spend(STEP_PRICE * step_tokens(task.data[outcome.unit].demonstrations))
+    _finetune(settings, model, task, outcomes, plan.settings.overlay_memory, spend)
     probe = _observe(settings, model, task, outcomes, spend)
     if task.held_out:
         _choose(settings, model, task, outcomes, probe, spend)
@@ -76,22 +75,41 @@ def measure_group(
         _save(plan, task, outcome, probe, space)
 
 
-def _finetune(settings: CompareSettings, model: PreTrainedModel, task: TaskSweep, outcome: _Outcome) -> None:
-    data = task.data[outcome.unit]
-    probe = ICLProbe(model, data.demonstrations)
-    trainer = make_trainer(settings, [KVFinetuning(outcome.rate)])
-    try:
-        with interruptible(), falling_together(trainer):
-            trainer.fit(probe, datamodule=data)
-    except NumericalError as error:
-        outcome.diverged = str(error)
-        return
-    tuned = probe.finetuned
-    assert tuned is not None
-    if all(bool(torch.isfinite(tensor).all()) for tensor in tuned.overlay.tensors.values()):
-        outcome.tuned = tuned
-    else:
-        outcome.diverged = f"The fine-tuned weights are not finite (learning rate {outcome.rate})."
+def _finetune(
+    settings: CompareSettings,
+    model: PreTrainedModel,
+    task: TaskSweep,
+    outcomes: list[_Outcome],
+    gigabytes: float,
+    spend: Spend,
+) -> None:
+    """Fine-tune runs, as many together as the memory holds."""
+    runs = [(outcome.unit, outcome.rate) for outcome in outcomes]
+    start = 0
+    for size in map(len, together(runs, task, model, gigabytes)):
+        _finetune_group(settings, model, task, outcomes[start : start + size])
+        spend(STEP_PRICE * sum(step_tokens(task.data[unit].demonstrations) for unit, _ in runs[start : start + size]))
+        start += size
+
+
+def _finetune_group(
+    settings: CompareSettings, model: PreTrainedModel, task: TaskSweep, outcomes: list[_Outcome]
+) -> None:
+    runs = [
+        Run(learning_rate=outcome.rate, demonstrations=task.data[outcome.unit].demonstrations) for outcome in outcomes
+    ]
+    group = GroupFinetuning(runs)
+    trainer = make_trainer(settings, [group])
+    with interruptible(), falling_together(trainer):
+        trainer.fit(FinetunedModule(model, runs[0].demonstrations), group_steps(runs))
+    for number, outcome in enumerate(outcomes):
+        tuned = group.finetuned.get(number)
+        if tuned is None:
+            outcome.diverged = group.diverged[number]
+        elif all(bool(torch.isfinite(tensor).all()) for tensor in tuned.overlay.tensors.values()):
+            outcome.tuned = tuned
+        else:
+            outcome.diverged = f"The fine-tuned weights are not finite (learning rate {outcome.rate})."
 
 
 def _observe(

@@ -42,7 +42,7 @@ class SweepSettings(RunSettings):
     """Rows of the training split to choose on; they are in no demonstration of the plan. Unused by `--select paper`."""
     overlay_memory: float = 4.0
     """Gigabytes for fine-tuned weights held at once. Where a task's need more, they are observed in several passes,
-    each of which observes the zero-shot and in-context conditions again."""
+    each of which observes the zero-shot and in-context conditions again; and fewer take their steps together."""
     part: str | None = None
     """This process's share of the plan, I/N with I from 0 to N-1, such as $SLURM_ARRAY_TASK_ID/8."""
     dry_run: bool = False

@@ -87,7 +87,9 @@ def test_a_unit_equals_a_comparison_of_its_own(swept: Path, tmp_path: Path) -> N
     expected = json.loads((tmp_path / "alone" / "tiny-cb" / "results.json").read_text())
     run = runs_of(swept)["builtin/tiny-cb/shots-4/seed-2/lr-0.5"]
     assert run["accuracy"] == {view: expected["accuracy"][view] for view in run["accuracy"]}
-    assert run["finetune"]["overlay_hash"] == expected["finetune"]["overlay_hash"]
+    # Its steps were taken beside those of other rates: the same but for rounding.
+    for name in ("loss", "update_norm_per_layer"):
+        assert run["finetune"][name] == pytest.approx(expected["finetune"][name], rel=1e-4)
     own = {level: expected[level] for level in run["comparison"]}
     figures, wanted = dict(numbers(run["comparison"])), dict(numbers(own))
     assert figures.keys() == wanted.keys()
