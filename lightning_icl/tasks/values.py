@@ -79,9 +79,9 @@ def label_number(value: object, names: Sequence[str], count: int) -> int:
 
 
 def _text_forms(value: object) -> list[str]:
-    """What a label may be called, the most literal first."""
-    if isinstance(value, bool):
-        return [str(value), str(value).lower()]
+    """What a label may be called, the most literal first: 1 is also 1.0, and true is also True."""
     text = str(value)
-    match = _NUMBER.fullmatch(text.strip())
-    return [text, text.strip(), *([match[1]] if match else [])]
+    stripped = text.strip()
+    match = _NUMBER.fullmatch(stripped)
+    truth = [stripped.lower(), stripped.capitalize()] if stripped.lower() in ("true", "false") else []
+    return [text, stripped, *truth, *([match[1]] if match else [])]

@@ -3,7 +3,7 @@
 template: "Ticket: {text} Team:"        # or templates: {short: ..., long: ...}; the first is the default
 answers: [billing, support]              # answer words, by label number
 label_field: team                        # default: label
-label_names: [bill, supp]                # where rows give the label as text
+label_names: [bill, supp]                # what rows call the labels; without it rows give the number
 learning_rate: 0.001
 rows:                                    # without it: --data FOLDER
   train: tickets/train.jsonl             # files, relative to this one

@@ -135,12 +135,12 @@ def test_any_rows_are_read_or_refused_with_their_file(rows: list[dict[str, objec
     table=st.lists(
         st.tuples(
             st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=8),
-            st.sampled_from(["x", "1", "0"]),
+            st.sampled_from(["x", "1", "0", "True", "false"]),
         ),
         min_size=1,
         max_size=5,
     ),
-    names=st.sampled_from([(), ("0", "1"), ("1", "0"), ("x", "1")]),
+    names=st.sampled_from([(), ("0", "1"), ("1", "0"), ("x", "1"), ("true", "false"), ("False", "True")]),
 )
 def test_json_lines_and_csv_of_one_table_agree(table: list[tuple[str, str]], names: tuple[str, ...]) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -148,7 +148,8 @@ def test_json_lines_and_csv_of_one_table_agree(table: list[tuple[str, str]], nam
         for suffix in ("jsonl", "csv"):
             path = Path(folder) / f"rows.{suffix}"
             if suffix == "jsonl":
-                made = [{"text": text, "label": int(label) if label.isdigit() else label} for text, label in table]
+                typed = {"1": 1, "0": 0, "True": True, "false": False}
+                made = [{"text": text, "label": typed.get(label, label)} for text, label in table]
                 path.write_text("".join(json.dumps(row) + "\n" for row in made))
             else:
                 buffer = io.StringIO(newline="")
