@@ -9,7 +9,6 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from lightning_icl.comparison.output import Run, claimed, say
 from lightning_icl.comparison.plan import Plan, PlannedTask, make_plan, resolved
 from lightning_icl.comparison.trainer import DTYPES, check_trainer, make_trainer, quiet
-from lightning_icl.console import terminal
 from lightning_icl.dualform.content import DUAL_FORM, dual_content
 from lightning_icl.dualform.pictures import check_matplotlib, save_pictures
 from lightning_icl.dualform.probe import DualProbe
@@ -34,7 +33,7 @@ def dual_form(settings: DualSettings) -> Path | None:
     """
     quiet()
     if settings.synthetic:
-        print_synthetic(known_answers(), terminal())
+        print_synthetic(known_answers())
         return None
     plan, layers = _plan(settings)
     with claimed(plan, DUAL_FORM, partial(_settings_of, settings)) as run:
@@ -68,7 +67,7 @@ def _save(settings: DualSettings, run: Run, planned: PlannedTask, probe: DualPro
         (part / DUAL_FORM).write_text(to_json(content), encoding="utf-8")
         (part / CONFIG).write_text(to_yaml(_settings_of(settings, run.plan, planned)), encoding="utf-8")
         pictures = save_pictures(content, part) if settings.export else []
-    print_dual(content, terminal())
+    print_dual(content)
     for path in pictures:
         say(f"wrote {run.plan.out / planned.task.name / path.name}")
 

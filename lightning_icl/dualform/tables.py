@@ -3,15 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
-
-from lightning_icl.console import terminal
+from lightning_icl import console
 from lightning_icl.dualform.synthetic import Case
+from lightning_icl.report.grid import Grid
+from lightning_icl.report.terminal import print_grid, print_notes
 
 _TOP = 8
+_LETTERS = 60  # of a demonstration's text
 Columns = Sequence[tuple[str, str, str]]
 """Heading, name in `per_layer`, format."""
 
@@ -44,70 +42,71 @@ PATCHES: Columns = (
 )
 
 
-def print_dual(content: Mapping[str, Any], console: Console | None = None) -> None:
+def print_dual(content: Mapping[str, Any]) -> None:
     """Print the tables of one task."""
-    console = console or terminal()
-    task, model = content["task"]["name"], content["model"]
-    console.print(
-        f"[bold]{escape(model['name'])}[/] on [bold]{escape(task)}[/]: {content['queries']['count']} queries, "
+    model = content["model"]
+    console.say(
+        f"{model['name']} on {content['task']['name']}: {content['queries']['count']} queries, "
         f"{len(content['demonstrations'])} demonstrations; means over queries and heads",
-        highlight=False,
+        "bold",
     )
-    for part in model["left_out"]:
-        console.print(f"– {part} is no part of the linear form", style="dim", highlight=False)
-    _section(
-        console,
-        "A head as a matrix: (W_ZSL + ΔW_ICL) q = Σ v (k · q)",
-        layer_table(content, SOFTMAX),
-        "Identity error: the largest, both sides in the working precision. Linear: W q, scaled, against the softmax "
-        "head's output.\nFirst order: mean value + covariance of values and keys at q, the softmax of small scores. "
-        "Last: direction of ΔW_ICL q\nagainst what the demonstrations really change in the head's output.",
-    )
-    _section(
-        console,
-        "The two updates: ΔW_ICL from demonstrations, ΔW_FT from fine-tuning",
-        layer_table(content, UPDATES),
-        f"Overlap: mean squared cosine of the principal angles of the {content['subspace_rank']} leading singular "
-        f"vectors (random: {content['subspace_overlap_of_random']:.2f}). Rank: effective.\nControls: cosine of each "
-        "update with W_ZSL, which no demonstration has touched. Drift: how far the query's own part moves\nwith the "
-        "context, which the derivation holds fixed, relative to W_ZSL.",
-    )
-    _section(
-        console,
-        "The implicit patch of the MLP: ΔW = W (a_C − a) aᵀ / ‖a‖²",
-        layer_table(content, PATCHES),
-        "The patch that the context makes against the one that fine-tuning induces; sizes relative to W. Control: the "
-        "context's effect\non a query against fine-tuning's effect on another: as alike as what all queries have in "
-        "common makes them.",
-    )
-    _section(
-        console,
-        f"Demonstrations by their share in ΔW_ICL (the {min(_TOP, len(content['demonstrations']))} largest)",
-        share_table(content),
-        "Share: projection on ΔW_ICL, summing to 1 over all demonstrations. Norm: ‖ΔW_i‖ / ‖ΔW_ICL‖.",
-    )
+    print_notes(f"{part} is no part of the linear form" for part in model["left_out"])
+    for grid in dual_grids(content):
+        console.say("")
+        print_grid(grid)
 
 
-def _section(console: Console, title: str, table: Table, note: str) -> None:
-    console.print(f"\n[bold]{title}[/]", highlight=False)
-    console.print(table)
-    console.print(note, style="dim", highlight=False)
+def dual_grids(content: Mapping[str, Any]) -> list[Grid]:
+    """The tables of one task, each with what its columns mean."""
+    random = f"{content['subspace_overlap_of_random']:.2f}"
+    return [
+        layer_grid(
+            content,
+            SOFTMAX,
+            "A head as a matrix: (W_ZSL + ΔW_ICL) q = Σ v (k · q)",
+            "identity error: the largest, both sides in the working precision; linear: W q, scaled, against the "
+            "softmax head's output",
+            "first order: mean value + covariance of values and keys at q, the softmax of small scores; last: "
+            "direction of ΔW_ICL q against what the demonstrations really change in the head's output",
+        ),
+        layer_grid(
+            content,
+            UPDATES,
+            "The two updates: ΔW_ICL from demonstrations, ΔW_FT from fine-tuning",
+            f"overlap: mean squared cosine of the principal angles of the {content['subspace_rank']} leading singular "
+            f"vectors (random: {random}); rank: effective",
+            "controls: cosine of each update with W_ZSL, which no demonstration has touched; drift: how far the "
+            "query's own part moves with the context, which the derivation holds fixed, relative to W_ZSL",
+        ),
+        layer_grid(
+            content,
+            PATCHES,
+            "The implicit patch of the MLP: ΔW = W (a_C − a) aᵀ / ‖a‖²",
+            "the patch that the context makes against the one that fine-tuning induces; sizes relative to W",
+            "control: the context's effect on a query against fine-tuning's effect on another: as alike as what all "
+            "queries have in common makes them",
+        ),
+        share_grid(content),
+    ]
 
 
-def layer_table(content: Mapping[str, Any], columns: Columns) -> Table:
+def layer_grid(content: Mapping[str, Any], columns: Columns, title: str, *notes: str) -> Grid:
     """One row for each layer, and their mean."""
-    table = Table()
-    table.add_column("layer", justify="right", vertical="bottom")
-    for heading, _, _ in columns:
-        table.add_column(heading, justify="right", vertical="bottom")
     values = {name: content["per_layer"][name] for _, name, _ in columns}
-    for row, layer in enumerate(content["layers"]):
-        table.add_row(str(layer), *(shown(values[name][row], form) for _, name, form in columns))
-    if len(content["layers"]) > 1:
-        table.add_section()
-        means = ((_mean(values[name], name), form) for _, name, form in columns)
-        table.add_row("mean", *(shown(value, form) for value, form in means))
-    return table
+    rows = [
+        (str(layer), *(shown(values[name][row], form) for _, name, form in columns))
+        for row, layer in enumerate(content["layers"])
+    ]
+    if len(rows) > 1:
+        rows.append(("mean", *(shown(_mean(values[name], name), form) for _, name, form in columns)))
+    return Grid(
+        name=columns[0][1],
+        title=title,
+        header=("layer", *(heading for heading, _, _ in columns)),
+        rows=tuple(rows),
+        notes=notes,
+        sections=(len(rows) - 1,) if len(rows) > 1 else (),
+    )
 
 
 def _mean(values: Sequence[float | None], name: str) -> float | None:
@@ -123,27 +122,32 @@ def shown(value: float | None, form: str) -> str:
     return "–" if value is None or value != value else format(value, form)
 
 
-def share_table(content: Mapping[str, Any]) -> Table:
-    """The demonstrations with the largest shares, and their text."""
-    table = Table()
-    for heading in ("", "share", "norm", "tokens"):
-        table.add_column(heading, justify="right")
-    table.add_column("demonstration", no_wrap=True, overflow="ellipsis")
-    ranked = sorted(content["demonstrations"], key=lambda item: -(item["share"] or 0.0))
-    for item in ranked[:_TOP]:
-        text = Text(" ".join(item["text"].split()))
+def share_grid(content: Mapping[str, Any]) -> Grid:
+    """The demonstrations with the largest shares, and the beginning of their text."""
+    ranked = sorted(content["demonstrations"], key=lambda item: -(item["share"] or 0.0))[:_TOP]
+    rows = []
+    for item in ranked:
+        text = " ".join(item["text"].split())
+        beginning = text if len(text) <= _LETTERS else f"{text[: _LETTERS - 1]}…"
         figures = (shown(item["share"], ".3f"), shown(item["relative_norm"], ".3f"), str(item["tokens"]))
-        table.add_row(f"{item['number'] + 1}", *figures, text)
-    return table
+        rows.append((f"{item['number'] + 1}\n{beginning}", *figures))
+    return Grid(
+        name="shares",
+        title=f"Demonstrations by their share in ΔW_ICL (the {len(ranked)} largest)",
+        header=("", "share", "norm", "tokens"),
+        rows=tuple(rows),
+        notes=("share: projection on ΔW_ICL, summing to 1 over all demonstrations; norm: ‖ΔW_i‖ / ‖ΔW_ICL‖",),
+    )
 
 
-def print_synthetic(cases: Sequence[Case], console: Console | None = None) -> None:
+def print_synthetic(cases: Sequence[Case]) -> None:
     """Print the cases whose answer is known."""
-    table = Table()
-    table.add_column("what must be equal")
-    table.add_column("shown by")
-    table.add_column("largest difference", justify="right")
-    table.add_column("size of the answer", justify="right")
-    for case in cases:
-        table.add_row(case.title, case.source, f"{case.error:.1e}", f"{case.size:.2f}")
-    (console or terminal()).print(table)
+    rows = [(f"{case.title}\n{case.source}", f"{case.error:.1e}", f"{case.size:.2f}") for case in cases]
+    print_grid(
+        Grid(
+            name="synthetic",
+            title="What must be equal, and what shows it",
+            header=("", "largest difference", "size of the answer"),
+            rows=tuple(rows),
+        )
+    )
