@@ -59,9 +59,7 @@ def assemble(plan: Plan, planned: PlannedTask, probe: ICLProbe) -> dict[str, Any
             "majority": majority(probe.predictions),
         },
         **(plain_comparison(probe.comparison) if probe.comparison is not None else dict.fromkeys(compared_levels())),
-        **uncertainty(
-            {name: found for name, found in probe.bootstraps.items() if name != rounding_check.NAME}, probe.predictions
-        ),
+        **uncertainty(*rounding_check.without_check(probe)),
         "timing": {f"{name}_s": round(seconds, 3) for name, seconds in probe.seconds.items()},
         "versions": versions(),
         "environment": environment(probe.model),

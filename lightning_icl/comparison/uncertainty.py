@@ -56,11 +56,18 @@ def uncertainty(
 
 
 def accuracies(predictions: Sequence[Prediction]) -> dict[str, Bootstrapped]:
-    """The accuracy of every condition as `accuracy.NAME`, over the same replicates as all other figures."""
+    """The accuracy of every condition as `accuracy.NAME`, and of the answer that is right most often as
+    `accuracy.majority`, over the same replicates as all other figures.
+    """
     if not predictions:
         return {}
     names = list(predictions[0].scores)
-    right = [[best_answer(query.scores[name]) == query.gold for name in names] for query in predictions]
+    gold = [query.gold for query in predictions]
+    usual = max(sorted(set(gold)), key=gold.count)
+    right = [
+        [*(best_answer(query.scores[name]) == query.gold for name in names), query.gold == usual]
+        for query in predictions
+    ]
     found = bootstrapped_accuracies(torch.tensor(right), torch.tensor([query.index for query in predictions]))
     return {
         f"accuracy.{name}": Bootstrapped(
@@ -69,7 +76,7 @@ def accuracies(predictions: Sequence[Prediction]) -> dict[str, Bootstrapped]:
             interval=found.interval[:, column],
             counted=found.counted,
         )
-        for column, name in enumerate(names)
+        for column, name in enumerate([*names, "majority"])
     }
 
 

@@ -56,7 +56,7 @@ def test_without_other_contrasts_there_is_nothing_to_test_against() -> None:
 
 def test_without_fine_tuning_accuracies_have_intervals_all_the_same() -> None:
     content = uncertainty({}, predictions())
-    assert set(content["intervals"]) == {"accuracy.zsl", "accuracy.icl"}
+    assert set(content["intervals"]) == {"accuracy.zsl", "accuracy.icl", "accuracy.majority"}
     low, high = content["intervals"]["accuracy.zsl"]
     assert low < 0.5 < high
     assert uncertainty({}, [])["intervals"] == {}

@@ -4,16 +4,20 @@ No control of the claim, but of the figures: a fine-tuning that magnifies roundi
 """
 
 import zlib
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
 from lightning_icl.comparison.controls.ground import Ground
+from lightning_icl.metrics.bootstrap import Bootstrapped
 from lightning_icl.metrics.forms import flattened
 from lightning_icl.models.kv import slices
 from lightning_icl.probing.contrast import MAIN, Contrast
-from lightning_icl.probing.probe import ICLProbe, accuracy
+from lightning_icl.probing.findings import Prediction, accuracy
+from lightning_icl.probing.probe import ICLProbe
 from lightning_icl.records import KVOverlay
 
 NAME = "check-rounding"
@@ -63,6 +67,19 @@ def sensitivity(probe: ICLProbe) -> dict[str, float] | None:
             if isinstance(value, float) or key.endswith("per_layer"):
                 changes[f"{level}.{key}"] = _largest(value, others[key])
     return changes
+
+
+def without_check(
+    probe: ICLProbe,
+) -> tuple[dict[str, Mapping[str, Bootstrapped]], list[Prediction]]:
+    """Replicates by contrast, and predictions, of what was measured for its own sake."""
+    bootstraps = {name: figures for name, figures in probe.bootstraps.items() if name != NAME}
+    check = {contrast.ft.name for contrast in probe.contrasts if contrast.name == NAME}
+    predictions = [
+        replace(query, scores={name: scores for name, scores in query.scores.items() if name not in check})
+        for query in probe.predictions
+    ]
+    return bootstraps, predictions
 
 
 def _largest(one: Any, other: Any) -> float:
