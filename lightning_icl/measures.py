@@ -128,6 +128,7 @@ FIGURES = (
     Figure(_ACCURACY, "zsl", "ZSL accuracy", column="ZSL acc.", published=True),
     Figure(_ACCURACY, "ft", "FT accuracy", column="FT acc.", published=True),
     Figure(_ACCURACY, "icl", "ICL accuracy", column="ICL acc.", published=True),
+    Figure(_ACCURACY, "icl_calibrated", "calibrated", "form"),
     Figure(_ACCURACY, "majority", "majority class", "baseline"),
     Figure(
         _REC2FTP, "value", "Rec2FTP",

@@ -31,6 +31,7 @@ _PACKAGES = ("torch", "lightning", "transformers", "datasets", "torchmetrics")
 def assemble(plan: Plan, planned: PlannedTask, probe: ICLProbe) -> dict[str, Any]:
     """The content of `results.json` for one task; NaN marks what is undefined, with reasons under `undefined`."""
     conditions = ("zsl", "icl", "ft") if probe.finetuned is not None else ("zsl", "icl")
+    measured = probe.predictions[0].scores.keys()
     content: dict[str, Any] = {
         "schema": SCHEMA,
         "task_number": plan.tasks.index(planned),
@@ -56,6 +57,7 @@ def assemble(plan: Plan, planned: PlannedTask, probe: ICLProbe) -> dict[str, Any
         "answers": answers(probe.predictions, conditions),
         "accuracy": {
             **{name: accuracy(probe.predictions, name) if name in conditions else None for name in VIEWS},
+            **{name: accuracy(probe.predictions, name) for name in ("icl_calibrated",) if name in measured},
             "majority": majority(probe.predictions),
         },
         **(plain_comparison(probe.comparison) if probe.comparison is not None else dict.fromkeys(compared_levels())),

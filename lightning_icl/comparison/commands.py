@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from lightning_icl.comparison.controls.examples import calibrated_readings
 from lightning_icl.comparison.controls.run import make_controls
 from lightning_icl.comparison.output import claimed, save_finetuning, save_results, say, show_results
 from lightning_icl.comparison.overlays import FINETUNE, read_finetuned
@@ -34,12 +35,13 @@ def compare(settings: CompareSettings) -> Path | None:
     with claimed(plan, RESULTS) as run:
         model = load_model(plan.source, DTYPES[settings.trainer_precision], device_map=settings.device_map)
         for planned in run.pending:
-            probe = ICLProbe(model, planned.data.demonstrations)
+            data = planned.data
+            probe = ICLProbe(model, data.demonstrations, readings=calibrated_readings(data))
             trainer = make_trainer(settings, [KVFinetuning(planned.learning_rate)], title=planned.task.name)
             with interruptible(), falling_together(trainer):
-                trainer.fit(probe, datamodule=planned.data)
+                trainer.fit(probe, datamodule=data)
                 controlled = make_controls(settings, planned, probe, plan.controls, plan.control_rates)
-                trainer.validate(probe, datamodule=planned.data, verbose=False)
+                trainer.validate(probe, datamodule=data, verbose=False)
             save_results(run, planned, probe, controlled)
         show_results(run)
     return run.plan.out
@@ -93,10 +95,12 @@ def validate(settings: ValidateSettings) -> Path | None:
     with claimed(plan, RESULTS, overlays=hashes) as run:
         model = load_model(plan.source, DTYPES[settings.trainer_precision], device_map=settings.device_map)
         for planned in run.pending:
-            probe = ICLProbe(model, planned.data.demonstrations, finetuned=tuned.get(planned.task.name))
+            data, finetuned = planned.data, tuned.get(planned.task.name)
+            readings = calibrated_readings(data)
+            probe = ICLProbe(model, data.demonstrations, finetuned=finetuned, readings=readings)
             trainer = make_trainer(settings, [], title=planned.task.name)
             with interruptible(), falling_together(trainer):
-                trainer.validate(probe, datamodule=planned.data, verbose=False)
+                trainer.validate(probe, datamodule=data, verbose=False)
             save_results(run, planned, probe)
         show_results(run)
     return run.plan.out

@@ -39,6 +39,7 @@ class ICLProbe(FinetunedModule):
         demonstrations: the examples in the prompt, as an `ICLDataModule` chose them.
         finetuned: a fine-tuning on them that was made before.
         contrasts: comparisons beside the paper's own.
+        readings: other readings of the answers, of conditions with the inputs of zero-shot or in-context learning.
         replicates: of the bootstrap behind every interval; 0 for none.
         drop_nonfinite: whether a fine-tuned condition that yields NaN is left out with its contrasts, instead of ending
             the pass.
@@ -54,11 +55,12 @@ class ICLProbe(FinetunedModule):
         *,
         finetuned: Finetuned | None = None,
         contrasts: Sequence[Contrast] = (),
+        readings: Sequence[Condition] = (),
         replicates: int = REPLICATES,
         drop_nonfinite: bool = False,
     ) -> None:
         super().__init__(model, demonstrations, finetuned)
-        self.contrasts = tuple(contrasts)
+        self.contrasts, self._readings = tuple(contrasts), tuple(readings)
         self.findings = Findings()
         """What the last `validate` has shown."""
         self.metrics = nn.ModuleList()
@@ -83,8 +85,9 @@ class ICLProbe(FinetunedModule):
 
     @property
     def conditions(self) -> dict[str, Condition]:
-        """Zero-shot and in-context, and whatever the contrasts need, by name."""
-        plain = (Condition.zero_shot(self.demonstrations), Condition.in_context(self.demonstrations))
+        """Zero-shot and in-context, other readings of them, and whatever the contrasts need, by name."""
+        own = (Condition.zero_shot(self.demonstrations), Condition.in_context(self.demonstrations))
+        plain = (*own, *self._readings)
         return {item.name: item for item in plain} | by_name(self.studied)
 
     @property
@@ -154,7 +157,7 @@ class ICLProbe(FinetunedModule):
         baselines: dict[Hashable, RandomBaseline] = {}
         with self.capture:
             queries = Pass(self.capture, self.views, batch, self._backoff)
-            for name in ("zsl", "icl"):
+            for name in ("zsl", "icl", *(item.name for item in self._readings)):
                 queries.look(name)
             for contrast, metrics in zip(contrasts, self.metrics, strict=True):
                 for item in contrast.conditions:

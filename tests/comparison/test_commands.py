@@ -87,6 +87,7 @@ def test_predictions_stand_in_data_order_and_make_the_accuracies(run: Path) -> N
         accuracy = results(run / task)["accuracy"]
         gold = [row["gold"] for row in rows]
         assert accuracy.pop("majority") == max(map(gold.count, gold)) / len(rows)
+        assert 0 <= accuracy.pop("icl_calibrated") <= 1
         for view, share in accuracy.items():
             assert share == sum(row[view] == row["gold"] for row in rows) / len(rows)
             assert all(

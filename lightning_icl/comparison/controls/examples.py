@@ -6,9 +6,10 @@ from dataclasses import replace
 from random import Random
 
 from lightning_icl.comparison.controls.ground import Ground, Unavailable
+from lightning_icl.data.module import ICLDataModule
 from lightning_icl.errors import TaskError
 from lightning_icl.probing.contrast import Contrast
-from lightning_icl.records import Demonstrations
+from lightning_icl.records import Condition, Demonstrations, QueryBatch
 
 PERMUTATIONS = 3
 CONTENT_FREE = ("N/A", "", "[MASK]")
@@ -76,16 +77,29 @@ def calibration(ground: Ground) -> list[Contrast]:
     Raises:
         Unavailable: the answers differ by row, or the template makes no prompt of a text that says nothing.
     """
-    if not ground.data.task.answers:
-        raise Unavailable("only answers that all rows share can be calibrated.")
-    try:
-        batch = ground.data.content_free(CONTENT_FREE)
-    except TaskError as error:
-        raise Unavailable(f"the template cannot be filled with texts that say nothing: {error}") from error
+    batch = _content_free(ground.data)
     main = ground.tuned("calibration", ground.finetuned)
     zsl, icl, ft = (replace(condition, content_free=batch) for condition in main.conditions)
     zsl, icl = replace(zsl, name="zsl@calibration"), replace(icl, name="icl@calibration")
     return [replace(main, zsl=zsl, icl=icl, ft=ft)]
+
+
+def _content_free(data: ICLDataModule) -> QueryBatch:
+    if not data.task.answers:
+        raise Unavailable("only answers that all rows share can be calibrated.")
+    try:
+        return data.content_free(CONTENT_FREE)
+    except TaskError as error:
+        raise Unavailable(f"the template cannot be filled with texts that say nothing: {error}") from error
+
+
+def calibrated_readings(data: ICLDataModule) -> tuple[Condition, ...]:
+    """In-context learning with calibrated answers, as `icl_calibrated`; nothing where the task allows none."""
+    try:
+        batch = _content_free(data)
+    except Unavailable:
+        return ()
+    return (replace(Condition.in_context(data.demonstrations, "icl_calibrated"), content_free=batch),)
 
 
 def shuffled_query(ground: Ground) -> list[Contrast]:

@@ -151,6 +151,16 @@ def test_letters_are_refused_where_they_or_the_answers_are_not_one_token(answers
         examples.labels_abstract(Ground(model=None, data=data, finetuned=None, fit=None, learning_rate=RATE))
 
 
+def test_every_comparison_can_read_calibrated_answers_without_the_control(tmp_path: Path) -> None:
+    probe, data, _ = carry_out("llama", "calibration", tmp_path)
+    alone = ICLProbe(probe.model, data.demonstrations, readings=examples.calibrated_readings(data))
+    make_trainer().validate(alone, datamodule=data, verbose=False)
+    for one, other in zip(alone.predictions, probe.predictions, strict=True):
+        assert one.scores["icl_calibrated"] == pytest.approx(other.scores["icl@calibration"], abs=1e-6)
+        assert one.scores["icl"] != one.scores["icl_calibrated"]
+    assert examples.calibrated_readings(tiny_data(tmp_path, "choice")) == ()
+
+
 @pytest.mark.parametrize("answers", ["single", "multi"])
 def test_calibration_divides_by_the_probabilities_of_empty_inputs(
     answers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
