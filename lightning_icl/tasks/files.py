@@ -8,6 +8,7 @@ from pathlib import Path
 from lightning_icl.errors import TaskError, shown
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")
+_MOST_DIGITS = 1000
 
 
 def split_file(data: Path, task: str, split: str) -> Path:
@@ -41,7 +42,8 @@ def read_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
     readers = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
     name = shown(str(path), most=200, quoted=False)
     if path.suffix not in readers:
-        raise TaskError(f"{name}: rows are read from {', '.join(SUFFIXES)}, not from {path.suffix or 'such a file'!r}.")
+        ending = f"{path.suffix!r}" if path.suffix else "a name without one of these endings"
+        raise TaskError(f"{name}: rows are read from {', '.join(SUFFIXES)}, not from {ending}.")
     try:
         if path.exists() and not path.is_file():  # a pipe would be waited for without end
             raise TaskError(f"{name} is no regular file, so rows cannot be read from it.")
@@ -61,16 +63,23 @@ def _read_jsonl(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
                 continue
             place = f"{path}, line {number}"
             try:
-                row = json.loads(line, object_pairs_hook=_once)
+                row = json.loads(line, object_pairs_hook=_once, parse_int=_whole_number)
             except json.JSONDecodeError as error:
                 raise TaskError(f"{place}: malformed JSON ({error.msg} at column {error.colno}).") from error
             except RecursionError as error:
                 raise TaskError(f"{place}: the JSON is nested too deeply.") from error
-            except ValueError as error:  # a field twice, or an integer of thousands of digits
+            except ValueError as error:  # a field twice, or a number too long
                 raise TaskError(f"{place}: {shown(str(error), most=200, quoted=False)}.") from error
             if not isinstance(row, dict):
                 raise TaskError(f"{place}: a row must be a JSON object, not {type(row).__name__}.")
             yield place, row
+
+
+def _whole_number(digits: str) -> int:
+    """An integer that Python would refuse with words about itself is refused with words about the row."""
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"a whole number of {len(digits):,} digits; {_MOST_DIGITS} at most are read")
+    return int(digits)
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
