@@ -70,6 +70,7 @@ class Disturbance:
 def run_apart(words: Sequence[str], here: Path, disturbance: Disturbance | None = None) -> tuple[int, str, int]:
     """Run a command in a process of its own; its status, what it said, and how many operations it did."""
     said = here.parent / "said.txt"
+    said.write_text("")
     child = os.fork()
     if child == 0:
         _be_disturbed(words, here, said, disturbance)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -38,7 +39,7 @@ def weight_update(settings: WeightUpdateSettings) -> Path:
     """
     quiet()
     plan, held_out = _plan(settings)
-    with claimed(plan, WEIGHT_UPDATE) as run:
+    with claimed(plan, WEIGHT_UPDATE, partial(_settings_of, settings)) as run:
         model = load_model(plan.source, DTYPES[plan.settings.trainer_precision])
         for planned in run.pending:
             queries = held_out[planned.task.name]
@@ -115,7 +116,7 @@ def _save(
     content = weight_update_content(run.plan, planned, probe, held_out)
     with run.writing(planned) as part:
         (part / WEIGHT_UPDATE).write_text(to_json(content), encoding="utf-8")
-        (part / CONFIG).write_text(_config(settings, run.plan, planned), encoding="utf-8")
+        (part / CONFIG).write_text(to_yaml(_settings_of(settings, run.plan, planned)), encoding="utf-8")
         if settings.fast_weights is not None:
             probe.fast_weights(settings.fast_weights).save(part / FAST_WEIGHTS)
         pictures = save_pictures(content, part) if settings.export else []
@@ -126,8 +127,8 @@ def _save(
         say(f"wrote {run.plan.out / planned.task.name / path.name}")
 
 
-def _config(settings: WeightUpdateSettings, plan: Plan, planned: PlannedTask) -> str:
+def _settings_of(settings: WeightUpdateSettings, plan: Plan, planned: PlannedTask) -> dict[str, object]:
     """The settings of one task as they were carried out: `--config` of these runs it again."""
     carried_out = {**dataclasses.asdict(settings), **resolved(plan, planned)}
     names = {field.name for field in dataclasses.fields(settings)} - {"overwrite"}
-    return to_yaml({name: value for name, value in carried_out.items() if name in names})
+    return {name: value for name, value in carried_out.items() if name in names}

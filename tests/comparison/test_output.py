@@ -11,7 +11,10 @@ from lightning_icl.cli import main
 from lightning_icl.saving.workspace import Workspace
 
 SMALL = ["--task", "tiny-cb,tiny-mr", "--shots", "2", "--limit", "3"]
-MARKERS = {"compare": "results.json", "fit": "finetune.json", "validate": "results.json", "dual-form": "dual_form.json"}
+MARKERS = {
+    "compare": "results.json", "fit": "finetune.json", "validate": "results.json", "dual-form": "dual_form.json",
+    "weight-update": "weight_update.json",
+}  # fmt: skip
 
 
 def broken_off(command: str, out: Path) -> Path:
