@@ -41,5 +41,5 @@ def folder_name(text: str) -> str:
     >>> folder_name("org/model 1.3B"), folder_name("../..")
     ('org-model-1.3B', 'unnamed')
     """
-    letters = "".join(letter if letter.isalnum() or letter in ".-_" else "-" for letter in text).strip(".-")
-    return letters.encode()[:_MOST_BYTES].decode(errors="ignore") or "unnamed"
+    letters = "".join(letter if letter.isalnum() or letter in ".-_" else "-" for letter in text.strip("./"))
+    return letters[:_LONGEST].encode()[:_MOST_BYTES].decode(errors="ignore").strip(".-") or "unnamed"

@@ -27,6 +27,7 @@ def _pyplot() -> Any:
 
         matplotlib.use("Agg")
         matplotlib.rcParams["text.parse_math"] = False  # a name with dollar signs is a name
+        matplotlib.rcParams["svg.hashsalt"] = "lightning-icl"
         import matplotlib.pyplot as plt
     except ModuleNotFoundError as error:
         raise OutputError("Pictures need matplotlib: pip install 'lightning-icl[plot]'.") from error
@@ -245,6 +246,7 @@ def _level_pictures(panels: Sequence[Sequence[TaskRun]]) -> list[tuple[str, Call
 def _save(figure: "Figure", folder: Path, name: str) -> list[Path]:
     paths = [folder / f"{name}.{kind}" for kind in ("png", "svg")]
     for path in paths:
-        figure.savefig(path, dpi=150, bbox_inches="tight")
+        undated = {"Date": None} if path.suffix == ".svg" else None  # the same run makes the same file
+        figure.savefig(path, dpi=150, bbox_inches="tight", metadata=undated)
     _pyplot().close(figure)
     return paths
