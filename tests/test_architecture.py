@@ -76,6 +76,7 @@ LIGHT = (
         "compare --model bultin",
         "sweep --model ./no/such/folder",
         "dual-form --task sst-2",
+        "weight-update --model bultin",
         "fit --data no/such/folder",
     ),
 )

@@ -54,7 +54,8 @@ class FastWeights:
             capture: an open visit to the model that they were made for.
             batch: the queries, probed at their prompts' last token.
         """
-        updates = {layer: _on(update, capture.model.device) for layer, update in self.updates.items()}
+        devices = [next(module.parameters()).device for module in capture.attentions]  # a model may be spread over some
+        updates = {layer: _on(update, devices[layer]) for layer, update in self.updates.items()}
         updated = Updated(updates, len(self.bos), self.scope)
         offset = self.prefix_length - len(self.bos)
         return look(capture, batch, self._beginning(capture), name=self.rung, offset=offset, replacement=updated)
