@@ -94,7 +94,7 @@ def read_finetuned(folder: Path, plan: Plan, planned: PlannedTask) -> Finetuned:
         raise OutputError(
             f"The overlay in {str(folder)!r} was made from other demonstrations ({made['count']} with seed "
             f"{made['seed']}) than those of the prompt ({len(expected)} with seed {expected.seed}). Use the same "
-            "--task, --data, --template, --separator, --shots and --seed as in `fit`."
+            "--task, --data, --template, --separator, --chat, --shots and --seed as in `fit`."
         )
     if record["fingerprints"]["weights"] != plan.weights:
         raise OutputError(
