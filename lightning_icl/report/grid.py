@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 
@@ -116,21 +116,27 @@ def _chosen(cells: Sequence[str], columns: Sequence[int], named: bool = True) ->
 
 
 def turned(grid: Grid) -> Grid:
-    """Rows as columns; what stood below another row has that row's name above its own."""
-    header, measure, above = [""], "", ""
-    for name, *_ in grid.rows:
-        lines = [line.strip() for line in name.split("\n")]
-        if not name.startswith(" "):
-            measure = above = lines[0]
-        elif lines[0] == PUBLISHED:
-            lines = [*above.split("\n"), *lines]
-        else:
-            lines = [measure, *lines]
-            above = "\n".join(lines[:2])
-        header.append("\n".join(lines))
+    """Rows as columns; the parts of the rows become those of the columns."""
+    starts = [0, *grid.sections]
+    sections = [grid.rows[start:end] for start, end in zip(starts, [*grid.sections, len(grid.rows)], strict=True)]
+    header = ["", *(heading for section in sections for heading in _headings([row[0] for row in section]))]
     columns = zip(grid.header[1:], *(row[1:] for row in grid.rows), strict=True)
     parts = tuple(row + 1 for row in grid.sections)
     return replace(grid, header=tuple(header), rows=tuple(columns), sections=(), parts=parts)
+
+
+def _headings(names: Sequence[str]) -> Iterator[str]:
+    """Names of the rows of a part, narrow; what stands below one row alone has that row's name above its own."""
+    tops = [name for name in names if not name.startswith(" ")]
+    top = tops[0].split("\n")[0] if len(tops) == 1 else ""
+    above: list[str] = []
+    for name in names:
+        first, *small = (line.strip() for line in name.split("\n"))
+        if first == PUBLISHED:
+            yield "\n".join([*above, first])
+            continue
+        above = [*([top] if top and name.startswith(" ") else []), *first.split(" ")]
+        yield "\n".join([*above, *small])
 
 
 def grid_to_markdown(grid: Grid) -> str:

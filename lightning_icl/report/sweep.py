@@ -39,7 +39,7 @@ def read_sweep(folder: Path) -> list[Row]:
     Raises:
         OutputError: there is none, or one cannot be read.
     """
-    paths = [path for path in folder.rglob(RUN) if not any(part.startswith(".") for part in path.parts)]
+    paths = [path for path in folder.rglob(RUN) if not _hidden(path.relative_to(folder))]
     newest: dict[tuple[str, str], str] = {}
     contents = [read_json(path, "sweep_run") for path in sorted(paths, key=lambda path: path.stat().st_mtime)]
     for content in contents:
@@ -49,6 +49,11 @@ def read_sweep(folder: Path) -> list[Row]:
         raise OutputError(f"{str(folder)!r} holds a sweep of which no run is finished.")
     rows.sort(key=lambda row: (*setting_of(row), row["seed"], row["lr"]))
     return chosen(rows)
+
+
+def _hidden(path: Path) -> bool:
+    """Whether it stands in a place where a run is being made."""
+    return any(part.startswith(".") for part in path.parts)
 
 
 def chosen(rows: list[Row]) -> list[Row]:

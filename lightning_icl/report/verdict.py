@@ -34,15 +34,18 @@ def _learnt(runs: Sequence[TaskRun]) -> Iterator[str]:
         return
     tuned = "" if values["ft"] is None else f", fine-tuned on the demonstrations (FT) {shown(ft, values['ft'])}%"
     yield (
-        f"With {_demonstrations(runs)}in the prompt (ICL), {model_name(runs)} answers {shown(icl, values['icl'])}% of "
+        f"With {_demonstrations(runs)} in the prompt (ICL), {model_name(runs)} answers {shown(icl, values['icl'])}% of "
         f"the queries rightly, without (ZSL) {shown(zsl, values['zsl'])}%{tuned}{mean_of(runs)}."
     )
 
 
 def _demonstrations(runs: Sequence[TaskRun]) -> str:
     counts = [(run.results.get("demonstrations") or {}).get("count") for run in runs]
-    known = sorted({count for count in counts if count is not None})
-    return f"{'–'.join(map(str, {known[0]: 0, known[-1]: 0}))} demonstrations " if known else "demonstrations "
+    known = [count for count in counts if count is not None]
+    if not known:
+        return "demonstrations"
+    least, most = min(known), max(known)
+    return f"{least} demonstrations" if least == most else f"{least} to {most} demonstrations"
 
 
 def _alike(runs: Sequence[TaskRun]) -> Iterator[str]:

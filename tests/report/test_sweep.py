@@ -76,6 +76,17 @@ def test_a_sweep_has_a_page_and_pictures(sweep: Path, tmp_path: Path, capsys: py
         assert (sweep / f"sweep_{figure}.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_sweep_is_found_wherever_its_folder_stands(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what is hidden inside the folder is a run under way."""
+    (hidden := sweep.parent / ".cache").mkdir()
+    sweep.rename(hidden / "sweep")
+    assert len(read_sweep(hidden / "sweep")) == 12
+    monkeypatch.chdir(hidden / "sweep" / "builtin")
+    assert len(read_sweep(Path(".."))) == 12
+    (hidden / "sweep" / "builtin" / "cb").rename(hidden / "sweep" / "builtin" / ".cb.part")
+    assert len(read_sweep(hidden / "sweep")) == 6
+
+
 def test_a_sweep_is_reported_alone(sweep: Path) -> None:
     with pytest.raises(SystemExit):
         main(["report", str(sweep), str(sweep)])

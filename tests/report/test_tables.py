@@ -12,7 +12,7 @@ from lightning_icl.errors import OutputError
 from lightning_icl.measures import FIGURES
 from lightning_icl.report.controls import controls_grid
 from lightning_icl.report.figures import shown, signed
-from lightning_icl.report.grid import Grid, grid_to_csv, grid_to_markdown
+from lightning_icl.report.grid import Grid, grid_to_csv, grid_to_markdown, turned
 from lightning_icl.report.show import print_summary
 from lightning_icl.report.tables import summary_grid, summary_rows
 from lightning_icl.results import read_run
@@ -181,6 +181,24 @@ def test_a_table_too_wide_has_its_tasks_as_rows(
     rows = [line.split() for line in lines if "tiny-agnews" in line]
     assert rows[0][:8] == ["│", "tiny-agnews", "│", "50.0", "│", "62.5", "│", "75.0"]
     assert {cell for row in rows for cell in row} >= {"100.0", "0.123", "0.050", "0.500", "0.200"}
+
+
+def test_the_headings_of_a_turned_table_say_what_each_column_is() -> None:
+    names = (
+        "ZSL accuracy",
+        "FT accuracy",
+        "  majority class",
+        "SimAOU\n  95% interval",
+        "  published",
+        "  raw",
+        "  published",
+    )
+    grid = Grid(name="g", title="t", header=("", "v"), rows=tuple((name, "1") for name in names), sections=(3,))
+    assert turned(grid).header == (
+        "", "ZSL\naccuracy", "FT\naccuracy", "majority\nclass", "SimAOU\n95% interval", "SimAOU\npublished",
+        "SimAOU\nraw", "SimAOU\nraw\npublished",
+    )  # fmt: skip
+    assert turned(grid).parts == (4,)
 
 
 def test_tables_survive_the_signs_of_their_formats() -> None:
