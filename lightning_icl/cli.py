@@ -17,7 +17,7 @@ from lightning_icl._version import __version__
 from lightning_icl.comparison.settings import CompareSettings, ValidateSettings
 from lightning_icl.dualform.settings import DualSettings
 from lightning_icl.errors import UserError, did_you_mean, on_screen, shown
-from lightning_icl.flags import Parser, add_flags, read_settings
+from lightning_icl.flags import Parser, add_flags, offer_words, read_settings
 from lightning_icl.interrupts import Terminated, terminable
 from lightning_icl.output_stream import lasting_output
 from lightning_icl.pretraining.settings import PretrainSettings
@@ -63,6 +63,25 @@ def _add_report(parser: Parser) -> None:
     parser.add_argument(
         "--check", action="store_true", help="Compare with the published run repeated; status 1 where a figure is off."
     )
+
+
+def _add_completion(parser: Parser) -> None:
+    parser.add_argument("shell", choices=("bash", "zsh", "tcsh"), help="The shell that reads the script.")
+
+
+def print_completion(shell: str) -> None:
+    """Print the script by which a shell completes commands, flags and their words."""
+    import shtab
+
+    from lightning_icl.models.finding import BUILTIN
+    from lightning_icl.tasks.catalogue import GROUPS, TASKS
+
+    parser, commands = _front_parser()
+    for name, own in commands.items():
+        _fill(own, COMMANDS[name])
+        if (settings := COMMANDS[name].settings) is not None:
+            offer_words(own, settings, task=[*TASKS, *GROUPS], model=list(BUILTIN))
+    print(shtab.complete(parser, shell))
 
 
 def _path(read: Callable[[str, str], Path], flag: str) -> Callable[[str], Path]:
@@ -128,19 +147,28 @@ COMMANDS: Mapping[str, Command] = {
         PretrainSettings,
         "lightning_icl.pretraining.models:check_names",
     ),
+    "completion": Command(
+        "Print a script by which a shell completes flags, such as: source <(lightning-icl completion bash).",
+        "lightning_icl.cli:print_completion",
+        add=_add_completion,
+    ),
 }
 
 
 def command_parser(name: str) -> Parser:
     """The flags of one command."""
-    command = COMMANDS[name]
     prog = f"lightning-icl {name}"
-    parser = Parser(prog=prog, usage=f"{prog} [--FLAG VALUE ...]", description=command.does, allow_abbrev=False)
+    usage = f"{prog} [--FLAG VALUE ...]"
+    parser = Parser(prog=prog, usage=usage, description=COMMANDS[name].does, allow_abbrev=False)
+    _fill(parser, COMMANDS[name])
+    return parser
+
+
+def _fill(parser: Parser, command: Command) -> None:
     if command.settings is not None:
         add_flags(parser, command.settings)
     if command.add is not None:
         command.add(parser)
-    return parser
 
 
 def run(words: Sequence[str]) -> None:
@@ -177,8 +205,8 @@ def _function(place: str) -> Callable[..., Any]:
     return function
 
 
-def _front(words: Sequence[str]) -> None:
-    """Help, version, or what is wrong with the first word."""
+def _front_parser() -> tuple[Parser, dict[str, Parser]]:
+    """The parser of what stands before a command, and that of each command, still without flags."""
     parser = Parser(
         prog="lightning-icl",
         usage="lightning-icl COMMAND [--FLAG VALUE ...]",
@@ -187,8 +215,12 @@ def _front(words: Sequence[str]) -> None:
     )
     parser.add_argument("--version", action="version", version=f"lightning-icl {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for name, command in COMMANDS.items():
-        commands.add_parser(name, help=command.does)
+    return parser, {name: commands.add_parser(name, help=command.does) for name, command in COMMANDS.items()}
+
+
+def _front(words: Sequence[str]) -> None:
+    """Help, version, or what is wrong with the first word."""
+    parser, _ = _front_parser()
     if not words:
         parser.print_help()
     elif words[0] in ("--help", "-h", "--version"):

@@ -6,12 +6,13 @@ A field is a flag, the sentence under it its help, its type says what is read. F
 import argparse
 import dataclasses
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from lightning_icl.errors import UserError, did_you_mean
 from lightning_icl.plain_yaml import read_yaml
-from lightning_icl.setting_values import expected, from_text, from_yaml, may_be_none, nearest
+from lightning_icl.setting_values import expected, from_text, from_yaml, may_be_none, nearest, words_of
 from lightning_icl.user_paths import input_path
 
 Settings = TypeVar("Settings")
@@ -57,19 +58,36 @@ def add_flags(parser: argparse.ArgumentParser, settings: type) -> None:
     parser.add_argument("--config", action="append", metavar="FILE", help=text, default=[])
 
 
+def offer_words(parser: argparse.ArgumentParser, settings: type, **words: Sequence[str]) -> None:
+    """Let a shell's completion offer the words that flags may have; such a parser reads nothing.
+
+    Args:
+        parser: with the flags of the settings.
+        settings: their class.
+        words: more words, by field.
+    """
+    hints = get_type_hints(settings)
+    for action in parser._actions:
+        offered = words.get(action.dest) or (words_of(hints[action.dest]) if action.dest in hints else [])
+        action.choices = offered or action.choices
+
+
 def read_settings(settings: type[Settings], given: argparse.Namespace) -> Settings:
-    """The settings that flags and configuration files give.
+    """The settings that flags and configuration files give; a class may say by `implied` what else follows from them.
 
     Raises:
         UserError: a file that is no configuration, a value of the wrong type, or one that the settings refuse.
     """
     values: dict[str, Any] = {}
     for file in given.config:
-        values |= _configuration(settings, input_path(file, "--config"))
+        values |= read_configuration(settings, input_path(file, "--config"))
     hints = get_type_hints(settings)
     for name, value in vars(given).items():
         if name in hints:
             values[name] = value if hints[name] is bool else _flag_value(flag_of(name), hints[name], value)
+    implied = getattr(settings, "implied", None)
+    if implied is not None:
+        values = {**implied(values), **values}
     for field in dataclasses.fields(settings):  # type: ignore[arg-type]
         if field.name not in values and _is_required(field):
             raise UserError(f"{flag_of(field.name)} is needed: {_sentences(settings)[field.name]}")
@@ -92,8 +110,12 @@ def _flag_value(flag: str, kind: Any, text: str) -> Any:
     return value
 
 
-def _configuration(settings: type, path: Path) -> dict[str, Any]:
-    """The values in a configuration file, by field."""
+def read_configuration(settings: type, path: Path) -> dict[str, Any]:
+    """The values in a configuration file, by field.
+
+    Raises:
+        UserError: it is no configuration, or has a value of the wrong type.
+    """
     content, hints = read_yaml(path, "configuration file"), get_type_hints(settings)
     if not isinstance(content, dict):
         raise UserError(f"The configuration file {str(path)!r} holds no settings: give keys and values, a line each.")

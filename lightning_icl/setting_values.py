@@ -52,9 +52,17 @@ def expected(kind: Any) -> str:
 
 def nearest(kind: Any, value: object) -> str:
     """The end of a message about a value that is none of the words allowed: the nearest of them, if one is near."""
-    words = [word for option in _options(kind) if get_origin(option) is Literal for word in get_args(option)]
-    close = get_close_matches(str(value), words, n=1)
+    close = get_close_matches(str(value), words_of(kind), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def words_of(kind: Any) -> list[str]:
+    """The words that are values of a type.
+
+    >>> words_of(int | Literal["published"])
+    ['published']
+    """
+    return [word for option in _options(kind) if get_origin(option) is Literal for word in get_args(option)]
 
 
 def may_be_none(kind: Any) -> bool:

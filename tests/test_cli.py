@@ -1,5 +1,7 @@
 """Mistakes on the command line: one line, the nearest valid word, before any weights are loaded."""
 
+import contextlib
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -63,6 +65,35 @@ def test_an_interrupt_ends_with_status_130(monkeypatch: pytest.MonkeyPatch, tmp_
         main(["compare", "--task", "tiny-cb", "--shots", "2", "--limit", "2", "--out", str(tmp_path / "out")])
     assert stopped.value.code == 130
     assert not (tmp_path / "out" / "tiny-cb").exists()
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("re", {"report"}),
+        ("sweep --sel", {"--select"}),
+        ("compare --probe-token ", {"prompt", "answer"}),
+        ("compare --task tiny-s", {"tiny-sst2", "tiny-sst5", "tiny-subj"}),
+    ],
+)
+def test_a_shell_completes_what_is_typed(typed: str, offered: set[str], completion: Path) -> None:
+    words = " ".join(f"'{word}'" for word in f"lightning-icl {typed}".split(" "))
+    script = f"source {completion}; COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _shtab_lightning_icl"
+    shell = subprocess.run(["bash", "-c", f"{script}; echo ${{COMPREPLY[@]}}"], capture_output=True, text=True)
+    assert set(shell.stdout.split()) == offered, shell.stderr
+
+
+@pytest.fixture(scope="module")
+def completion(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    script = tmp_path_factory.mktemp("completion") / "completion.bash"
+    with script.open("w") as file, contextlib.redirect_stdout(file):
+        main(["completion", "bash"])
+    return script
+
+
+def test_bare_it_shows_help(capsys: pytest.CaptureFixture[str]) -> None:
+    main([])
+    assert "compare" in capsys.readouterr().out
 
 
 def test_listings_name_everything(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """The commands `compare`, `fit` and `validate`: plan, load, fine-tune, probe, save, print."""
 
+import shlex
 from pathlib import Path
 
 from lightning_icl.comparison.controls.examples import calibrated_readings
@@ -68,7 +69,8 @@ def fit(settings: CompareSettings) -> Path | None:
             with interruptible(), falling_together(trainer):
                 trainer.fit(probe, datamodule=planned.data)
             save_finetuning(run, planned, probe)
-        say(f"Fine-tuned weights are in {run.plan.out}. Probe them with: validate --overlay {run.plan.out}")
+        folder = shlex.quote(str(run.plan.out))
+        say(f"Fine-tuned weights are in {run.plan.out}. Probe them with: lightning-icl validate --overlay {folder}")
     return run.plan.out
 
 

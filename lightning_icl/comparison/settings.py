@@ -5,14 +5,17 @@ Light on purpose: `--help` reads this file and must answer at once.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from lightning_icl.data.settings import DataSettings
 from lightning_icl.errors import UserError, did_you_mean, shown
+from lightning_icl.flags import read_configuration
 from lightning_icl.measures import table_names
 from lightning_icl.models.finding import BUILTIN
 from lightning_icl.models.settings import ModelSettings
+from lightning_icl.results import CONFIG
 from lightning_icl.setting_ranges import check_accelerator, check_counts, check_devices, check_rate, check_seed
+from lightning_icl.user_paths import input_path
 
 STRATEGIES = ("auto", "ddp")
 PRECISIONS = ("32-true", "bf16-true", "bf16-mixed", "64-true")
@@ -137,9 +140,37 @@ class CompareSettings(PromptSettings):
         return self.check_rounding or (self.model in BUILTIN and self.trainer_precision in _HOLD_ROUNDING)
 
 
+# What a fine-tuning was made on; how much to probe, and what a model may do, is asked anew.
+_OF_FINETUNING = (
+    *("model", "revision", "adapter", "task", "data", "template", "separator", "chat"),
+    *("shots", "seed", "lr"),
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ValidateSettings(CompareSettings):
     """Probe zero-shot and in-context learning, and a fine-tuning made before."""
 
     overlay: str | None = None
-    """Folder of a `fit` run of the same model, tasks and demonstrations; without it no fine-tuning is compared."""
+    """Folder of a `fit` run; model, tasks, demonstrations and template are those of that run unless they are given.
+    Without it no fine-tuning is compared."""
+
+    @classmethod
+    def implied(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """What the overlay's folder says about settings that were not given.
+
+        Args:
+            given: by field.
+
+        Raises:
+            UserError: there is no such folder, or its configuration cannot be read.
+        """
+        if given.get("overlay") is None:
+            return {}
+        folder = input_path(given["overlay"], "--overlay")
+        if not folder.is_dir():
+            raise UserError(f"--overlay {shown(given['overlay'])} is no folder. Give that of a `fit` run.")
+        if not (folder / CONFIG).is_file():
+            return {}
+        made = read_configuration(cls, folder / CONFIG)
+        return {name: made[name] for name in _OF_FINETUNING if name in made and name not in given}

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -123,9 +124,12 @@ def test_another_batch_size_changes_nothing(run: Path, tmp_path: Path) -> None:
         close(measured(run / task), measured(tmp_path / "out" / task))
 
 
-def test_fit_then_validate_equals_compare(run: Path, tmp_path: Path) -> None:
+def test_fit_then_validate_as_it_advises_equals_compare(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     main(["fit", *SMALL, "--out", str(tmp_path / "fit")])
-    main(["validate", *SMALL, "--overlay", str(tmp_path / "fit"), "--out", str(tmp_path / "val")])
+    advice = shlex.split(capsys.readouterr().out.split("with: lightning-icl ")[1])
+    main([*advice, "--limit", "12", "--out", str(tmp_path / "val")])
     for task in ("tiny-sst2", "tiny-cb"):
         compared = measured(run / task)
         assert compared["finetune"].pop("sensitivity")["sim_aou.raw"] < 2e-3  # `compare` alone fine-tunes twice
