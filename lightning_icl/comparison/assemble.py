@@ -34,7 +34,7 @@ def assemble(plan: Plan, planned: PlannedTask, probe: ICLProbe) -> dict[str, Any
     measured = probe.predictions[0].scores.keys()
     content: dict[str, Any] = {
         "schema": SCHEMA,
-        "task_number": plan.tasks.index(planned),
+        "task_number": [item.name for item in plan.tasks].index(planned.name),
         "model": _model(plan, probe),
         "task": {
             "name": planned.task.name,
@@ -51,7 +51,7 @@ def assemble(plan: Plan, planned: PlannedTask, probe: ICLProbe) -> dict[str, Any
             "repeated_queries": planned.data.repeated_queries,
         },
         "demonstrations": {**demonstrations(probe), "texts": planned.data.demonstration_texts},
-        "finetune": _checked(finetune(probe), probe),
+        "finetune": _checked(finetune(probe), planned, probe),
         "fingerprints": fingerprints(plan, planned, probe),
         "queries": {"count": len(probe.predictions)},
         "answers": answers(probe.predictions, conditions),
@@ -147,10 +147,12 @@ def finetune(probe: FinetunedModule) -> dict[str, Any] | None:
     }
 
 
-def _checked(finetuning: dict[str, Any] | None, probe: ICLProbe) -> dict[str, Any] | None:
-    """With what rounding of the weights does to it, where that was tried."""
-    changes = rounding_check.sensitivity(probe)
-    return finetuning if finetuning is None or changes is None else {**finetuning, "sensitivity": changes}
+def _checked(finetuning: dict[str, Any] | None, planned: PlannedTask, probe: ICLProbe) -> dict[str, Any] | None:
+    """With how its rate was chosen, and with what rounding of the weights does to it, where that was tried."""
+    if finetuning is None:
+        return None
+    tried = {"choice": planned.choice, "sensitivity": rounding_check.sensitivity(probe)}
+    return finetuning | {name: content for name, content in tried.items() if content is not None}
 
 
 def _model(plan: Plan, probe: ICLProbe) -> dict[str, Any]:

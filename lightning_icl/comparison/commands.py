@@ -8,6 +8,7 @@ from lightning_icl.comparison.controls.run import make_controls
 from lightning_icl.comparison.output import claimed, save_finetuning, save_results, say, show_results
 from lightning_icl.comparison.overlays import FINETUNE, read_finetuned
 from lightning_icl.comparison.plan import Plan, make_plan
+from lightning_icl.comparison.rate import with_chosen_rate
 from lightning_icl.comparison.settings import CompareSettings, ValidateSettings
 from lightning_icl.comparison.trainer import DTYPES, check_trainer, make_trainer
 from lightning_icl.data.preview import show_prompt
@@ -36,6 +37,7 @@ def compare(settings: CompareSettings) -> Path | None:
     with claimed(plan, RESULTS) as run:
         model = load_model(plan.source, DTYPES[settings.trainer_precision], device_map=settings.device_map)
         for planned in run.pending:
+            planned = with_chosen_rate(settings, planned, model)
             data = planned.data
             probe = ICLProbe(model, data.demonstrations, readings=calibrated_readings(data))
             trainer = make_trainer(settings, [KVFinetuning(planned.learning_rate)], title=planned.task.name)
@@ -64,6 +66,7 @@ def fit(settings: CompareSettings) -> Path | None:
     with claimed(plan, FINETUNE) as run:
         model = load_model(plan.source, DTYPES[settings.trainer_precision], device_map=settings.device_map)
         for planned in run.pending:
+            planned = with_chosen_rate(settings, planned, model)
             probe = ICLProbe(model, planned.data.demonstrations)
             trainer = make_trainer(settings, [KVFinetuning(planned.learning_rate)], title=planned.task.name)
             with interruptible(), falling_together(trainer):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from lightning_icl.comparison.controls.catalogue import Control, choose, own_rates
 from lightning_icl.comparison.settings import CompareSettings
 from lightning_icl.data.module import ICLDataModule, load_data
+from lightning_icl.data.queries import Query
 from lightning_icl.errors import TaskError, UserError
 from lightning_icl.models.architecture import Architecture, architecture_of, context_length
 from lightning_icl.models.finding import ModelSource, find_source
@@ -26,6 +27,9 @@ from lightning_icl.tasks.task import Task
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
+HELD_OUT, FEWEST_HELD_OUT = 128, 16
+"""Training rows on which `--lr auto` chooses: at most and at least."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedTask:
@@ -38,6 +42,10 @@ class PlannedTask:
     learning_rate: float
     neighbour: Demonstrations | None = None
     """Demonstrations of the next task of its group, where a control asks for them and its rows can be read."""
+    held_out: tuple[Query, ...] = ()
+    """Training rows on which `--lr auto` chooses; none where another rate was asked for."""
+    choice: Mapping[str, object] | None = None
+    """What `--lr auto` tried and chose, once it has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,8 +123,24 @@ def _plan_task(
         task=task,
         data=data,
         learning_rate=learning_rate_for(settings, task),
+        held_out=_held_out(data) if settings.lr == "auto" else (),
         neighbour=_neighbour(settings, task, data, config) if asked else None,
     )
+
+
+def _held_out(data: ICLDataModule) -> tuple[Query, ...]:
+    """Training rows to choose a rate on.
+
+    Raises:
+        TaskError: too few are left.
+    """
+    queries = data.held_out(HELD_OUT, [data.demonstrations])
+    if len(queries) < FEWEST_HELD_OUT:
+        raise TaskError(
+            f"--lr auto: task {data.task.name!r} has {len(queries)} training rows that are in no demonstration and "
+            f"repeat no query; {FEWEST_HELD_OUT} are needed to choose a rate on. Give a number."
+        )
+    return tuple(queries)
 
 
 def _neighbour(
@@ -138,7 +162,7 @@ def _neighbour(
 
 
 def learning_rate_for(settings: CompareSettings, task: Task) -> float:
-    """The rate asked for, else the paper's for its tasks and models, else the task's own.
+    """The rate asked for, else the paper's for its tasks and models, else the task's own, which `auto` will replace.
 
     Raises:
         TaskError: the paper's rate is asked for where the paper has none.
@@ -190,6 +214,6 @@ def resolved(plan: Plan, planned: PlannedTask) -> dict[str, object]:
         "task": planned.name,
         "separator": "auto" if plan.settings.chat else planned.data.layout.separator,
         "seed": planned.data.demonstrations.seed,
-        "lr": planned.learning_rate,
+        "lr": "auto" if planned.held_out else planned.learning_rate,
         "out": str(plan.out),
     }

@@ -66,8 +66,9 @@ class PromptSettings(RunSettings):
     """Demonstrations asked for; where the context holds fewer, the number used is reported."""
     seed: int | Literal["published"] = 1
     """Seed of the shuffle that picks the demonstrations; `published` takes the paper's for its tasks and models."""
-    lr: float | Literal["published"] | None = None
-    """Learning rate of fine-tuning; without it the paper's rate for its tasks, else the task's own."""
+    lr: float | Literal["published", "auto"] | None = None
+    """Learning rate of fine-tuning: a number, `published` for the paper's, or `auto` for one chosen on held-out
+    training rows; without it the paper's for its tasks, else the task's own."""
 
     def __post_init__(self) -> None:
         """Check what can be checked alone.

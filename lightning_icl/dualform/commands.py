@@ -8,6 +8,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lightning_icl.comparison.output import Run, claimed, say
 from lightning_icl.comparison.plan import Plan, PlannedTask, make_plan, resolved
+from lightning_icl.comparison.rate import with_chosen_rate
 from lightning_icl.comparison.trainer import DTYPES, check_trainer, make_trainer, quiet
 from lightning_icl.dualform.content import DUAL_FORM, dual_content
 from lightning_icl.dualform.pictures import check_matplotlib, save_pictures
@@ -39,6 +40,7 @@ def dual_form(settings: DualSettings) -> Path | None:
     with claimed(plan, DUAL_FORM, partial(_settings_of, settings)) as run:
         model = load_model(plan.source, DTYPES[plan.settings.trainer_precision])
         for planned in run.pending:
+            planned = with_chosen_rate(plan.settings, planned, model)
             probe = DualProbe(model, planned.data.demonstrations, layers, settings.rank)
             trainer = make_trainer(plan.settings, [KVFinetuning(planned.learning_rate)], title=planned.task.name)
             with interruptible():

@@ -19,6 +19,7 @@ from lightning_icl.probing.contrast import Contrast
 from lightning_icl.probing.findings import Prediction, accuracy
 from lightning_icl.probing.finetuning import Finetuned, Run
 from lightning_icl.probing.group import GroupFinetuning, group_steps
+from lightning_icl.probing.heldout import HeldOutAccuracy, batches_of
 from lightning_icl.probing.module import FinetunedModule
 from lightning_icl.probing.probe import ICLProbe
 from lightning_icl.process_watch import falling_together
@@ -26,7 +27,6 @@ from lightning_icl.report.sweep import RUN, SELECTION
 from lightning_icl.results import PREDICTIONS, to_json, to_json_lines
 from lightning_icl.saving.workspace import Workspace
 from lightning_icl.sweeping.cost import STEP_PRICE, Runs, held_out_tokens, query_tokens, step_tokens, together
-from lightning_icl.sweeping.heldout import HeldOutAccuracy, batches_of
 from lightning_icl.sweeping.plan import SCHEMA, SweepPlan, TaskSweep, Unit
 from lightning_icl.sweeping.progress import Advance, Spend
 

@@ -9,6 +9,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lightning_icl.comparison.output import Run, claimed, say
 from lightning_icl.comparison.plan import Plan, PlannedTask, make_plan, resolved
+from lightning_icl.comparison.rate import with_chosen_rate
 from lightning_icl.comparison.trainer import DTYPES, check_trainer, make_trainer, quiet
 from lightning_icl.data.queries import Query, budget_batches, collate
 from lightning_icl.errors import ModelError, TaskError
@@ -42,6 +43,7 @@ def weight_update(settings: WeightUpdateSettings) -> Path:
     with claimed(plan, WEIGHT_UPDATE, partial(_settings_of, settings)) as run:
         model = load_model(plan.source, DTYPES[plan.settings.trainer_precision])
         for planned in run.pending:
+            planned = with_chosen_rate(plan.settings, planned, model)
             queries = held_out[planned.task.name]
             probe = WeightUpdateProbe(
                 model,

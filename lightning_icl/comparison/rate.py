@@ -1,0 +1,157 @@
+"""A learning rate chosen for a model and a task, on training rows that nothing else uses (definitions, section 9)."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from lightning_icl.comparison.plan import PlannedTask
+from lightning_icl.comparison.settings import CompareSettings
+from lightning_icl.comparison.trainer import make_trainer
+from lightning_icl.console import say
+from lightning_icl.interrupts import interruptible
+from lightning_icl.models.rotary import length_scaling
+from lightning_icl.probing.finetuning import Finetuned, Run
+from lightning_icl.probing.group import GroupFinetuning, group_steps
+from lightning_icl.probing.heldout import HeldOutAccuracy, batches_of
+from lightning_icl.probing.module import FinetunedModule
+from lightning_icl.process_watch import falling_together
+from lightning_icl.records import Condition
+
+DECADES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+"""Rates that are tried first."""
+FINER = (0.2, 0.5, 2.0, 5.0)
+"""Those around the best of them, as multiples of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One rate, and what became of it."""
+
+    rate: float
+    accuracy: float | None = None
+    """On held-out rows."""
+    loss: float | None = None
+    """Of the gold answer there, in nats per token."""
+    demonstrations: float | None = None
+    """Mean loss over the demonstrations after the last step."""
+    out: str | None = None
+    """Why it cannot be chosen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RateChoice:
+    """A rate and what speaks for it."""
+
+    rate: float
+    held_out: int
+    """Rows that it was judged on."""
+    before: float
+    """Mean loss over the demonstrations before the first step."""
+    trials: tuple[Trial, ...]
+    """All rates in ascending order."""
+    note: str = ""
+    """What a reader must know of the choice."""
+
+    def content(self) -> dict[str, Any]:
+        """As `results.json` holds it."""
+        return asdict(self) | {"trials": [asdict(trial) for trial in self.trials]}
+
+
+def with_chosen_rate(settings: CompareSettings, planned: PlannedTask, model: PreTrainedModel) -> PlannedTask:
+    """The task with the rate that `--lr auto` chooses for it; as it is where another rate was asked for.
+
+    Args:
+        settings: of the run.
+        planned: the task; its held-out queries are the judges.
+        model: the model under study.
+    """
+    if not planned.held_out:
+        return planned
+    before, trials = _tried(settings, planned, model, DECADES)
+    best = chosen(trials)
+    if best is not None:
+        trials += _tried(settings, planned, model, [factor * best.rate for factor in FINER])[1]
+    choice = judged(sorted(trials, key=lambda trial: trial.rate), len(planned.held_out), before)
+    say(f"{planned.task.name}: --lr auto chose {choice.rate:g}, of {len(trials)} rates. {choice.note}".rstrip())
+    return replace(planned, learning_rate=choice.rate, choice=choice.content())
+
+
+def judged(trials: Sequence[Trial], held_out: int, before: float) -> RateChoice:
+    """The best of some rates, with a note where it stands at the edge of what was tried, or where none will do.
+
+    Args:
+        trials: in ascending order of their rates.
+        held_out: rows that they were judged on.
+        before: mean loss over the demonstrations before the first step.
+    """
+    best = chosen(trials)
+    note = ""
+    if best is None:
+        best = trials[0]
+        note = "Every rate raises the loss of the demonstrations or diverges; this is the smallest."
+    elif best in (trials[0], trials[-1]):
+        note = "It stands at the edge of the rates tried: one beyond it may be better."
+    return RateChoice(rate=best.rate, held_out=held_out, before=before, trials=tuple(trials), note=note)
+
+
+def chosen(trials: Sequence[Trial]) -> Trial | None:
+    """The best held-out accuracy, then the lowest loss there, then the smallest rate; None where all are out.
+
+    >>> chosen([Trial(rate=0.1, accuracy=0.5, loss=2.0), Trial(rate=0.2, accuracy=0.5, loss=1.0)]).rate
+    0.2
+    """
+    sound = [trial for trial in trials if trial.out is None]
+    return min(sound, key=lambda trial: (-(trial.accuracy or 0.0), trial.loss or 0.0, trial.rate), default=None)
+
+
+def _tried(
+    settings: CompareSettings, planned: PlannedTask, model: PreTrainedModel, rates: Sequence[float]
+) -> tuple[float, list[Trial]]:
+    """The demonstrations' loss before fine-tuning, and what comes of some rates, together where that can be."""
+    tuned, diverged = _finetuned(settings, planned, model, rates)
+    zsl = Condition.zero_shot(planned.data.demonstrations)
+    conditions = [replace(zsl, name=repr(rate), overlay=tuned[rate].overlay) for rate in tuned]
+    module = HeldOutAccuracy(model, [zsl, *conditions], planned.data.demonstrations)
+    trainer = make_trainer(settings, [], title=f"{planned.task.name}: rates")
+    with interruptible(), falling_together(trainer):
+        trainer.validate(module, batches_of(planned.held_out, settings.batch_tokens), verbose=False)
+    before = module.demonstration_loss[zsl.name]
+    return before, [_judged(rate, module, before, diverged.get(rate)) for rate in rates]
+
+
+def _judged(rate: float, module: HeldOutAccuracy, before: float, diverged: str | None) -> Trial:
+    name = repr(rate)
+    if out := diverged or module.dropped.get(name):
+        return Trial(rate=rate, out=out)
+    after = module.demonstration_loss[name]
+    sound = math.isfinite(after) and after <= before
+    return Trial(
+        rate=rate,
+        accuracy=module.accuracy[name],
+        loss=module.loss[name],
+        demonstrations=after if math.isfinite(after) else None,
+        out=None if sound else f"It takes the loss of the demonstrations from {before:.3f} to {after:.3f}.",
+    )
+
+
+def _finetuned(
+    settings: CompareSettings, planned: PlannedTask, model: PreTrainedModel, rates: Sequence[float]
+) -> tuple[dict[float, Finetuned], dict[float, str]]:
+    """By rate what was learnt, or why nothing was."""
+    demonstrations = planned.data.demonstrations
+    # A padded example would turn at the angles of a longer one where rotary scaling goes by length.
+    groups = [[rate] for rate in rates] if length_scaling(model.config) is not None else [list(rates)]
+    tuned: dict[float, Finetuned] = {}
+    diverged: dict[float, str] = {}
+    for group in groups:
+        runs = [Run(learning_rate=rate, demonstrations=demonstrations) for rate in group]
+        callback = GroupFinetuning(runs)
+        trainer = make_trainer(settings, [callback], title=f"{planned.task.name}: rates")
+        with interruptible(), falling_together(trainer):
+            trainer.fit(FinetunedModule(model, demonstrations), group_steps(runs))
+        tuned |= {group[number]: item for number, item in callback.finetuned.items()}
+        diverged |= {group[number]: reason for number, reason in callback.diverged.items()}
+    return tuned, diverged
