@@ -24,7 +24,7 @@ from lightning_icl.data.demonstrations import Example, choose_demonstrations
 from lightning_icl.data.layout import Encoded, plain_layout
 from lightning_icl.data.queries import Query, budget_batches, collate
 from lightning_icl.data.settings import DataSettings, ProbeToken
-from lightning_icl.errors import TaskError
+from lightning_icl.errors import TaskError, shown
 from lightning_icl.records import Demonstrations, QueryBatch
 from lightning_icl.tasks.rows import QUERY_SEED, Row, TaskRows, load_rows, query_order, shuffled_train
 from lightning_icl.tasks.task import Task
@@ -107,6 +107,7 @@ class ICLDataModule(LightningDataModule):
         self.batch_tokens = batch_tokens
         self.tokenizer, self._variant = tokenizer, template
         self.layout = chat_layout(tokenizer) if chat else plain_layout(tokenizer, separator)
+        self._check_template()
         rows: TaskRows = load_rows(task, data, template)
         self.origin, self._rows, self._context_length = rows.origin, rows, context_length
         self._joined: dict[str, None] = {}
@@ -286,6 +287,15 @@ class ICLDataModule(LightningDataModule):
         for word in encoded.joined:
             self._joined[word] = None
         return encoded
+
+    def _check_template(self) -> None:
+        """That nothing in the template was meant to be a special token, since all of a prompt is read as text."""
+        spelt = next((text for text in self.layout.special.values() if text.strip() and text in self.template), None)
+        if spelt is not None:
+            raise TaskError(
+                f"Task {self.task.name!r}: the template spells the special token {shown(spelt)}, but prompts are "
+                "read as text. Leave it out: --chat writes turns of a chat, --separator what closes a demonstration."
+            )
 
     def _check_whole(self) -> None:
         """That the first query behind the demonstrations has the tokens that a chat template would give it."""

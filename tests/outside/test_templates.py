@@ -34,6 +34,7 @@ REFUSED = [
     ("an open brace before a field", own("{ {text}:"), ["own.yaml", "'{' at character 1"]),
     ("a closing brace", own("{text}}:"), ["own.yaml", "'}' at character 7", "}}"]),
     ("JSON around a field", own('{"text": "{text}"}:'), ["own.yaml", "character 1"]),
+    ("a special token in the template", own("{text}</s>:"), ["special token '</s>'", "--chat", "--separator"]),
     ("a template without a field", own("text:"), ["own.yaml", "at least one {field}"]),
     ("a template whose only braces are text", own("{{text}}:"), ["own.yaml", "at least one {field}"]),
     ("a blank at the template's end", own("{text} Label: "), ["own.yaml", "ends in a blank", "|-"]),
