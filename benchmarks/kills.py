@@ -45,6 +45,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "pretrain": (TRAIN,),
     "pretrain --overwrite": (f"{TRAIN} --seed 2", f"{TRAIN} --overwrite"),
     "report": (f"compare {TWO}", "report out --export --html page.html"),
+    "weight-update": (f"weight-update --task tiny-cb --held-out 2 {SMALL}",),
     "dual-form": (f"dual-form --task tiny-cb {SMALL} --overwrite",),
 }
 """Commands that prepare, and last the one that is disturbed."""

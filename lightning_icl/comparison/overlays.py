@@ -5,7 +5,6 @@ Every tensor is saved with its hash, which is checked when it is read: a flipped
 
 import json
 import math
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from lightning_icl.comparison.assemble import demonstrations, finetune, fingerprints
@@ -24,6 +22,7 @@ from lightning_icl.probing.finetuning import Finetuned
 from lightning_icl.probing.probe import ICLProbe
 from lightning_icl.records import KVOverlay
 from lightning_icl.results import OVERLAY, to_json
+from lightning_icl.saving.tensors import save_tensors
 
 FINETUNE = "finetune.json"
 QUERIES = "training_queries.safetensors"
@@ -57,19 +56,9 @@ def write_finetuned(folder: Path, plan: Plan, planned: PlannedTask, probe: ICLPr
         "fingerprints": {**fingerprints(plan, planned, probe), **({_QUERIES: _hash(vectors)} if vectors else {})},
     }
     (folder / FINETUNE).write_text(to_json(record), encoding="utf-8")
-    _write_tensors(folder / OVERLAY, tuned.overlay.tensors)
+    save_tensors(folder / OVERLAY, tuned.overlay.tensors, {"format": "pt", "hash": tuned.overlay.hash})
     if vectors:
-        _write_tensors(folder / QUERIES, vectors)
-
-
-def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Save tensors with the permissions that other files get; a full disk is an `OSError` as everywhere."""
-    own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    try:
-        save_file(own, path, metadata={"format": "pt", "hash": _hash(own)})
-    except SafetensorError as error:
-        raise OSError(str(error)) from error
-    shutil.copymode(path.with_name(FINETUNE), path)
+        save_tensors(folder / QUERIES, vectors, {"format": "pt", "hash": _hash(vectors)})
 
 
 def _hash(tensors: Mapping[str, Tensor]) -> str:

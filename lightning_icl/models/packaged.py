@@ -2,13 +2,16 @@
 
 import os
 import shutil
-import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from lightning_icl.errors import ModelError
+from lightning_icl.errors import ModelError, OutputError
 from lightning_icl.saving.record import digest
+from lightning_icl.saving.workspace import held
+
+_WAIT = 600.0  # seconds; another process joins the same pieces meanwhile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,10 +80,10 @@ def packaged_file(name: str) -> Path:
     if len(pieces) > 1:
         try:
             _join(pieces, path, packaged.sha256)
-        except OSError as error:
+        except OutputError as error:
             raise ModelError(
-                f"The model {name!r} cannot be put together in {str(path.parent)!r}: {error.strerror or error}. Make "
-                "room there, or name another folder in XDG_CACHE_HOME."
+                f"The model {name!r} cannot be put together: {error} Make room, or name another folder in "
+                "XDG_CACHE_HOME."
             ) from error
         if _is_whole(path, packaged.sha256):
             return path
@@ -100,15 +103,22 @@ def _is_whole(path: Path, sha256: str) -> bool:
 
 
 def _join(pieces: tuple[Path, ...], path: Path, sha256: str) -> None:
-    """Write pieces one after the other under a temporary name, which becomes `path` if the whole is as it should be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, part = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as whole:
-            for piece in pieces:
-                with piece.open("rb") as file:
-                    shutil.copyfileobj(file, whole)
-        if digest(Path(part)) == sha256:
-            os.replace(part, path)
-    finally:
-        Path(part).unlink(missing_ok=True)
+    """Write pieces one after the other into a hidden file, which becomes `path` if the whole is as it should be.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with held(path.parent, path.name, wait=_WAIT) as space, suppress(_DamagedError):
+        if _is_whole(path, sha256):  # another process has joined it meanwhile
+            return
+        with space.file(path) as part:
+            with part.open("wb") as whole:
+                for piece in pieces:
+                    with piece.open("rb") as file:
+                        shutil.copyfileobj(file, whole)
+            if digest(part) != sha256:
+                raise _DamagedError
+
+
+class _DamagedError(Exception):
+    """Pieces do not make what they should."""

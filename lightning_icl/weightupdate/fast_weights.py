@@ -11,7 +11,6 @@ from typing import get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -23,6 +22,7 @@ from lightning_icl.models.recording import Prefix
 from lightning_icl.models.replacement import Updated
 from lightning_icl.models.scope import Scope
 from lightning_icl.records import Demonstrations, QueryBatch
+from lightning_icl.saving.tensors import save_tensors
 from lightning_icl.weightupdate.look import Look, look
 from lightning_icl.weightupdate.settings import FastRung
 from lightning_icl.weightupdate.survey import Survey
@@ -76,14 +76,14 @@ class FastWeights:
             OSError: they cannot be written.
         """
         tensors = {
-            f"{layer}.{name}": value.contiguous()
+            f"{layer}.{name}": value
             for layer, update in self.updates.items()
             for name, value in vars(update).items()
             if value is not None
         }
-        tensors |= {f"{layer}.ema": ema.contiguous() for layer, ema in enumerate(self.emas)}
+        tensors |= {f"{layer}.ema": ema for layer, ema in enumerate(self.emas)}
         about = {"rung": self.rung, "scope": self.scope, "bos": self.bos, "prefix_length": self.prefix_length}
-        save_file(tensors, path, metadata={"format": _FORMAT, "about": json.dumps(about)})
+        save_tensors(path, tensors, {"format": _FORMAT, "about": json.dumps(about)})
 
     @classmethod
     def load(cls, path: Path) -> "FastWeights":
