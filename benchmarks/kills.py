@@ -39,14 +39,14 @@ SWEEP = "sweep --task tiny-cb --shots 2 --limit 3 --heldout 4 --seeds 1,2 --lrs 
 COMMANDS: dict[str, tuple[str, ...]] = {
     "compare": (f"compare {TWO}",),
     "compare --overwrite": (f"compare {TWO} --seed 2", f"compare {TWO} --overwrite"),
-    "fit": (f"fit {TWO} --overwrite",),
+    "fit": (f"fit {TWO}",),
     "sweep": (SWEEP,),
     "sweep --overwrite": (SWEEP, f"{SWEEP} --overwrite --select paper"),
     "pretrain": (TRAIN,),
     "pretrain --overwrite": (f"{TRAIN} --seed 2", f"{TRAIN} --overwrite"),
     "report": (f"compare {TWO}", "report out --export --html page.html"),
-    "weight-update": (f"weight-update --task tiny-cb --held-out 2 {SMALL}",),
-    "dual-form": (f"dual-form --task tiny-cb {SMALL} --overwrite",),
+    "weight-update": (f"weight-update {TWO} --held-out 2",),
+    "dual-form": (f"dual-form {TWO}",),
 }
 """Commands that prepare, and last the one that is disturbed."""
 THEIRS = {
