@@ -75,6 +75,7 @@ def see(
     expansions: Expansions | None = None,
     bos: int = 0,
     prefix: int = 0,
+    shift: int = 0,
 ) -> Sight:
     """One forward pass; `rungs` says for some tokens by which rung they meet tokens bos..prefix."""
     config, layers, values, outputs = model.config, [], [], []
@@ -113,7 +114,8 @@ def see(
                 stack.callback(hook.remove)
         seen = stack.enter_context(watched(model))
         with torch.no_grad():
-            logits = model(input_ids=torch.tensor([list(token_ids)]), use_cache=False).logits[0, -1]
+            placed = {"position_ids": torch.arange(len(token_ids))[None] + shift} if shift else {}
+            logits = model(input_ids=torch.tensor([list(token_ids)]), use_cache=False, **placed).logits[0, -1]
     return Sight(logits, outputs, layers)
 
 

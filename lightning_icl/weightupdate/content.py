@@ -13,6 +13,7 @@ from lightning_icl.metrics.bootstrap import LEVEL, Bootstrapped
 from lightning_icl.models.architecture import head_counts
 from lightning_icl.probing.probe import accuracy
 from lightning_icl.results import SCHEMA
+from lightning_icl.weightupdate.matrices import RANK
 from lightning_icl.weightupdate.probe import WeightUpdateProbe, part_name, parts_of
 
 
@@ -46,6 +47,8 @@ def weight_update_content(
         "interval_level": LEVEL,
         "per_layer": {name: metrics.curves() for name, metrics in probe.rungs.items()},
         "depth": _depth(probe),
+        "matrices_per_head": probe.matrix_figures(),
+        "overlap_of_random": min(RANK, width) / width,
         "linear_factor_per_head": probe.factors.tolist(),
         "dropped": dict(probe.dropped),
         "demonstrations": demonstrations(probe),

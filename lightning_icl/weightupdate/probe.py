@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from lightning_icl.attention.ladder import PrefixUpdate
+from lightning_icl.attention.ladder import HeadUpdate, PrefixUpdate
 from lightning_icl.errors import NumericalError, ProtocolError
 from lightning_icl.metrics.bootstrap import REPLICATES, poisson_weights
 from lightning_icl.models.capture import Capture
@@ -21,6 +21,7 @@ from lightning_icl.probing.module import FinetunedModule
 from lightning_icl.records import Demonstrations, QueryBatch
 from lightning_icl.weightupdate.fast_weights import FastWeights, stored
 from lightning_icl.weightupdate.look import Look, look
+from lightning_icl.weightupdate.matrices import finetuned_matrices, matrix_figures
 from lightning_icl.weightupdate.metrics import RungMetrics
 from lightning_icl.weightupdate.settings import FastRung, Rung
 from lightning_icl.weightupdate.survey import Survey
@@ -79,6 +80,8 @@ class WeightUpdateProbe(FinetunedModule):
         self.rungs: dict[str, RungMetrics] = {}
         self.factors: Tensor | None = None
         """β of the linear rung (layer, head)."""
+        self.finetuned_matrices: list[Tensor] = []
+        """What fine-tuning changes in the first derivative of each head, by layer (head, width, width)."""
         self._prefix: Prefix | None = None
         self._updates: dict[str, Mapping[int, PrefixUpdate]] = {}
         self._conditions: dict[str, _Condition] = {}
@@ -105,6 +108,8 @@ class WeightUpdateProbe(FinetunedModule):
             with overlay.active():
                 tuned = self.capture.prefix(bos)
             survey = Survey(self.layers, len(bos), self.scope).of(self.capture, prefix, self.held_out)
+            shift = 0 if self.capture.architecture.absolute_positions else prefix.length - len(bos)
+            self.finetuned_matrices = finetuned_matrices(self.capture, overlay, self._prompts(), survey, shift)
         self._updates = survey.rungs()
         if self.scope != "alone":  # there it is in-context learning itself
             del self._updates["softmax"]
@@ -114,6 +119,19 @@ class WeightUpdateProbe(FinetunedModule):
         self.rungs = {name: self._new_metrics() for name in self._conditions}
         self.metrics = nn.ModuleList(self.rungs.values())
         self.predictions, self.dropped = [], {}
+
+    def _prompts(self) -> list[list[int]]:
+        """The held-out prompts as zero-shot inputs."""
+        return [
+            [*self.demonstrations.bos, *ids[: int(last) + 1].tolist()]
+            for batch in self.held_out
+            for ids, last in zip(batch.token_ids, batch.probe_index, strict=True)
+        ]
+
+    def matrix_figures(self) -> dict[str, list[list[float]]]:
+        """The affine rung's matrices beside fine-tuning's, by figure one value for each layer and head."""
+        affine = {layer: update for layer, update in self._updates["affine"].items() if isinstance(update, HeadUpdate)}
+        return matrix_figures(affine, self.finetuned_matrices)
 
     def _new_metrics(self) -> RungMetrics:
         rotated = not self.capture.architecture.absolute_positions

@@ -4,6 +4,7 @@ Axes: B batch, H query heads, T own tokens, D head width.
 """
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -78,6 +79,21 @@ class Survey(Replacement):
         """(H, D): the mean query, q̄, in float64."""
         sums = self._sums[layer]
         return sums[:, :-3] / sums[:, -3:-2]
+
+    def tokens_like(self, layer: int, key: Tensor, value: Tensor) -> SharedTokens:
+        """Other tokens whose scores come about as the demonstrations' do; only differences of a position bias matter.
+
+        Args:
+            layer: of the model.
+            key: (1, K, P, D), of tokens that stand side by side.
+            value: (1, K, P, D).
+        """
+        like = self._demonstrations[layer]
+        bias = None
+        if like.bias is not None:  # ALiBi: a straight line in each head
+            step = like.bias[:, -1:] - like.bias[:, -2:-1]
+            bias = step * torch.arange(key.shape[2], device=step.device)
+        return replace(like, key=key, value=value, bias=bias)
 
     def factor(self, layer: int) -> Tensor:
         """(H): β, by which ΔW q comes closest to what the demonstrations change in attention's output."""

@@ -128,6 +128,8 @@ def test_the_file_holds_every_condition_with_intervals(run: Path) -> None:
         for figure, value in figures.items():
             ends = found["intervals"][name][figure]
             assert value is None or ends is None or ends[0] - 1e-9 <= value <= ends[1] + 1e-9, (name, figure)
+    assert all(len(row) == 6 for rows in found["matrices_per_head"].values() for row in rows)
+    assert all(-1 <= value <= 1 for row in found["matrices_per_head"]["cosine"] for value in row)
     assert found["conditions"]["icl"]["kl"] == 0
     assert found["conditions"]["icl"]["agreement"] == 1
 
@@ -172,6 +174,8 @@ def test_the_tables_show_the_rungs_in_every_format(
     assert "KL from in-context learning with affine in some of the layers" in printed
     assert f"{found['conditions']['affine 0-1']['kl']:.3g}" in text
     assert "Demonstrations as a weight update" in text
+    ranks = found["matrices_per_head"]["ft_rank"][2]
+    assert f"<td>{sum(ranks) / len(ranks):.1f}</td>" in text
     with (folder / "ladder_tiny-cb_alone.csv").open() as file:
         rows = {row["condition"]: row for row in csv.DictReader(file)}
     assert float(rows["affine"]["kl"]) == found["conditions"]["affine"]["kl"]
