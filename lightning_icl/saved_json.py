@@ -53,12 +53,30 @@ def _content(text: str, schema: str, where: str) -> dict[str, Any]:
     from fastjsonschema import JsonSchemaValueException
 
     try:
-        content = _validator(schema)(json.loads(text, parse_constant=_refuse))
-        return dict(_shown(content))
+        content = json.loads(text, parse_constant=_refuse)
+        _check_version(content, schema, where)
+        return dict(_shown(_validator(schema)(content)))
     except JsonSchemaValueException as fault:
         raise OutputError(f"{where}: {_complaint(fault)}. {_ADVICE}") from fault
     except (ValueError, RecursionError) as error:
         raise OutputError(f"{where} cannot be read as JSON: {_cut(str(error), 150)}. {_ADVICE}") from error
+
+
+def _check_version(content: Any, schema: str, where: str) -> None:
+    """Tell a file of another version from a damaged one.
+
+    Raises:
+        OutputError: the file is of a version that this one does not read.
+    """
+    read = _schema(schema)["properties"].get("schema", {}).get("const")
+    given = content.get("schema") if isinstance(content, dict) else None
+    if read is not None and isinstance(given, int) and given != read:
+        raise OutputError(f"{where} has schema {given}; this version of lightning-icl reads schema {read}.")
+
+
+@cache
+def _schema(name: str) -> dict[str, Any]:
+    return dict(json.loads((_SCHEMAS / f"{name}.json").read_text(encoding="utf-8")))
 
 
 @cache
@@ -66,9 +84,7 @@ def _validator(schema: str) -> Callable[[Any], Any]:
     import fastjsonschema
 
     # Compiled, since a run's curves and maps are tens of thousands of numbers.
-    validate: Callable[[Any], Any] = fastjsonschema.compile(
-        json.loads((_SCHEMAS / f"{schema}.json").read_text(encoding="utf-8")), use_default=False
-    )
+    validate: Callable[[Any], Any] = fastjsonschema.compile(_schema(schema), use_default=False)
     return validate
 
 
