@@ -10,6 +10,7 @@ from typing import Any, Literal
 from lightning_icl.data.settings import DataSettings
 from lightning_icl.errors import UserError, did_you_mean, shown
 from lightning_icl.flags import read_configuration
+from lightning_icl.loggers import LoggerName, check_logger
 from lightning_icl.measures import table_names
 from lightning_icl.models.finding import BUILTIN
 from lightning_icl.models.settings import ModelSettings
@@ -96,6 +97,8 @@ class CompareSettings(PromptSettings):
     """How devices work together: `auto` or `ddp`, one process for each device, as in Lightning's Trainer."""
     device_map: Literal["auto"] | None = None
     """`auto` spreads a model larger than one GPU over all GPUs of this machine, layer by layer, in one process."""
+    logger: LoggerName | None = None
+    """Also log losses and figures with a logger of Lightning's, csv and tensorboard into lightning_logs/TASK."""
     tables: list[str] = field(default_factory=lambda: list(table_names()))
     """Which of the paper's tables the printed summary shows."""
     controls: str | None = None
@@ -117,6 +120,7 @@ class CompareSettings(PromptSettings):
         """
         super().__post_init__()
         check_devices(self)
+        check_logger(self.logger)
         for table in self.tables:
             if table not in table_names():
                 raise UserError(f"--tables {table!r} is not known. {did_you_mean(table, table_names())}")

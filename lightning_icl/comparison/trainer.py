@@ -14,6 +14,7 @@ from lightning_icl.comparison.progress import phase_display
 from lightning_icl.comparison.settings import CompareSettings
 from lightning_icl.errors import UserError
 from lightning_icl.lightning_devices import trainer_on
+from lightning_icl.loggers import make_logger
 
 DTYPES = {
     "32-true": torch.float32,
@@ -48,7 +49,8 @@ def make_trainer(settings: CompareSettings, callbacks: list[L.Callback], *, titl
         max_epochs=1,
         callbacks=[*callbacks, phase_display(title)] if title else callbacks,
         enable_progress_bar=bool(title) and sys.stdout.isatty(),
-        logger=False,
+        logger=make_logger(settings.logger, title) if title and settings.logger else False,
+        log_every_n_steps=1,  # a prompt has fewer demonstrations than Lightning's default
         enable_checkpointing=False,
         enable_model_summary=False,
         use_distributed_sampler=False,

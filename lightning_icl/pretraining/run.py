@@ -14,9 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_icl.errors import UserError
 from lightning_icl.interrupts import interruptible
 from lightning_icl.lightning_devices import trainer_on
+from lightning_icl.loggers import make_logger
 from lightning_icl.pretraining.resume import (
     RECORD,
     check_folders,
@@ -35,6 +35,7 @@ from lightning_icl.saving.workspace import Workspace, held
 
 if TYPE_CHECKING:
     import lightning as L
+    from lightning.pytorch.loggers import Logger
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from lightning_icl.pretraining.data import PretrainingData
@@ -202,22 +203,13 @@ def _trainer(settings: PretrainSettings, log: "TrainingLog", *, validating: bool
     return trainer
 
 
-def _loggers(settings: PretrainSettings, work: Path) -> list[Any]:
-    """TensorBoard's, where asked for; the training's own log is kept with its checkpoint.
-
-    Raises:
-        UserError: TensorBoard is not installed.
-    """
-    from lightning.pytorch.loggers import TensorBoardLogger
-
-    if settings.logger != "tensorboard":
+def _loggers(settings: PretrainSettings, work: Path) -> list["Logger"]:
+    """Those asked for besides the training's own log, which is kept with its checkpoint."""
+    if settings.logger == "csv":
         return []
-    try:
-        return [TensorBoardLogger(work, name="tensorboard")]
-    except ModuleNotFoundError as error:
-        raise UserError(
-            "logger = 'tensorboard': it is not installed. Install it with: pip install tensorboard"
-        ) from error
+    name = "tensorboard" if settings.logger == "tensorboard" else model_folder(settings).name
+    logger = make_logger(settings.logger, name, work)
+    return [] if logger is None else [logger]
 
 
 def _finish(

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lightning_icl.errors import UserError, shown
+from lightning_icl.loggers import LoggerName, check_logger
 from lightning_icl.setting_ranges import check_counts, check_devices, check_rate, check_seed
 
 _PRECISIONS = ("32-true", "bf16-mixed", "bf16-true", "16-mixed", "64-true", "32", "bf16", "16", "64")
@@ -111,7 +112,7 @@ class PretrainSettings:
     """Machines, as in Lightning's Trainer."""
     strategy: str = "auto"
     """How devices work together, as in Lightning's Trainer."""
-    logger: Literal["csv", "tensorboard"] = "csv"
+    logger: LoggerName = "csv"
     """Where losses go besides the model's own log; tensorboard must be installed."""
     validate_every: int = 500
     """Steps between two validations."""
@@ -128,6 +129,7 @@ class PretrainSettings:
         """
         self._check_numbers()
         check_devices(self)
+        check_logger(self.logger)
         for name in _OF_FRESH if self.init is not None else ():
             if getattr(self, name) != getattr(PretrainSettings, name):
                 raise UserError(

@@ -1,5 +1,6 @@
 """The commands on the built-in model and tasks, from the command line to the files."""
 
+import csv
 import json
 import re
 import shlex
@@ -134,6 +135,19 @@ def test_fit_then_validate_as_it_advises_equals_compare(
         compared = measured(run / task)
         assert compared["finetune"].pop("sensitivity")["sim_aou.raw"] < 2e-3  # `compare` alone fine-tunes twice
         assert measured(tmp_path / "val" / task) == compared
+
+
+def test_a_logger_of_lightnings_holds_every_loss_and_the_figures(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    main(["compare", *SMALL, "--task", "tiny-cb", "--logger", "csv", "--out", "out"])
+    with (tmp_path / "lightning_logs" / "tiny-cb" / "version_0" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    saved = results(tmp_path / "out" / "tiny-cb")
+    losses = [float(row["finetune/loss"]) for row in rows if row["finetune/loss"]]
+    assert losses == pytest.approx(saved["finetune"]["loss"], rel=1e-5)
+    assert float(rows[-1]["accuracy/icl"]) == pytest.approx(saved["accuracy"]["icl"])
 
 
 def test_an_overlay_of_other_demonstrations_is_refused(

@@ -81,7 +81,7 @@ def test_the_rate_warms_up_and_decays(changes: dict, expected: list[float | None
     [
         (["--block", "4096", "--context", "4096", "--short-block", "4096"], "text has .* tokens, fewer than one block"),
         (["--text", "none.txt"], "no file or folder 'none.txt'"),
-        (["--model", "random:none/of/these"], "model folder 'none/of/these' does not exist"),
+        (["--model", "random:none/of/these"], "model 'none/of/these' does not exist"),
         (["--tokenizer", "none/of/these"], "'none/of/these' does not exist"),
         (["--batch", "5", "--accumulate", "2"], "must be a multiple"),
         (["--text-share", "1.5"], "text_share = 1.5"),

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -55,7 +55,7 @@ def make_controls(
         controls: which ones.
         rates: learning rates of controls that are not to use the main one, by name.
     """
-    made = Controlled()
+    made, settings = Controlled(), replace(settings, logger=None)  # only the run itself is logged
     if probe.finetuned is None:
         return made
     for control in controls:
