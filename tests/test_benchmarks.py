@@ -70,3 +70,13 @@ def test_controls_need_fewer_passes_of_the_model_than_they_have_conditions(tmp_p
     for ratio in found["ratios"]:
         assert 0 < ratio["low"] <= ratio["median"] <= ratio["high"]
         assert ratio["name"] in done.stdout
+
+
+def test_a_group_of_fine_tunings_is_measured_against_single_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmarks.group_cost import main
+
+    main(["--size", "tiny", "--runs", "3", "--rounds", "1"])
+    line = capsys.readouterr().out
+    assert line.startswith("3 apart / together: ")
+    difference = float(line.split("differ by ")[1].split(" ")[0])
+    assert difference < 1e-4
