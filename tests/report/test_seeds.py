@@ -16,6 +16,7 @@ from lightning_icl.report.grid import grid_to_csv
 from lightning_icl.report.layers import seed_curves
 from lightning_icl.report.page.html import side_page
 from lightning_icl.report.seeds import Run, same_task, seed_groups, seeds_grid
+from lightning_icl.report.show import export_together
 from lightning_icl.report.side_by_side import side_grid
 from lightning_icl.results import read_run
 
@@ -97,16 +98,23 @@ def test_models_with_seeds_each_are_one_row_each(tmp_path: Path, runs: list[Run]
 def test_several_runs_are_exported_together(
     tmp_path: Path, runs: list[Run], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folders = [run[0].folder.parent for run in runs]
-    other = one(tmp_path / "other", 1, model={"name": "gpt2", "parameters": 10**9})[0].folder.parent
-    main(["report", *map(str, [*folders, other]), "--export"])
-    printed = capsys.readouterr().out
-    assert "± 0.153" in printed
-    assert f"files into {other}" in printed
+    other = one(tmp_path / "other", 1, model={"name": "gpt2", "parameters": 10**9})
+    main(["report", *(str(run[0].folder.parent) for run in (*runs, other))])
+    assert "± 0.153" in capsys.readouterr().out
+    (out := tmp_path / "out").mkdir()
+    made = {path.name for path in export_together(out, seed_groups([*runs, other]))}
     for name in ("seeds_1", "side_by_side"):
         for kind in ("md", "csv", "tex"):
-            text = (folders[0] / f"{name}.{kind}").read_text().replace("$\\pm$", "±")
+            text = (out / f"{name}.{kind}").read_text().replace("$\\pm$", "±")
             assert "± 0.104" in text or "sim_aou.value" in text
-    for name in ("seeds_1_sim_aou", "seeds_1_sim_am", "seeds_1_kendall", "side_by_side"):
-        assert (folders[0] / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-        assert "</svg>" in (folders[0] / f"{name}.svg").read_text()
+    pictures = [f"{name}.{kind}" for name in PICTURES for kind in ("png", "svg")]
+    assert made == {
+        *pictures,
+        *(f"{name}.{kind}" for name in ("seeds_1", "side_by_side") for kind in ("md", "csv", "tex")),
+    }
+    for name in pictures:
+        content = (out / name).read_bytes()
+        assert content.startswith(b"\x89PNG") or b"</svg>" in content
+
+
+PICTURES = ("seeds_1_sim_aou", "seeds_1_sim_am", "seeds_1_kendall", "side_by_side")
