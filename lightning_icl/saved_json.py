@@ -58,6 +58,8 @@ def _content(text: str, schema: str, where: str) -> dict[str, Any]:
         return dict(_shown(_validator(schema)(content)))
     except JsonSchemaValueException as fault:
         raise OutputError(f"{where}: {_complaint(fault)}. {_ADVICE}") from fault
+    except OutputError:  # which is a ValueError too
+        raise
     except (ValueError, RecursionError) as error:
         raise OutputError(f"{where} cannot be read as JSON: {_cut(str(error), 150)}. {_ADVICE}") from error
 

@@ -84,7 +84,7 @@ CASES = [
     refused("results with NaN", written("results.json", '{"schema": 1, "x": NaN}'), RESULTS, "NaN is no number"),
     refused("results nested without end", written("results.json", "[" * 100_000), RESULTS, "recursion"),
     refused("a number of 5,000 digits", written("results.json", "9" * 5000), RESULTS, "cannot be read"),
-    refused("another schema", edited(schema=2), RESULTS, "schema is 2"),
+    refused("another schema", edited(schema=2), RESULTS, "has schema 2; this version"),
     refused("no schema", edited(schema=None), RESULTS, "'schema' is missing"),
     refused("no model", edited(model=None), RESULTS, "'model' is missing"),
     refused("a model without name", edited(model={"parameters": 1}), "'name' is missing in model"),
