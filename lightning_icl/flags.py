@@ -106,7 +106,8 @@ def flag_of(name: str) -> str:
 def _flag_value(flag: str, kind: Any, text: str) -> Any:
     value = from_text(kind, text)
     if value is None:
-        raise UserError(f"{flag} {text!r}: give {expected(kind)}.{nearest(kind, text)}")
+        instead = "" if text else ", or leave the flag out"
+        raise UserError(f"{flag} {text!r}: give {expected(kind)}{instead}.{nearest(kind, text)}")
     return value
 
 

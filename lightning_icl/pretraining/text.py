@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lightning_icl.errors import TextError
+from lightning_icl.user_paths import input_path
 
 _PIECE = 1 << 16
 
@@ -77,7 +78,7 @@ def find_text(wanted: str, setting: str, split: str = "train") -> Text:
         return Text(hub=name, config=config or None, field=field or "text", split=split)
     files: list[Path] = []
     for part in filter(None, map(str.strip, wanted.split(","))):
-        path = Path(part).expanduser()
+        path = input_path(part, setting)
         found = sorted(path.rglob("*.txt")) if path.is_dir() else [path]
         if not found:
             raise TextError(f"{setting}: the folder {part!r} holds no .txt file.")

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from itertools import chain, islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning_icl.errors import ModelError
@@ -11,6 +10,7 @@ from lightning_icl.models.loading import load_config, load_tokenizer
 from lightning_icl.pretraining.documents import document
 from lightning_icl.pretraining.text import Text
 from lightning_icl.tasks import words
+from lightning_icl.user_paths import input_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -27,7 +27,7 @@ def named_tokenizer(name: str) -> "PreTrainedTokenizerBase":
     Raises:
         ModelError: there is none.
     """
-    path = Path(name).expanduser()
+    path = input_path(name, "--tokenizer")
     if not path.is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise ModelError(f"tokenizer: the folder {name!r} does not exist.")
     return load_tokenizer(ModelSource(name=name, location=str(path) if path.is_dir() else name))
