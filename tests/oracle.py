@@ -458,9 +458,9 @@ def _one_query(
         examples = [number for number in sorted(set(numbers)) if (numbers[shown] == number).any()]
         totals = []
         for scores in (c[places], by_query) if examples else ():
-            weights_ = np.exp(scores[shown] - scores[shown].max())
-            logs = [math.log(weights_[numbers[shown] == number].sum()) for number in examples]
-            totals.append(tied(np.array(logs) + scores[shown].max()))
+            # Each with a maximum of its own: those of a trained model are a thousand nats apart.
+            apart = [scores[shown][numbers[shown] == number] for number in examples]
+            totals.append(tied(np.array([own.max() + math.log(np.exp(own - own.max()).sum()) for own in apart])))
         values["kendall_example"] = kendalltau(*totals).statistic if len(examples) > 1 else math.nan
         values["visible"] = shown.mean()
         for name, value in values.items():

@@ -86,8 +86,8 @@ def test_a_strict_type_checker_passes_a_right_program_and_stops_every_mistake_of
     command += [tmp_path / "right.py", tmp_path / "wrong.py"]
     said = subprocess.run(command, capture_output=True, text=True, cwd=ROOT).stdout.splitlines()
     revealed = [line.split('"')[1].replace("builtins.", "") for line in said if "Revealed type" in line]
-    assert revealed[0].startswith("def (task: lightning_icl.tasks.task.Task, ")
-    assert revealed[0].endswith("lightning_icl.data.module.ICLDataModule")
+    assert revealed[0].startswith("def (task: lightning_icl.tasks.task.Task | str, ")
+    assert revealed[0].endswith("lightning_icl.front.ICLDataModule")
     assert revealed[1:2] == ["tuple[int, ...]"]
     assert "object" not in revealed
     mistakes = [line for line in said if " error: " in line]

@@ -34,8 +34,27 @@ def compare(settings: CompareSettings) -> Path | None:
     plan = _plan(settings)
     if plan is None:
         return None
+    return carry_out(plan)
+
+
+def carry_out(plan: Plan, *, show: bool = True) -> Path:
+    """Make and save what a plan compares.
+
+    Args:
+        plan: of the comparison; its model is loaded unless it has one.
+        show: whether the tables are printed.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        UserError: the weights, or the folder, cannot be used.
+    """
+    settings = plan.settings
     with claimed(plan, RESULTS) as run:
-        model = load_model(plan.source, DTYPES[settings.trainer_precision], device_map=settings.device_map)
+        model = plan.model
+        if model is None:
+            model = load_model(plan.source, DTYPES[settings.trainer_precision], device_map=settings.device_map)
         for planned in run.pending:
             planned = with_chosen_rate(settings, planned, model)
             data = planned.data
@@ -46,7 +65,8 @@ def compare(settings: CompareSettings) -> Path | None:
                 controlled = make_controls(settings, planned, probe, plan.controls, plan.control_rates)
                 trainer.validate(probe, datamodule=data, verbose=False)
             save_results(run, planned, probe, controlled)
-        show_results(run)
+        if show:
+            show_results(run)
     return run.plan.out
 
 

@@ -13,7 +13,7 @@ from lightning_icl.data.queries import Query
 from lightning_icl.errors import TaskError, UserError
 from lightning_icl.models.architecture import Architecture, architecture_of, context_length
 from lightning_icl.models.finding import ModelSource, find_source
-from lightning_icl.models.fingerprint import weights_fingerprint
+from lightning_icl.models.fingerprint import object_fingerprint, weights_fingerprint
 from lightning_icl.models.fitting import check_vocabulary
 from lightning_icl.models.loading import check_weights, load_config, load_tokenizer
 from lightning_icl.models.rotary import check_lengths
@@ -25,7 +25,7 @@ from lightning_icl.tasks.catalogue import neighbour, resolve_tasks
 from lightning_icl.tasks.task import Task
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 HELD_OUT, FEWEST_HELD_OUT = 128, 16
 """Training rows on which `--lr auto` chooses: at most and at least."""
@@ -59,6 +59,8 @@ class Plan:
     tokenizer: "PreTrainedTokenizerBase"
     tasks: tuple[PlannedTask, ...]
     out: Path
+    model: "PreTrainedModel | None" = None
+    """The model itself, where it was given as an object."""
     controls: tuple[Control, ...] = ()
     control_rates: Mapping[str, float] = field(default_factory=dict)
     """By control, the learning rate that it was given."""
@@ -66,6 +68,8 @@ class Plan:
     @cached_property
     def weights(self) -> str:
         """Fingerprint of the model's weights; files are read for it."""
+        if self.model is not None:
+            return object_fingerprint(self.model)
         return weights_fingerprint(self.source, self.config)
 
     def fingerprints(self, planned: PlannedTask) -> dict[str, str]:
@@ -79,9 +83,8 @@ def make_plan(settings: CompareSettings) -> Plan:
     Raises:
         UserError: anything the user gave that cannot be used.
     """
-    out = output_folder(settings)
-    controls = choose(settings.controls)
-    rates = own_rates(settings.control_lr, controls)
+    output_folder(settings)
+    own_rates(settings.control_lr, choose(settings.controls))
     tasks = resolve_tasks(settings.task)
     for task in tasks.values():
         task.template(settings.template)
@@ -89,19 +92,45 @@ def make_plan(settings: CompareSettings) -> Plan:
     if settings.device_map is not None:
         check_spreadable(source)
     config = load_config(source)
-    architecture = architecture_of(config)
+    architecture_of(config)
     check_weights(source, config)
     tokenizer = load_tokenizer(source)
+    return plan_of(settings, tasks, source, config, tokenizer)
+
+
+def plan_of(
+    settings: CompareSettings,
+    tasks: Mapping[str, Task],
+    source: ModelSource,
+    config: "PretrainedConfig",
+    tokenizer: "PreTrainedTokenizerBase",
+    model: "PreTrainedModel | None" = None,
+) -> Plan:
+    """The plan for tasks and a model that are there already.
+
+    Args:
+        settings: of the run; their `task` and `model` are not asked.
+        tasks: by the name that the user gave them.
+        source: where the model comes from.
+        config: its configuration.
+        tokenizer: its tokenizer.
+        model: itself, where it was given as an object.
+
+    Raises:
+        UserError: anything that does not fit together.
+    """
+    controls = choose(settings.controls)
     return Plan(
         settings=settings,
         source=source,
         config=config,
-        architecture=architecture,
+        architecture=architecture_of(config),
         tokenizer=tokenizer,
         tasks=tuple(_plan_task(settings, name, task, source, config, tokenizer) for name, task in tasks.items()),
-        out=out,
+        out=output_folder(settings),
+        model=model,
         controls=controls,
-        control_rates=rates,
+        control_rates=own_rates(settings.control_lr, controls),
     )
 
 

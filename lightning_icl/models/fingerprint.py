@@ -12,7 +12,7 @@ from lightning_icl.models.peft_adapter import WEIGHTS as ADAPTER_WEIGHTS
 from lightning_icl.saving.record import digest
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedModel
 
 # What a configuration says of its file, not of the model.
 _PASSING = ("_name_or_path", "transformers_version", "return_dict", "dtype", "_commit_hash")
@@ -40,13 +40,29 @@ def weights_fingerprint(source: ModelSource, config: "PretrainedConfig") -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
+def object_fingerprint(model: "PreTrainedModel") -> str:
+    """SHA-256 of a model that is in memory: its configuration, and names, types and bits of its parameters."""
+    import torch
+
+    content = {key: value for key, value in model.config.to_dict().items() if key not in _PASSING}
+    found = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode())
+    for name, parameter in model.named_parameters():
+        found.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
+        found.update(parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
 def commit_of(source: ModelSource) -> str | None:
     """The commit of a model from the hub, by the folder of the cache that its files are read from."""
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
     if source.local:
         return None
-    path = try_to_load_from_cache(source.location, source.gguf or CONFIG, revision=source.revision)
+    try:
+        path = try_to_load_from_cache(source.location, source.gguf or CONFIG, revision=source.revision)
+    except HFValidationError:  # a model object may have any name
+        return None
     return Path(path).parent.name if isinstance(path, str) else None
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_icl.errors import ModelError
 from lightning_icl.models.checkpoint import INDEX, SINGLE, check_tokenizer, indexed_files, weight_files
-from lightning_icl.models.finding import ModelSource
+from lightning_icl.models.finding import ModelSource, find_model
 from lightning_icl.models.fitting import Misfit, check_fit, silent
 from lightning_icl.models.gguf import as_plain, check_whole, forget, read_once
 from lightning_icl.models.hub import hint
@@ -107,6 +107,21 @@ def load_tokenizer(source: ModelSource) -> "PreTrainedTokenizerBase":
     return tokenizer
 
 
+def tokenizer_of(model: "PreTrainedModel") -> "PreTrainedTokenizerBase":
+    """The tokenizer from where a model object was loaded.
+
+    Raises:
+        ModelError: the model does not say where, or there is none.
+    """
+    name = str(getattr(model, "name_or_path", "") or "")
+    if not name:
+        raise ModelError(
+            f"This {type(model).__name__} does not say where it was loaded from (`name_or_path` is empty). Give its "
+            "tokenizer as well: tokenizer=…"
+        )
+    return load_tokenizer(find_model(name, allow_pickle=True))  # no weights are read
+
+
 def load_model(
     source: ModelSource, dtype: "torch.dtype | None" = None, seed: int = 0, device_map: str | None = None
 ) -> "PreTrainedModel":
@@ -131,7 +146,7 @@ def load_model(
     config = load_config(source)
     _check_hub_files(source, config)
     if source.fresh:
-        return _fresh(source, config, dtype, seed)
+        return _named(_fresh(source, config, dtype, seed), source)
     loader: Any = AutoModelForCausalLM
     try:
         with silent(), _reading(source):
@@ -153,7 +168,14 @@ def load_model(
     if source.gguf is not None:
         as_plain(model)
         forget()
-    return (model if source.adapter is None else merge_adapter(model, source.adapter)).eval()
+    merged = model if source.adapter is None else merge_adapter(model, source.adapter)
+    return _named(merged.eval(), source)
+
+
+def _named(model: "PreTrainedModel", source: ModelSource) -> "PreTrainedModel":
+    """The model with the place it comes from, where its tokenizer is."""
+    model.name_or_path = source.location if source.gguf is None else f"{source.location}/{source.gguf}"
+    return model
 
 
 def _check_finite(source: ModelSource, model: "PreTrainedModel") -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -9,20 +10,26 @@ from lightning_icl.console import terminal
 from lightning_icl.report.grid import Grid, fitted, name_width
 
 
-def print_grid(grid: Grid) -> None:
-    """Print a table and what is to be said below it."""
-    console = terminal()
+def print_grid(grid: Grid, console: Console | None = None) -> None:
+    """Print a table and what is to be said below it.
+
+    Args:
+        grid: the table.
+        console: where to; the terminal without.
+    """
+    console = console or terminal()
     if grid.title:
         console.print(Text(grid.title, style="bold"))
     for block in fitted(grid, console.width):
         console.print(grid_to_rich(block, name_width(block, console.width)))
-    print_notes(grid.notes)
+    print_notes(grid.notes, console)
 
 
-def print_notes(notes: Iterable[str]) -> None:
+def print_notes(notes: Iterable[str], console: Console | None = None) -> None:
     """Print lines of small print."""
+    console = console or terminal()
     for note in notes:
-        terminal().print(Text(f"– {note}", style="dim"))
+        console.print(Text(f"– {note}", style="dim"))
 
 
 def grid_to_rich(grid: Grid, names: int) -> Table:

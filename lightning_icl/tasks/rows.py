@@ -12,7 +12,8 @@ from lightning_icl.errors import TaskError, did_you_mean, shown
 from lightning_icl.tasks.files import read_rows, split_file
 from lightning_icl.tasks.generated import GENERATED, TRAIN_ROWS, VALIDATION_ROWS, generate_rows
 from lightning_icl.tasks.hub import hub_rows
-from lightning_icl.tasks.task import FileSource, HubSource, Task
+from lightning_icl.tasks.memory import memory_rows
+from lightning_icl.tasks.task import FileSource, HubSource, MemorySource, Task
 from lightning_icl.tasks.template import field_text, template_fields
 from lightning_icl.tasks.values import is_missing
 
@@ -78,6 +79,9 @@ def _raw_rows(task: Task, split: str, data: Path | None) -> tuple[str, Iterable[
     if isinstance(task.source, FileSource):
         path = task.source.train if split == "train" else task.source.validation
         return str(path), read_rows(path), task.label_field
+    if isinstance(task.source, MemorySource):
+        origin = f"{split} rows in memory"
+        return origin, memory_rows(getattr(task.source, split), split), task.label_field
     if isinstance(task.source, HubSource):
         origin, rows = hub_rows(task.source, split, task.name)
         return origin, rows, task.source.label_field or task.label_field

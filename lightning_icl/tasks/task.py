@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from lightning_icl.errors import TaskError, did_you_mean, shown
 from lightning_icl.file_names import NAME_RULE, fault_of_name
@@ -39,6 +40,16 @@ class FileSource:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MemorySource:
+    """Rows in memory (`tasks.memory` says of which kinds)."""
+
+    train: Any
+    """What demonstrations come from."""
+    validation: Any
+    """What queries come from."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Task:
     """A classification task. An example is `prompt + " " + answer word`; a query is the prompt alone.
 
@@ -55,7 +66,7 @@ class Task:
     """Prompt templates by variant; the first one is the default."""
     answers: tuple[str, ...]
     """Answer words (verbalizers) by label number, the same for every row."""
-    source: HubSource | FileSource | None = None
+    source: HubSource | FileSource | MemorySource | None = None
     """Where the rows are; None for generated tasks and for rows from a local folder only."""
     label_field: str = "label"
     """Field that holds the label number, or one of `label_names`."""
