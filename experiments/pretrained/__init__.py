@@ -1,0 +1,1 @@
+"""The comparison on pretrained models and real text."""
