@@ -3,8 +3,8 @@
 python -m experiments.pretrained.run --model smollm2-135m --data DATA
 python -m experiments.pretrained.run --model gemma-3-270m --data DATA
 
-Each seed is a run of `lightning-icl compare` in a folder of its own, which goes on where it stopped; a finished one is not
-made again. `OUT/report.html` and the exported tables give means and standard errors over seeds.
+Each seed is a run of `lightning-icl compare` in a folder of its own, which goes on where it stopped; what is finished
+is not made again. `OUT/report.html` and the exported tables give means and standard errors over seeds.
 """
 
 import argparse

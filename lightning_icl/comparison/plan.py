@@ -152,19 +152,21 @@ def _plan_task(
         task=task,
         data=data,
         learning_rate=learning_rate_for(settings, task),
-        held_out=_held_out(data) if settings.lr == "auto" else (),
+        held_out=_held_out(settings, data) if chooses_rate(settings, task) else (),
         neighbour=_neighbour(settings, task, data, config) if asked else None,
     )
 
 
-def _held_out(data: ICLDataModule) -> tuple[Query, ...]:
-    """Training rows to choose a rate on.
+def _held_out(settings: CompareSettings, data: ICLDataModule) -> tuple[Query, ...]:
+    """Training rows to choose a rate on; none where too few are left and nobody asked for a choice.
 
     Raises:
-        TaskError: too few are left.
+        TaskError: too few are left for a choice that was asked for.
     """
     queries = data.held_out(HELD_OUT, [data.demonstrations])
     if len(queries) < FEWEST_HELD_OUT:
+        if settings.lr is None:
+            return ()
         raise TaskError(
             f"--lr auto: task {data.task.name!r} has {len(queries)} training rows that are in no demonstration and "
             f"repeat no query; {FEWEST_HELD_OUT} are needed to choose a rate on. Give a number."
@@ -190,17 +192,29 @@ def _neighbour(
         return None
 
 
+def chooses_rate(settings: CompareSettings, task: Task) -> bool:
+    """Whether a rate is to be chosen: where that is asked for, and where none is known for this model and task."""
+    return settings.lr == "auto" or (settings.lr is None and _known_rate(settings, task) is None)
+
+
+def _known_rate(settings: CompareSettings, task: Task) -> float | None:
+    """The paper's rate for its tasks and models, or the one that whoever made the task gave for this model or any."""
+    size = published_size(settings.model) or ""
+    names = (size,) if settings.lr == "published" else (size, settings.model, "any")
+    return next((task.learning_rates[name] for name in names if name in task.learning_rates), None)
+
+
 def learning_rate_for(settings: CompareSettings, task: Task) -> float:
-    """The rate asked for, else the paper's for its tasks and models, else the task's own, which `auto` will replace.
+    """The rate asked for, else one known for this model and task, else a guess, which a choice will replace.
 
     Raises:
         TaskError: the paper's rate is asked for where the paper has none.
     """
     if isinstance(settings.lr, float | int):
         return float(settings.lr)
-    size = published_size(settings.model)
-    if size is not None and size in task.learning_rates:
-        return task.learning_rates[size]
+    known = _known_rate(settings, task)
+    if known is not None:
+        return known
     if settings.lr == "published":
         raise TaskError(
             f"--lr published: the paper gives no rate for task {task.name!r} and model {settings.model!r}. "

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from lightning_icl.comparison.plan import PlannedTask
+from lightning_icl.comparison.plan import PlannedTask, chooses_rate
 from lightning_icl.comparison.settings import CompareSettings
 from lightning_icl.comparison.trainer import make_trainer
 from lightning_icl.console import say
@@ -69,6 +69,11 @@ def with_chosen_rate(settings: CompareSettings, planned: PlannedTask, model: Pre
         model: the model under study.
     """
     if not planned.held_out:
+        if chooses_rate(settings, planned.task):
+            say(
+                f"{planned.task.name}: too few training rows to choose a rate on; --lr {planned.learning_rate:g} is a "
+                "guess."
+            )
         return planned
     before, trials = _tried(settings, planned, model, DECADES)
     best = chosen(trials)

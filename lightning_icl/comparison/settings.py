@@ -69,7 +69,7 @@ class PromptSettings(RunSettings):
     """Seed of the shuffle that picks the demonstrations; `published` takes the paper's for its tasks and models."""
     lr: float | Literal["published", "auto"] | None = None
     """Learning rate of fine-tuning: a number, `published` for the paper's, or `auto` for one chosen on held-out
-    training rows; without it the paper's for its tasks, else the task's own."""
+    training rows; without it the paper's for its tasks and models or the task file's own, else `auto`."""
 
     def __post_init__(self) -> None:
         """Check what can be checked alone.

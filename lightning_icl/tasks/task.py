@@ -73,7 +73,8 @@ class Task:
     label_names: tuple[str, ...] = ()
     """What rows call the labels, by number; without names rows give the number itself."""
     learning_rates: Mapping[str, float] = field(default_factory=lambda: {"default": 1e-3})
-    """Fine-tuning rate by model size as published (`1.3B`, `2.7B`), and under `default` for any other model."""
+    """Fine-tuning rate by model size as published (`1.3B`, `2.7B`) or by a model's name, `any` for whatever model; and
+    under `default` a guess where none is known and none can be chosen."""
     seeds: Mapping[str, int] = field(default_factory=dict)
     """Seed of the published demonstrations by model size."""
     reference: str = ""

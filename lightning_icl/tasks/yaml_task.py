@@ -70,7 +70,7 @@ def read_task(path: Path) -> Task:
         "source": _source(path, content.get("rows")),
         "label_field": _text(path, "label_field", content.get("label_field", "label")),
         "label_names": _words(path, content, "label_names", least=0),
-        "learning_rates": {"default": float(rate)},
+        "learning_rates": {"default": float(rate)} | ({"any": float(rate)} if "learning_rate" in content else {}),
         "reference": _text(path, "reference", content.get("reference", ""), least=0),
     }
     form: type[Task] = Task if "answers" in content else MultipleChoice

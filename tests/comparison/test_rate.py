@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -11,12 +12,13 @@ from tiny_models import tiny_model
 from tiny_task import tiny_data
 
 from lightning_icl.cli import main
-from lightning_icl.comparison.plan import PlannedTask
+from lightning_icl.comparison.plan import PlannedTask, chooses_rate, learning_rate_for
 from lightning_icl.comparison.rate import Trial, judged, with_chosen_rate
 from lightning_icl.comparison.settings import CompareSettings
 from lightning_icl.models.kv import LaidOver
 from lightning_icl.probing.finetuning import KVFinetuning
 from lightning_icl.probing.probe import ICLProbe
+from lightning_icl.tasks.catalogue import resolve_tasks
 
 
 def test_accuracy_counts_first_then_loss_then_the_smaller_rate() -> None:
@@ -99,3 +101,23 @@ FEW = Case(
 
 def test_too_few_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     check_case(FEW, tmp_path, monkeypatch, capsys)
+
+
+@pytest.mark.parametrize(
+    ("model", "task", "lr", "chooses", "rate"),
+    [
+        ("builtin", "tiny-sst2", None, False, 0.7),
+        ("smollm2-135m", "tiny-sst2", None, True, 1e-3),
+        ("smollm2-135m", "sst2", None, True, 0.0005),
+        ("KoboldAI/fairseq-dense-2.7B", "agnews", None, False, 0.2),
+        ("smollm2-135m", "sst2", 0.3, False, 0.3),
+        ("builtin", "tiny-sst2", "auto", True, 0.7),
+    ],
+)
+def test_a_rate_is_chosen_where_none_is_known_for_model_and_task(
+    model: str, task: str, lr: float | Literal["auto"] | None, chooses: bool, rate: float
+) -> None:
+    settings = CompareSettings(model=model, task=task, lr=lr)
+    (resolved,) = resolve_tasks(task).values()
+    assert chooses_rate(settings, resolved) is chooses
+    assert learning_rate_for(settings, resolved) == rate

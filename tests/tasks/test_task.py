@@ -70,7 +70,7 @@ def test_a_task_of_ones_own(tmp_path: Path) -> None:
     assert task.prompt({"text": "x"}) == "x Team:"
     assert task.prompt({"text": "x"}, "long") == "Ticket: x Team:"
     assert task.source.train == tmp_path / "a.jsonl"
-    assert task.learning_rates == {"default": 0.01}
+    assert task.learning_rates == {"default": 0.01, "any": 0.01}
 
 
 @pytest.mark.parametrize(
