@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from lightning_icl.cli import COMMANDS, command_parser
-from lightning_icl.errors import UserError
 from lightning_icl.flags import read_settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,7 +43,6 @@ def test_a_documented_command_is_taken(line: str, monkeypatch: pytest.MonkeyPatc
     assert unknown == []
     settings = COMMANDS[name].settings
     if settings is not None and words:
-        try:
-            read_settings(settings, given)
-        except UserError as error:
-            assert "is no folder" in str(error)  # the reader's own run
+        if hasattr(given, "overlay"):  # the folder of a reader's own run
+            del given.overlay
+        read_settings(settings, given)
