@@ -20,6 +20,7 @@ from lightning_icl.errors import UserError
 HERE = Path(__file__).parent
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
 SMALL = ["compare", "--task", "tiny-sst2", "--shots", "4", "--batch-tokens", "80", "--accelerator", "cpu"]
+COMPARED = [*SMALL, "--controls", "shuffled-query,calibration"]
 COUNTS = ("1", "2", "5", "101")  # none of them more than its processes can share evenly
 
 
@@ -60,13 +61,13 @@ def assert_same(one: object, other: object, where: str = "") -> None:
 def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs of one process, a folder for each number of queries."""
     out = tmp_path_factory.mktemp("one")
-    several_counts.run(out, COUNTS, SMALL)
+    several_counts.run(out, COUNTS, COMPARED)
     return out
 
 
 @pytest.mark.parametrize("processes", ["2", "3"])
 def test_many_processes_equal_one(processes: str, one: Path, tmp_path: Path) -> None:
-    program = [str(HERE.parent / "several_counts.py"), str(tmp_path), ",".join(COUNTS), *SMALL]
+    program = [str(HERE.parent / "several_counts.py"), str(tmp_path), ",".join(COUNTS), *COMPARED]
     done = start(TORCHRUN, *program) if processes == "3" else start([sys.executable], *program, "--devices", "2")
     assert done.returncode == 0, done.stderr[-3000:]
     assert "Warning" not in done.stderr, "processes without queries stay silent"
@@ -75,6 +76,7 @@ def test_many_processes_equal_one(processes: str, one: Path, tmp_path: Path) -> 
         (expected, rows), (found, other_rows) = saved(one / count), saved(tmp_path / count)
         assert found["queries"]["count"] == int(count)
         assert_same(expected, found)
+        assert count == "1" or found["controls"]["shuffled-query"]["sim_aou"]["raw"] is not None
         assert other_rows == rows, "each query's scores, to the bit"
 
 
