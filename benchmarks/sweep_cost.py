@@ -25,6 +25,7 @@ from lightning_icl.models.finding import ModelSource
 from lightning_icl.probing.finetuning import KVFinetuning
 from lightning_icl.probing.probe import ICLProbe
 from lightning_icl.records import Condition
+from lightning_icl.saving.workspace import held
 from lightning_icl.sweeping.cost import grouped
 from lightning_icl.sweeping.measure import measure_group
 from lightning_icl.sweeping.plan import SweepPlan, TaskSweep, Unit
@@ -70,12 +71,13 @@ def main() -> None:
         )
         unit = Unit(model="random", task=task.name, shots=32, seed=1, folder=folder / "out")
         source = ModelSource(name="random", location="random")
-        swept = TaskSweep(source=source, task=task, data={unit: data}, held_out=[])
+        swept = TaskSweep(source=source, task=task, data={unit: data}, held_out=[], fingerprints=data.fingerprints)
         plan = SweepPlan(settings=settings, out=folder, tasks=(swept,))
         groups = grouped([(unit, rate) for rate in settings.rates], swept, model, given.overlay_memory)
         part_seconds(model, data, settings)  # warm up
         before = part_seconds(model, data, settings)
-        whole = timed(lambda: [measure_group(plan, swept, model, runs, lambda _: None) for runs in groups])
+        with held(unit.folder) as space:
+            whole = timed(lambda: [measure_group(plan, swept, model, runs, lambda _: None, space) for runs in groups])
         after = part_seconds(model, data, settings)
     parts = {name: statistics.fmean((before[name], after[name])) for name in before}
     expected = given.rates * (parts["fine-tuning"] + parts["ft"]) + parts["zsl"] + parts["icl"]
