@@ -1,6 +1,7 @@
 """A batch of queries under several conditions: looked at once, read by each, and forgotten when it has served."""
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -57,7 +58,7 @@ class Pass:
         """
         view = self._views[name]
         if view.condition.inputs not in self._seen:
-            observation = self._backoff.observe(lambda part: view.observe(self._capture, part), self.batch)
+            observation = self._backoff.observe(partial(view.observe, self._capture), self.batch)
             self._seen[view.condition.inputs] = observation
         self.scores[name] = self.read(name).answer_scores
 
