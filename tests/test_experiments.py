@@ -36,3 +36,8 @@ def test_the_built_in_models_configuration_is_valid_and_names_its_folder(name: s
     settings = PretrainSettings(**yaml.safe_load((ROOT / "checkpoints" / BUILTIN[name] / "train.yaml").read_text()))
     assert settings.out == f"checkpoints/{BUILTIN[name]}"
     assert (settings.init, settings.learn_momentum) == (("builtin", True) if "momentum" in name else (None, False))
+
+
+def test_the_calmer_models_configuration_is_valid() -> None:
+    settings = PretrainSettings(**yaml.safe_load((ROOT / "checkpoints" / "icl-tiny" / "adapt.yaml").read_text()))
+    assert (settings.init, settings.adapt_rate) == ("builtin", 0.1)
