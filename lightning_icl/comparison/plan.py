@@ -27,8 +27,9 @@ from lightning_icl.tasks.task import Task
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-HELD_OUT, FEWEST_HELD_OUT = 128, 16
-"""Training rows on which `--lr auto` chooses: at most and at least."""
+HELD_OUT, FEWEST_HELD_OUT = 64, 16
+"""Training rows on which `--lr auto` chooses, at most and at least; between them half as many as there are queries,
+since every rate is judged on all of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +164,8 @@ def _held_out(settings: CompareSettings, data: ICLDataModule) -> tuple[Query, ..
     Raises:
         TaskError: too few are left for a choice that was asked for.
     """
-    queries = data.held_out(HELD_OUT, [data.demonstrations])
+    count = min(HELD_OUT, max(FEWEST_HELD_OUT, len(data.queries) // 2))
+    queries = data.held_out(count, [data.demonstrations])
     if len(queries) < FEWEST_HELD_OUT:
         if settings.lr is None:
             return ()
