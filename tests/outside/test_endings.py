@@ -5,7 +5,7 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -48,13 +48,17 @@ def own_messages(capsys: pytest.CaptureFixture[str]) -> list[str]:
 
 
 @pytest.fixture
-def _interrupts_as_before() -> object:
-    before = signal.getsignal(signal.SIGINT)  # Lightning ignores interrupts once it has had one
+def _signals_as_in_a_fresh_process() -> Iterator[None]:
+    # Lightning ignores interrupts once it has had one, and what runs the tests may handle either signal itself.
+    before = {sent: signal.getsignal(sent) for sent in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     yield
-    signal.signal(signal.SIGINT, before)
+    for sent, handler in before.items():
+        signal.signal(sent, handler)
 
 
-@pytest.mark.usefixtures("_interrupts_as_before")
+@pytest.mark.usefixtures("_signals_as_in_a_fresh_process")
 @pytest.mark.parametrize(("sent", "status", "word"), [(signal.SIGTERM, 143, "term"), (signal.SIGINT, 130, "inter")])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_signal_ends_every_command_alike(
