@@ -82,7 +82,7 @@ def test_a_tokenizer_for_weights_alone_and_another_of_the_same_size_are_taken(tm
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--init", "none/of/these"], "model folder 'none/of/these' does not exist"),
+        (["--init", "none/of/these"], "'none/of/these' does not exist"),
         (["--init", "random:builtin"], "has no weights to begin with. Give it as model instead"),
         (["--init", "builtin", "--tokenizer", "WORDS"], r"has \d+ tokens, but the model 'builtin' was made for 2791"),
         (["--init", "builtin", "--layers", "2"], "layers = 2 is for fresh weights"),
