@@ -19,7 +19,7 @@ from lightning_icl.models.architecture import architecture_of
 from lightning_icl.models.finding import find_model
 from lightning_icl.models.loading import load_model
 from lightning_icl.models.spreading import check_spread, check_spreadable
-from lightning_icl.probing import probe as probing
+from lightning_icl.probing import module as probing
 from lightning_icl.probing.finetuning import KVFinetuning
 from lightning_icl.probing.probe import ICLProbe
 
@@ -102,7 +102,7 @@ def test_what_cannot_be_spread_is_said_before_loading(tmp_path: Path, monkeypatc
         check_spreadable(find_model(str(tmp_path)))
 
 
-@pytest.mark.parametrize("settings", [{"devices": 2}, {"num_nodes": 2}, {"accelerator": "cpu"}])
+@pytest.mark.parametrize("settings", [{"devices": 2}, {"accelerator": "cpu"}])
 def test_one_process_holds_the_spread_model(settings: dict[str, object]) -> None:
     with pytest.raises(UserError, match="leave --devices"):
         CompareSettings(device_map="auto", **settings)  # type: ignore[arg-type]
