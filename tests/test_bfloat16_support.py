@@ -13,6 +13,7 @@ from lightning_icl.comparison.settings import CompareSettings
 from lightning_icl.comparison.trainer import make_trainer
 from lightning_icl.pretraining import run
 from lightning_icl.pretraining.settings import PretrainSettings
+from lightning_icl.pretraining.training_log import TrainingLog
 
 PLAIN = {"architecture": "x86_64", "avx2": True, "avx512_bf16": False, "amx_bf16": False}
 
@@ -23,7 +24,7 @@ def comparing(precision: str, _: Path) -> L.Trainer:
 
 def pretraining(precision: str, folder: Path) -> L.Trainer:
     settings = PretrainSettings(precision=precision, accelerator="cpu", out=str(folder / "model"))
-    return run._trainer(settings, validating=False)
+    return run._trainer(settings, TrainingLog(settings.steps), validating=False)
 
 
 def warned(

@@ -55,7 +55,7 @@ def update_of(
 ) -> Update:
     """The difference of two views, `resolution` times the longer of which may be rounding; of their type without.
 
-    >>> update_of(torch.tensor([1.0, 1.0 + 1e-7]), torch.ones(2)).zero
+    >>> update_of(torch.tensor([1.0, 1.0 + 1e-8]), torch.ones(2)).zero
     tensor(True)
     """
     if resolution is None:
