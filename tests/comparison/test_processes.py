@@ -32,6 +32,7 @@ def start(program: Sequence[str], *arguments: str, **variables: str) -> subproce
         cwd=HERE.parents[1],
         env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
         timeout=300,
+        start_new_session=True,  # signals among these processes stay among them
     )
 
 
