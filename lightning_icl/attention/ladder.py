@@ -7,6 +7,7 @@ i; its derivatives and those of log Z are cumulants of values and scores under p
 key/value heads, T own tokens, P demonstration tokens, D head width.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -77,8 +78,25 @@ class SharedTokens:
         return at_least_float32(self.value[0]).mT @ at_least_float32(self.key[0])
 
 
+class Expansion(ABC):
+    """An expansion of attention to the demonstrations: it has an output and a mass, as attention to tokens has."""
+
+    @abstractmethod
+    def attend(self, query: Tensor) -> tuple[Tensor, Tensor]:
+        """N / Z (B, H, T, D) and log Z (B, H, T) of the demonstrations, for queries (B, H, T, D)."""
+
+    def join(
+        self,
+        query: Float[Tensor, "batch head token width"],
+        own: Float[Tensor, "batch head token width"],
+        own_lse: Float[Tensor, "batch head token"],
+    ) -> Float[Tensor, "batch head token width"]:
+        """Attention to own tokens and the update together; see `PrefixUpdate`."""
+        return join_attention(own, own_lse, *self.attend(query))
+
+
 @dataclass(frozen=True, kw_only=True)
-class HeadUpdate:
+class HeadUpdate(Expansion):
     """A head's update by the demonstrations: a vector, a matrix on the query, and a mass that says how much they count.
 
     At `point` q̄ it is what softmax attention to the demonstrations gives.
@@ -107,18 +125,9 @@ class HeadUpdate:
             out = out + moved @ self.matrix.mT
         return out.to(query.dtype), lse
 
-    def join(
-        self,
-        query: Float[Tensor, "batch head token width"],
-        own: Float[Tensor, "batch head token width"],
-        own_lse: Float[Tensor, "batch head token"],
-    ) -> Float[Tensor, "batch head token width"]:
-        """Attention to own tokens and the update together; see `PrefixUpdate`."""
-        return join_attention(own, own_lse, *self.attend(query))
-
 
 @dataclass(frozen=True, kw_only=True)
-class SecondOrder:
+class SecondOrder(Expansion):
     """The expansion of N / Z and log Z to second order, which needs the demonstrations' tokens.
 
     Its tensor of third cumulants has the cube of the head width as many numbers, so it is summed over tokens instead.
@@ -156,15 +165,6 @@ class SecondOrder:
         # Third cumulant of value, score and score, plus the covariance of value and curvature, halved.
         bend = square @ repeat_heads(self.value[None], heads) - total.unsqueeze(-1) * self.first.value[:, None]
         return (out + bend / 2).to(query.dtype), lse + total / 2
-
-    def join(
-        self,
-        query: Float[Tensor, "batch head token width"],
-        own: Float[Tensor, "batch head token width"],
-        own_lse: Float[Tensor, "batch head token"],
-    ) -> Float[Tensor, "batch head token width"]:
-        """Attention to own tokens and the update together; see `PrefixUpdate`."""
-        return join_attention(own, own_lse, *self.attend(query))
 
 
 @dataclass(frozen=True, kw_only=True)

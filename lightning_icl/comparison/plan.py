@@ -1,13 +1,13 @@
 """Everything that can be known, and every mistake that can be found, before any weights are loaded."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning_icl.comparison.controls.catalogue import Control, choose, own_rates
-from lightning_icl.comparison.settings import CompareSettings
+from lightning_icl.comparison.settings import CompareSettings, RunSettings
 from lightning_icl.data.module import ICLDataModule, load_data
 from lightning_icl.data.queries import Query
 from lightning_icl.errors import TaskError, UserError
@@ -249,6 +249,14 @@ def output_folder(settings: CompareSettings) -> Path:
         OutputError: what was asked for is no path.
     """
     return Path("runs") if settings.out is None else output_path(settings.out)
+
+
+def carried_out(
+    settings: RunSettings, plan: Plan, planned: PlannedTask, *, without: Sequence[str] = ("overwrite",)
+) -> dict[str, object]:
+    """`resolved` for a command with settings of its own, which keep their values; some are left out."""
+    everything = {**asdict(settings), **resolved(plan, planned)}
+    return {own.name: everything[own.name] for own in fields(settings) if own.name not in without}
 
 
 def resolved(plan: Plan, planned: PlannedTask) -> dict[str, object]:

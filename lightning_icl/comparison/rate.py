@@ -7,16 +7,15 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from lightning_icl.comparison.group import fit_together
+from lightning_icl.comparison.output import say
 from lightning_icl.comparison.plan import PlannedTask, chooses_rate
 from lightning_icl.comparison.settings import CompareSettings
 from lightning_icl.comparison.trainer import make_trainer
-from lightning_icl.console import say
 from lightning_icl.interrupts import interruptible
 from lightning_icl.models.rotary import length_scaling
 from lightning_icl.probing.finetuning import Finetuned, Run
-from lightning_icl.probing.group import GroupFinetuning, group_steps
 from lightning_icl.probing.heldout import HeldOutAccuracy, batches_of
-from lightning_icl.probing.module import FinetunedModule
 from lightning_icl.process_watch import falling_together
 from lightning_icl.records import Condition
 
@@ -78,7 +77,7 @@ def with_chosen_rate(settings: CompareSettings, planned: PlannedTask, model: Pre
     before, trials = _tried(settings, planned, model, DECADES)
     best = chosen(trials)
     if best is not None:
-        trials += _tried(settings, planned, model, [factor * best.rate for factor in FINER])[1]
+        trials += _tried(settings, planned, model, [factor * best.rate for factor in FINER], before)[1]
     choice = judged(sorted(trials, key=lambda trial: trial.rate), len(planned.held_out), before)
     say(f"{planned.task.name}: --lr auto chose {choice.rate:g}, of {len(trials)} rates. {choice.note}".rstrip())
     return replace(planned, learning_rate=choice.rate, choice=choice.content())
@@ -113,17 +112,31 @@ def chosen(trials: Sequence[Trial]) -> Trial | None:
 
 
 def _tried(
-    settings: CompareSettings, planned: PlannedTask, model: PreTrainedModel, rates: Sequence[float]
+    settings: CompareSettings,
+    planned: PlannedTask,
+    model: PreTrainedModel,
+    rates: Sequence[float],
+    before: float | None = None,
 ) -> tuple[float, list[Trial]]:
-    """The demonstrations' loss before fine-tuning, and what comes of some rates, together where that can be."""
+    """The demonstrations' loss before fine-tuning, and what comes of some rates, together where that can be.
+
+    Args:
+        settings: of the run.
+        planned: the task.
+        model: the model under study.
+        rates: to be tried.
+        before: that loss, where it is known; zero-shot is then not looked at again.
+    """
     tuned, diverged = _finetuned(settings, planned, model, rates)
     zsl = Condition.zero_shot(planned.data.demonstrations)
     conditions = [replace(zsl, name=repr(rate), overlay=tuned[rate].overlay) for rate in tuned]
-    module = HeldOutAccuracy(model, [zsl, *conditions], planned.data.demonstrations)
+    plain = [zsl] if before is None else []
+    module = HeldOutAccuracy(model, [*plain, *conditions], planned.data.demonstrations)
     trainer = make_trainer(settings, [], title=f"{planned.task.name}: rates")
     with interruptible(), falling_together(trainer):
         trainer.validate(module, batches_of(planned.held_out, settings.batch_tokens), verbose=False)
-    before = module.demonstration_loss[zsl.name]
+    if before is None:
+        before = module.demonstration_loss[zsl.name]
     return before, [_judged(rate, module, before, diverged.get(rate)) for rate in rates]
 
 
@@ -153,10 +166,7 @@ def _finetuned(
     diverged: dict[float, str] = {}
     for group in groups:
         runs = [Run(learning_rate=rate, demonstrations=demonstrations) for rate in group]
-        callback = GroupFinetuning(runs)
-        trainer = make_trainer(settings, [callback], title=f"{planned.task.name}: rates")
-        with interruptible(), falling_together(trainer):
-            trainer.fit(FinetunedModule(model, demonstrations), group_steps(runs))
-        tuned |= {group[number]: item for number, item in callback.finetuned.items()}
-        diverged |= {group[number]: reason for number, reason in callback.diverged.items()}
+        fitted = fit_together(settings, model, runs, title=f"{planned.task.name}: rates")
+        tuned |= {group[number]: item for number, item in fitted.finetuned.items()}
+        diverged |= {group[number]: reason for number, reason in fitted.diverged.items()}
     return tuned, diverged

@@ -4,7 +4,7 @@ Light on purpose: `--help` reads this file and must answer at once.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from lightning_icl.data.settings import DataSettings
@@ -143,6 +143,20 @@ class CompareSettings(PromptSettings):
     def checks_rounding(self) -> bool:
         """Whether the fine-tuning is checked for what rounding does to it."""
         return self.check_rounding or (self.model in BUILTIN and self.trainer_precision in _HOLD_ROUNDING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneDeviceSettings(PromptSettings):
+    """What looks closer at a few queries of one prompt and one fine-tuning, in one process."""
+
+    task: str = "tiny-sst2"
+    """What is asked: task names with commas between them, `builtin`, `paper`, or a YAML file of your own."""
+    limit: int | None = 64
+    """Number of queries, the first of the fixed shuffle."""
+
+    def comparison(self) -> CompareSettings:
+        """What it shares with a comparison."""
+        return CompareSettings(**{field.name: getattr(self, field.name) for field in fields(PromptSettings)})
 
 
 # What a fine-tuning was made on; how much to probe, and what a model may do, is asked anew.

@@ -1,13 +1,12 @@
 """The command `dual-form`: plan, load, fine-tune, build the updates of every head, save, print."""
 
-import dataclasses
 from functools import partial
 from pathlib import Path
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lightning_icl.comparison.output import Run, claimed, say
-from lightning_icl.comparison.plan import Plan, PlannedTask, make_plan, resolved
+from lightning_icl.comparison.plan import Plan, PlannedTask, carried_out, make_plan
 from lightning_icl.comparison.rate import with_chosen_rate
 from lightning_icl.comparison.trainer import DTYPES, check_trainer, make_trainer, quiet
 from lightning_icl.dualform.content import DUAL_FORM, dual_content
@@ -21,6 +20,8 @@ from lightning_icl.models.loading import load_model
 from lightning_icl.plain_yaml import to_yaml
 from lightning_icl.probing.finetuning import KVFinetuning
 from lightning_icl.results import CONFIG, to_json
+
+_UNSAVED = ("overwrite", "synthetic")
 
 
 def dual_form(settings: DualSettings) -> Path | None:
@@ -37,7 +38,7 @@ def dual_form(settings: DualSettings) -> Path | None:
         print_synthetic(known_answers())
         return None
     plan, layers = _plan(settings)
-    with claimed(plan, DUAL_FORM, partial(_settings_of, settings)) as run:
+    with claimed(plan, DUAL_FORM, partial(carried_out, settings, without=_UNSAVED)) as run:
         model = load_model(plan.source, DTYPES[plan.settings.trainer_precision])
         for planned in run.pending:
             planned = with_chosen_rate(plan.settings, planned, model)
@@ -67,15 +68,10 @@ def _save(settings: DualSettings, run: Run, planned: PlannedTask, probe: DualPro
     content = dual_content(run.plan, planned, probe)
     with run.writing(planned) as part:
         (part / DUAL_FORM).write_text(to_json(content), encoding="utf-8")
-        (part / CONFIG).write_text(to_yaml(_settings_of(settings, run.plan, planned)), encoding="utf-8")
+        (part / CONFIG).write_text(
+            to_yaml(carried_out(settings, run.plan, planned, without=_UNSAVED)), encoding="utf-8"
+        )
         pictures = save_pictures(content, part) if settings.export else []
     print_dual(content)
     for path in pictures:
         say(f"wrote {run.plan.out / planned.task.name / path.name}")
-
-
-def _settings_of(settings: DualSettings, plan: Plan, planned: PlannedTask) -> dict[str, object]:
-    """The settings of one task as they were carried out: `--config` of these runs it again."""
-    carried_out = {**dataclasses.asdict(settings), **resolved(plan, planned)}
-    names = {field.name for field in dataclasses.fields(settings)} - {"overwrite", "synthetic"}
-    return {name: value for name, value in carried_out.items() if name in names}

@@ -4,21 +4,17 @@ Light on purpose: `--help` reads this file and must answer at once.
 """
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
-from lightning_icl.comparison.settings import CompareSettings, PromptSettings
+from lightning_icl.comparison.settings import OneDeviceSettings
 from lightning_icl.errors import UserError, shown
 from lightning_icl.setting_ranges import check_counts
 
 
 @dataclass(frozen=True, kw_only=True)
-class DualSettings(PromptSettings):
+class DualSettings(OneDeviceSettings):
     """In-context learning and fine-tuning as updates of the same matrices."""
 
-    task: str = "tiny-sst2"
-    """What is asked: task names with commas between them, `builtin`, `paper`, or a YAML file of your own."""
-    limit: int | None = 64
-    """Number of queries, the first of the fixed shuffle."""
     batch_tokens: int = 512
     """Tokens in a batch of queries, padding counted; keys and values of the chosen layers are held for one batch."""
     layers: str = "all"
@@ -39,10 +35,6 @@ class DualSettings(PromptSettings):
         super().__post_init__()
         check_counts(self, "rank")
         _parts(self.layers)
-
-    def comparison(self) -> CompareSettings:
-        """What the dual form shares with a comparison, on one device."""
-        return CompareSettings(**{field.name: getattr(self, field.name) for field in fields(PromptSettings)})
 
 
 def parse_layers(text: str, count: int) -> tuple[int, ...]:

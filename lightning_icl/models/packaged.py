@@ -4,6 +4,7 @@ import os
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -99,7 +100,16 @@ def cache_folder() -> Path:
 
 
 def _is_whole(path: Path, sha256: str) -> bool:
-    return path.is_file() and digest(path) == sha256
+    if not path.is_file():
+        return False
+    state = path.stat()
+    return _digest(path, state.st_size, state.st_mtime_ns) == sha256
+
+
+@lru_cache
+def _digest(path: Path, size: int, modified: int) -> str:
+    """A model is looked for several times on its way; a file as it was is read once."""
+    return digest(path)
 
 
 def _join(pieces: tuple[Path, ...], path: Path, sha256: str) -> None:

@@ -74,8 +74,7 @@ class Run:
         Raises:
             ProtocolError: it is not a positive number.
         """
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise ProtocolError(f"--lr {self.learning_rate}: the learning rate must be a positive number.")
+        _check_rate(self.learning_rate)
 
     def tokens(self, step: int) -> list[int]:
         """`BOS ex_i` of a step."""
@@ -134,8 +133,7 @@ class KVFinetuning(Callback):
     """
 
     def __init__(self, learning_rate: float, trained: Trained = "kv", layer_causal: Reading | None = None) -> None:
-        if not (math.isfinite(learning_rate) and learning_rate > 0):
-            raise ProtocolError(f"--lr {learning_rate}: the learning rate must be a positive number.")
+        _check_rate(learning_rate)
         self.learning_rate = learning_rate
         self.trained: Trained = trained
         self._loss: TrainingLoss = language_modelling if layer_causal is None else layer_causal_loss(layer_causal)
@@ -300,6 +298,11 @@ class KVFinetuning(Callback):
         if not isinstance(module, Finetunable):
             raise ProtocolError(f"KVFinetuning fits an ICLProbe, not a {type(module).__name__}.")
         return module
+
+
+def _check_rate(rate: float) -> None:
+    if not (math.isfinite(rate) and rate > 0):
+        raise ProtocolError(f"--lr {rate}: the learning rate must be a positive number.")
 
 
 def step_tokens(runs: Sequence[Run], step: int) -> list[list[int]]:

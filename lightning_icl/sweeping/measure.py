@@ -12,15 +12,14 @@ import torch
 from transformers import PreTrainedModel
 
 from lightning_icl.comparison.assemble import plain_comparison, prediction_rows, versions
+from lightning_icl.comparison.group import fit_together
 from lightning_icl.comparison.settings import CompareSettings
 from lightning_icl.comparison.trainer import make_trainer
 from lightning_icl.interrupts import interruptible
 from lightning_icl.probing.contrast import Contrast
 from lightning_icl.probing.findings import Prediction, accuracy
 from lightning_icl.probing.finetuning import Finetuned, Run
-from lightning_icl.probing.group import GroupFinetuning, group_steps
 from lightning_icl.probing.heldout import HeldOutAccuracy, batches_of
-from lightning_icl.probing.module import FinetunedModule
 from lightning_icl.probing.probe import ICLProbe
 from lightning_icl.process_watch import falling_together
 from lightning_icl.report.sweep import RUN, SELECTION
@@ -98,10 +97,7 @@ def _finetune_group(
     runs = [
         Run(learning_rate=outcome.rate, demonstrations=task.data[outcome.unit].demonstrations) for outcome in outcomes
     ]
-    group = GroupFinetuning(runs)
-    trainer = make_trainer(settings, [group])
-    with interruptible(), falling_together(trainer):
-        trainer.fit(FinetunedModule(model, runs[0].demonstrations), group_steps(runs))
+    group = fit_together(settings, model, runs)
     for number, outcome in enumerate(outcomes):
         tuned = group.finetuned.get(number)
         if tuned is None:

@@ -1,6 +1,5 @@
 """The command `weight-update`: plan, load, fine-tune, climb the ladder, save, print."""
 
-import dataclasses
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lightning_icl.comparison.output import Run, claimed, say
-from lightning_icl.comparison.plan import Plan, PlannedTask, make_plan, resolved
+from lightning_icl.comparison.plan import Plan, PlannedTask, carried_out, make_plan
 from lightning_icl.comparison.rate import with_chosen_rate
 from lightning_icl.comparison.trainer import DTYPES, check_trainer, make_trainer, quiet
 from lightning_icl.data.queries import Query, budget_batches, collate
@@ -40,7 +39,7 @@ def weight_update(settings: WeightUpdateSettings) -> Path:
     """
     quiet()
     plan, held_out = _plan(settings)
-    with claimed(plan, WEIGHT_UPDATE, partial(_settings_of, settings)) as run:
+    with claimed(plan, WEIGHT_UPDATE, partial(carried_out, settings)) as run:
         model = load_model(plan.source, DTYPES[plan.settings.trainer_precision])
         for planned in run.pending:
             planned = with_chosen_rate(plan.settings, planned, model)
@@ -118,7 +117,7 @@ def _save(
     content = weight_update_content(run.plan, planned, probe, held_out)
     with run.writing(planned) as part:
         (part / WEIGHT_UPDATE).write_text(to_json(content), encoding="utf-8")
-        (part / CONFIG).write_text(to_yaml(_settings_of(settings, run.plan, planned)), encoding="utf-8")
+        (part / CONFIG).write_text(to_yaml(carried_out(settings, run.plan, planned)), encoding="utf-8")
         if settings.fast_weights is not None:
             probe.fast_weights(settings.fast_weights).save(part / FAST_WEIGHTS)
         pictures = save_pictures(content, part) if settings.export else []
@@ -127,10 +126,3 @@ def _save(
             print_grid(grid)
     for path in pictures:
         say(f"wrote {run.plan.out / planned.task.name / path.name}")
-
-
-def _settings_of(settings: WeightUpdateSettings, plan: Plan, planned: PlannedTask) -> dict[str, object]:
-    """The settings of one task as they were carried out: `--config` of these runs it again."""
-    carried_out = {**dataclasses.asdict(settings), **resolved(plan, planned)}
-    names = {field.name for field in dataclasses.fields(settings)} - {"overwrite"}
-    return {name: value for name, value in carried_out.items() if name in names}

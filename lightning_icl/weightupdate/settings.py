@@ -3,10 +3,10 @@
 Light on purpose: `--help` reads this file and must answer at once.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal
 
-from lightning_icl.comparison.settings import CompareSettings, PromptSettings
+from lightning_icl.comparison.settings import OneDeviceSettings
 from lightning_icl.errors import UserError
 from lightning_icl.models.scope import Scope
 from lightning_icl.setting_ranges import check_counts
@@ -18,13 +18,9 @@ Rung = Literal["none", "linear-raw", "linear", "constant", "constant-mass", "aff
 
 
 @dataclass(frozen=True, kw_only=True)
-class WeightUpdateSettings(PromptSettings):
+class WeightUpdateSettings(OneDeviceSettings):
     """Demonstrations replaced by an update of each head."""
 
-    task: str = "tiny-sst2"
-    """What is asked: task names with commas between them, `builtin`, `paper`, or a YAML file of your own."""
-    limit: int | None = 64
-    """Number of queries, the first of the fixed shuffle."""
     scope: Scope = "probe"
     """Whose attention to the demonstrations is replaced: the prompt's last token's (`probe`), that of all tokens of the
     query (`query`), or the last token's while the others do not see the demonstrations (`alone`)."""
@@ -55,7 +51,3 @@ class WeightUpdateSettings(PromptSettings):
                 "--fast-weights needs --scope query or --scope alone: with --scope probe the other tokens of a query "
                 "still attend to the demonstrations."
             )
-
-    def comparison(self) -> CompareSettings:
-        """What the ladder shares with a comparison, on one device."""
-        return CompareSettings(**{field.name: getattr(self, field.name) for field in fields(PromptSettings)})
