@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from unittest import mock
 
@@ -348,10 +349,13 @@ def cos(one: np.ndarray, other: np.ndarray) -> float:
     return float(one @ other / lengths) if lengths else math.nan
 
 
-def moved(after: np.ndarray, before: np.ndarray) -> np.ndarray:
-    """The difference; no length at all where it is no more than rounding, which angles in float32 bring to 1e-7."""
+def moved(after: np.ndarray, before: np.ndarray, rounding: float = 1e-6) -> np.ndarray:
+    """The difference; no length at all where it is no more than rounding, a share of the longer.
+
+    In another prompt angles in float32 bring it to 1e-7 in every type; at the same positions it is the type's own.
+    """
     difference = after - before
-    small = 1e-6 * max(math.sqrt(after @ after), math.sqrt(before @ before))
+    small = rounding * max(math.sqrt(after @ after), math.sqrt(before @ before))
     return difference if math.sqrt(difference @ difference) > small else np.zeros_like(difference)
 
 
@@ -419,6 +423,7 @@ def _one_query(
     windows: Sequence[int | None], index: int,
 ) -> dict[str, np.ndarray]:  # fmt: skip
     layers = len(seen["zsl"].outputs)
+    own_rounding = 1e-13 if seen["zsl"].outputs[0].dtype == torch.float64 else 1e-6
     h = {name: [layer[-1].double().numpy() for layer in view.outputs] for name, view in seen.items()}
     a = {name: [layer[:, -1, -own:].numpy() for layer in view.scores] for name, view in seen.items()}
     nulls = {
@@ -430,21 +435,22 @@ def _one_query(
     columns: dict[str, list] = {}
     for layer in range(layers):
         z, i, f = h["zsl"][layer], h["icl"][layer], h["ft"][layer]
+        learnt = partial(moved, rounding=own_rounding)
         in_context = moved(unit(i), unit(z))
         values: dict[str, object] = {
-            "aou": cos(in_context, moved(unit(f), unit(z))),
-            "aou_raw": cos(moved(i, z), moved(f, z)),
+            "aou": cos(in_context, learnt(unit(f), unit(z))),
+            "aou_raw": cos(moved(i, z), learnt(f, z)),
             "aou_random": cos(in_context, nulls["gaussian"][layer]),
             "aou_random_uniform": cos(in_context, nulls["uniform"][layer]),
         }
         heads = list(zip(a["zsl"][layer], a["icl"][layer], a["ft"][layer], strict=True))
         values["am"] = [cos(i, f) for z, i, f in heads]
         values["am_zsl"] = [cos(i, z) for z, i, f in heads]
-        values["am_difference"] = [cos(moved(i, z), moved(f, z)) for z, i, f in heads]
+        values["am_difference"] = [cos(moved(i, z), learnt(f, z)) for z, i, f in heads]
         weights = [tuple(softmax(scores) for scores in head) for head in heads]
         values["am_softmax"] = [cos(i, f) for z, i, f in weights]
         values["am_softmax_zsl"] = [cos(i, z) for z, i, f in weights]
-        values["am_softmax_difference"] = [cos(moved(i, z), moved(f, z)) for z, i, f in weights]
+        values["am_softmax_difference"] = [cos(moved(i, z), learnt(f, z)) for z, i, f in weights]
         c = seen["icl"].scores[layer][:, -1].sum(0).numpy()[: len(places)]
         q = seen["ft"].queries[layer][-1].double()
         by_query = (tuned.queries[layer].double() @ q).numpy()

@@ -12,6 +12,7 @@ import os
 from lightning_icl.process_setup import prepare_process
 prepare_process()
 bytearray(30 << 20)  # once freed, glibc takes blocks of this size from its heap
+filling = [bytearray(1000) for _ in range(5000)]  # what imports have left free would take in the small ones
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 before = resident()
@@ -40,5 +41,5 @@ def test_large_blocks_leave_no_holes_behind() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc tells the resident memory on Linux alone")
 def test_what_the_environment_settles_stays() -> None:
-    held, _, policy = measured(MALLOC_MMAP_THRESHOLD_=str(32 << 20), OMP_WAIT_POLICY="ACTIVE")
-    assert (held >= 150, policy) == (True, "ACTIVE")  # what stays behind then is the allocator's affair
+    held, left, policy = measured(MALLOC_MMAP_THRESHOLD_=str(32 << 20), OMP_WAIT_POLICY="ACTIVE")
+    assert (held >= 150, left >= 100, policy) == (True, True, "ACTIVE")

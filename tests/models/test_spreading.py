@@ -102,7 +102,8 @@ def test_what_cannot_be_spread_is_said_before_loading(tmp_path: Path, monkeypatc
         check_spreadable(find_model(str(tmp_path)))
 
 
-@pytest.mark.parametrize("settings", [{"devices": 2}, {"accelerator": "cpu"}])
-def test_one_process_holds_the_spread_model(settings: dict[str, object]) -> None:
+@pytest.mark.parametrize("settings", [{"devices": 2}, {"num_nodes": 2}, {"accelerator": "cpu"}])
+def test_one_process_holds_the_spread_model(settings: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASTER_ADDR", "localhost")  # without a launcher several machines are refused before
     with pytest.raises(UserError, match="leave --devices"):
         CompareSettings(device_map="auto", **settings)  # type: ignore[arg-type]
