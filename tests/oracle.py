@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lightning_icl.data.queries import Query
-from lightning_icl.metrics.null import random_vectors
+from lightning_icl.metrics._null import random_vectors
 from lightning_icl.records import Demonstrations
 
 ATTENTION = {

@@ -58,6 +58,23 @@ def test_files_are_short_and_say_what_they_are_for(path: Path) -> None:
     assert ast.get_docstring(ast.parse(text)), "no module docstring"
 
 
+def test_a_file_starts_with_an_underscore_where_only_its_own_room_reads_it() -> None:
+    """Readers are the rest of the package, the benchmarks, the experiments and the documentation."""
+    root = PACKAGE.parent
+    files = [path for folder in (PACKAGE, root / "benchmarks", root / "experiments") for path in folder.rglob("*.py")]
+    readers: dict[str, set[Path]] = {}
+    for path in [*files, PACKAGE / "__init__.pyi", *(root / "docs").rglob("*.md")]:
+        text = re.sub(r"from (lightning_icl[\w.]*) import (\w+)", r"\1.\2", path.read_text())
+        for name in set(re.findall(r"lightning_icl(?:\.\w+)+", text)):
+            readers.setdefault(name, set()).add(path.parent)
+            readers.setdefault(name.rpartition(".")[0], set()).add(path.parent)
+    for path in MODULES:
+        if path.parent != PACKAGE and path.name != "__init__.py":
+            module = ".".join(path.relative_to(root).with_suffix("").parts)
+            others = readers.get(module, set()) - {path.parent}
+            assert bool(others) != path.name.startswith("_"), f"{module} is read by {others or 'its own room alone'}"
+
+
 def test_what_is_particular_to_an_architecture_stands_in_its_table() -> None:
     for path in MODULES:
         if path != PACKAGE / "models" / "architecture.py":

@@ -12,8 +12,8 @@ from lightning_icl import bfloat16_support
 from lightning_icl.comparison.settings import CompareSettings
 from lightning_icl.comparison.trainer import make_trainer
 from lightning_icl.pretraining import run
+from lightning_icl.pretraining._training_log import TrainingLog
 from lightning_icl.pretraining.settings import PretrainSettings
-from lightning_icl.pretraining.training_log import TrainingLog
 
 PLAIN = {"architecture": "x86_64", "avx2": True, "avx512_bf16": False, "amx_bf16": False}
 

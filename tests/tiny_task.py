@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from lightning_icl.data.module import ICLDataModule
-from lightning_icl.tasks.choice import MultipleChoice
+from lightning_icl.tasks._choice import MultipleChoice
 from lightning_icl.tasks.task import FileSource, Task
 
 ANSWERS = {"single": ("w5", "w6", "w7"), "multi": ("w5 w6", "w7", "w5 w8 w9")}

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lightning_icl.attention.scan import scan
+from lightning_icl.attention._scan import scan
 from lightning_icl.errors import UserError
 
 DEFAULT_ETA = 0.9

@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from lightning_icl._version import __version__
+from lightning_icl.comparison._environment import environment
+from lightning_icl.comparison._notes import notes_of
 from lightning_icl.comparison.controls import rounding as rounding_check
-from lightning_icl.comparison.environment import environment
-from lightning_icl.comparison.notes import notes_of
 from lightning_icl.comparison.plan import Plan, PlannedTask
 from lightning_icl.comparison.uncertainty import uncertainty
 from lightning_icl.comparison.undefined import rounding, undefined, undefined_queries

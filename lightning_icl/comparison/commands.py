@@ -3,10 +3,10 @@
 import shlex
 from pathlib import Path
 
+from lightning_icl.comparison._overlays import FINETUNE, read_finetuned
 from lightning_icl.comparison.controls.examples import calibrated_readings
 from lightning_icl.comparison.controls.run import make_controls
 from lightning_icl.comparison.output import claimed, save_finetuning, save_results, say, show_results
-from lightning_icl.comparison.overlays import FINETUNE, read_finetuned
 from lightning_icl.comparison.plan import Plan, make_plan
 from lightning_icl.comparison.rate import with_chosen_rate
 from lightning_icl.comparison.settings import CompareSettings, ValidateSettings

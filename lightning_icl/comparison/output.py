@@ -9,9 +9,9 @@ from pathlib import Path
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lightning_icl import console
+from lightning_icl.comparison._overlays import write_finetuned
 from lightning_icl.comparison.assemble import VIEWS, assemble, prediction_rows
 from lightning_icl.comparison.controls.run import Controlled, controls_section
-from lightning_icl.comparison.overlays import write_finetuned
 from lightning_icl.comparison.plan import Plan, PlannedTask, resolved
 from lightning_icl.errors import OutputError
 from lightning_icl.plain_yaml import read_yaml, to_yaml

@@ -19,9 +19,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_icl.data.chat import chat_layout
-from lightning_icl.data.demonstrations import Example, choose_demonstrations
-from lightning_icl.data.layout import Encoded, plain_layout
+from lightning_icl.data._chat import chat_layout
+from lightning_icl.data._demonstrations import Example, choose_demonstrations
+from lightning_icl.data._layout import Encoded, plain_layout
 from lightning_icl.data.queries import Query, budget_batches, collate
 from lightning_icl.data.settings import DataSettings, ProbeToken
 from lightning_icl.errors import TaskError, shown

@@ -9,12 +9,12 @@ from lightning_icl.comparison.output import Run, claimed, say
 from lightning_icl.comparison.plan import Plan, PlannedTask, carried_out, make_plan
 from lightning_icl.comparison.rate import with_chosen_rate
 from lightning_icl.comparison.trainer import DTYPES, check_trainer, make_trainer, quiet
-from lightning_icl.dualform.content import DUAL_FORM, dual_content
-from lightning_icl.dualform.pictures import check_matplotlib, save_pictures
-from lightning_icl.dualform.probe import DualProbe
+from lightning_icl.dualform._content import DUAL_FORM, dual_content
+from lightning_icl.dualform._pictures import check_matplotlib, save_pictures
+from lightning_icl.dualform._probe import DualProbe
+from lightning_icl.dualform._synthetic import known_answers
+from lightning_icl.dualform._tables import print_dual, print_synthetic
 from lightning_icl.dualform.settings import DualSettings, parse_layers
-from lightning_icl.dualform.synthetic import known_answers
-from lightning_icl.dualform.tables import print_dual, print_synthetic
 from lightning_icl.interrupts import interruptible
 from lightning_icl.models.loading import load_model
 from lightning_icl.plain_yaml import to_yaml

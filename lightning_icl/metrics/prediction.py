@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 from torchmetrics import Metric
 
+from lightning_icl.metrics._plotting import new_axes
 from lightning_icl.metrics.bootstrap import Bootstrapped, bootstrapped_share
 from lightning_icl.metrics.mean import batch_weights
-from lightning_icl.metrics.plotting import new_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lightning_icl.metrics._null import random_vectors
+from lightning_icl.metrics._plotting import plot_layers
 from lightning_icl.metrics.forms import Form
 from lightning_icl.metrics.mean import QueryMeans
-from lightning_icl.metrics.null import random_vectors
-from lightning_icl.metrics.plotting import plot_layers
 from lightning_icl.metrics.similarity import Resolution, cosine, normalised, update_cosine, update_of
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from lightning_icl.attention.branches import branched_ema
 from lightning_icl.attention.ladder import SharedTokens
 from lightning_icl.attention.prefix import join_attention, own_attention, repeat_heads
 from lightning_icl.errors import ModelError
-from lightning_icl.models.adapters import adapted
+from lightning_icl.models._adapters import adapted
+from lightning_icl.models._fast_paths import fused_activations, shared_embedding, wide_products
 from lightning_icl.models.architecture import architecture_of, fused_layout, fused_rows, head_counts
-from lightning_icl.models.fast_paths import fused_activations, shared_embedding, wide_products
 from lightning_icl.models.forward_pass import ForwardPass, LayerAttention, at_probe
 from lightning_icl.models.momentum.settings import has_momentum, layer_eta
 from lightning_icl.models.recording import Prefix, Recording

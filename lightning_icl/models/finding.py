@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lightning_icl.errors import ModelError
-from lightning_icl.models.checkpoint import read_config, weight_files
-from lightning_icl.models.gguf import check_start
+from lightning_icl.models._checkpoint import read_config, weight_files
+from lightning_icl.models._gguf import check_start
+from lightning_icl.models._peft_adapter import check_adapter
 from lightning_icl.models.packaged import PACKAGED, packaged_file
-from lightning_icl.models.peft_adapter import check_adapter
 from lightning_icl.models.settings import ModelSettings
 from lightning_icl.user_paths import input_path
 

@@ -5,10 +5,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightning_icl.models.checkpoint import CONFIG, weight_files
+from lightning_icl.models._checkpoint import CONFIG, weight_files
+from lightning_icl.models._peft_adapter import CONFIG as ADAPTER_CONFIG
+from lightning_icl.models._peft_adapter import WEIGHTS as ADAPTER_WEIGHTS
 from lightning_icl.models.finding import ModelSource
-from lightning_icl.models.peft_adapter import CONFIG as ADAPTER_CONFIG
-from lightning_icl.models.peft_adapter import WEIGHTS as ADAPTER_WEIGHTS
 from lightning_icl.saving.record import digest
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_icl.errors import ModelError, UserError
-from lightning_icl.models.checkpoint import Header, read_header
+from lightning_icl.models._checkpoint import Header, read_header
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_icl.errors import ModelError
-from lightning_icl.models.checkpoint import INDEX, SINGLE, check_tokenizer, indexed_files, weight_files
+from lightning_icl.models._checkpoint import INDEX, SINGLE, check_tokenizer, indexed_files, weight_files
+from lightning_icl.models._gguf import as_plain, check_whole, forget, read_once
+from lightning_icl.models._peft_adapter import check_adapter_fits, merge_adapter
 from lightning_icl.models.finding import ModelSource, find_model
 from lightning_icl.models.fitting import Misfit, check_fit, silent
-from lightning_icl.models.gguf import as_plain, check_whole, forget, read_once
 from lightning_icl.models.hub import hint
 from lightning_icl.models.packaged import PACKAGED
-from lightning_icl.models.peft_adapter import check_adapter_fits, merge_adapter
 from lightning_icl.models.spreading import check_spread
 
 if TYPE_CHECKING:

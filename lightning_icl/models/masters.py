@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from lightning_icl.models._run_alone import RunAlone
+from lightning_icl.models._runs_together import RunsTogether
 from lightning_icl.models.kv import Slice, Trained, slices
-from lightning_icl.models.run_alone import RunAlone
-from lightning_icl.models.runs_together import RunsTogether
 from lightning_icl.records import KVOverlay
 
 

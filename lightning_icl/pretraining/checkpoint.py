@@ -11,8 +11,8 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from lightning_icl.errors import OutputError
+from lightning_icl.pretraining._whole import LAST, PART, PREVIOUS
 from lightning_icl.pretraining.settings import PretrainSettings
-from lightning_icl.pretraining.whole import LAST, PART, PREVIOUS
 
 
 class WholeCheckpointIO(TorchCheckpointIO):

@@ -7,7 +7,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Sampler
 
 from lightning_icl.errors import UserError
-from lightning_icl.pretraining.blocks import TrainingBlocks
+from lightning_icl.pretraining._blocks import TrainingBlocks
 from lightning_icl.pretraining.packing import HeldOutBlocks, PackedText, TextBlocks
 from lightning_icl.pretraining.settings import PretrainSettings
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning_icl.errors import OutputError
+from lightning_icl.pretraining._whole import LAST, PART, PREVIOUS, newest_whole
 from lightning_icl.pretraining.settings import PretrainSettings
-from lightning_icl.pretraining.whole import LAST, PART, PREVIOUS, newest_whole
 from lightning_icl.saving.paths import output_path
 from lightning_icl.saving.record import RECORD as MARK
 from lightning_icl.saving.record import check_replaceable, record_text

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from lightning_icl.pretraining._training_log import TrainingLog
     from lightning_icl.pretraining.data import PretrainingData
-    from lightning_icl.pretraining.training_log import TrainingLog
 
 
 def pretrain(settings: PretrainSettings) -> Path:
@@ -76,9 +76,9 @@ def _train(settings: PretrainSettings, space: Workspace | None) -> None:
 
     import lightning as L
 
+    from lightning_icl.pretraining._module import CausalPretraining
+    from lightning_icl.pretraining._training_log import TrainingLog
     from lightning_icl.pretraining.models import new_model
-    from lightning_icl.pretraining.module import CausalPretraining
-    from lightning_icl.pretraining.training_log import TrainingLog
 
     tokenizer = _tokenizer(settings, texts)
     if space is not None:
@@ -169,8 +169,8 @@ def _trainer(settings: PretrainSettings, log: "TrainingLog", *, validating: bool
     import lightning as L
 
     from lightning_icl.bfloat16_support import warn_of_slow_bfloat16
+    from lightning_icl.pretraining._progress import speed_display
     from lightning_icl.pretraining.checkpoint import LastCheckpoint, WholeCheckpointIO
-    from lightning_icl.pretraining.progress import speed_display
 
     work = work_folder(settings)
     every = min(settings.validate_every, settings.steps) * settings.accumulate
@@ -220,9 +220,9 @@ def _finish(
     log: "TrainingLog",
 ) -> None:
     """Make the model's folder, whole, with the training's settings, log and curve; the rest has served."""
-    from lightning_icl.pretraining.curve import draw_loss_curve
+    from lightning_icl.pretraining._curve import draw_loss_curve
+    from lightning_icl.pretraining._training_log import LOG
     from lightning_icl.pretraining.models import save_model
-    from lightning_icl.pretraining.training_log import LOG
 
     work = work_folder(settings)
     with space.replacing(model_folder(settings)) as part:

@@ -19,10 +19,8 @@ from lightning_icl.errors import NumericalError, ProtocolError
 from lightning_icl.models.capture import Capture
 from lightning_icl.models.kv import GradientGate, Trained
 from lightning_icl.models.masters import Masters, PlainSGD
-from lightning_icl.probing.layer_causal import Reading
-from lightning_icl.probing.layer_causal import layer_causal as layer_causal_loss
-from lightning_icl.probing.loss import TrainingLoss, language_modelling
-from lightning_icl.probing.protocol import (
+from lightning_icl.probing._loss import TrainingLoss, language_modelling
+from lightning_icl.probing._protocol import (
     check_settings,
     check_trainer,
     check_untouched,
@@ -30,6 +28,8 @@ from lightning_icl.probing.protocol import (
     fit_from_the_start,
     keep_gradients_apart,
 )
+from lightning_icl.probing.layer_causal import Reading
+from lightning_icl.probing.layer_causal import layer_causal as layer_causal_loss
 from lightning_icl.records import Demonstrations, KVOverlay
 
 

@@ -13,11 +13,11 @@ from lightning_icl.data.module import QueryBatches
 from lightning_icl.data.queries import Query, budget_batches
 from lightning_icl.errors import NumericalError
 from lightning_icl.models.capture import Capture
-from lightning_icl.probing.backoff import Backoff
+from lightning_icl.probing._backoff import Backoff
+from lightning_icl.probing._loss import language_modelling
+from lightning_icl.probing._passes import Pass, prepared
 from lightning_icl.probing.finetuning import Run
-from lightning_icl.probing.loss import language_modelling
 from lightning_icl.probing.observation import View
-from lightning_icl.probing.passes import Pass, prepared
 from lightning_icl.records import Condition, Demonstrations, QueryBatch
 
 

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from lightning_icl.errors import ModelError
 from lightning_icl.models.architecture import architecture_of, scales_logits
 from lightning_icl.models.capture import Capture
-from lightning_icl.probing.loss import TrainingLoss, next_token_loss
+from lightning_icl.probing._loss import TrainingLoss, next_token_loss
 
 Reading = Literal["attention", "block"]
 """A layer's output: the residual stream after its attention (the paper's text), or after its block (its program)."""

@@ -7,12 +7,12 @@ from pathlib import Path
 from lightning_icl.console import say
 from lightning_icl.errors import OutputError
 from lightning_icl.file_names import folder_name
+from lightning_icl.report._latex import grid_to_latex
 from lightning_icl.report.check import check as check_cells
 from lightning_icl.report.check import check_grid, not_repeated
 from lightning_icl.report.controls import controls_grid
 from lightning_icl.report.grid import Grid, grid_to_csv, grid_to_markdown
 from lightning_icl.report.ladder import ladder_grids, read_ladders
-from lightning_icl.report.latex import grid_to_latex
 from lightning_icl.report.outcomes import right_grid
 from lightning_icl.report.page.html import page_of, sweep_page, write_page
 from lightning_icl.report.paired import paired_grid
@@ -96,7 +96,7 @@ def _show_sweep(folders: Sequence[Path], *, export: bool, html: Path | None) -> 
     print_grid(sweep_grid(rows, summarise(rows)))
     written = []
     if export:
-        from lightning_icl.report.curves import save_rate_pictures
+        from lightning_icl.report._curves import save_rate_pictures
 
         with held(folders[0]) as space, space.adding() as part:
             written = [folders[0] / path.name for path in save_rate_pictures(rows, part)]
@@ -142,7 +142,7 @@ def export_files(
     folder: Path, runs: Sequence[TaskRun], tables: Sequence[str] | None = None, intervals: bool = False
 ) -> list[Path]:
     """Write every table as Markdown, CSV and LaTeX, and every picture as PNG and SVG, into a folder."""
-    from lightning_icl.report.curves import save_pictures
+    from lightning_icl.report._curves import save_pictures
 
     grids = [summary_grid(runs, tables, intervals=intervals), controls_grid(runs), paired_grid(runs)]
     grids += [right_grid(run.results) for run in runs]
@@ -163,7 +163,7 @@ def export_together(folder: Path, groups: Sequence[Sequence[Run]], tables: Seque
         groups: runs that differ in the seed alone.
         tables: which tables; None for all.
     """
-    from lightning_icl.report.curves import save_seed_pictures, save_size_picture
+    from lightning_icl.report._curves import save_seed_pictures, save_size_picture
 
     paths = []
     for number, group in enumerate(groups, 1):

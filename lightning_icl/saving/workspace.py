@@ -18,7 +18,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, Timeout
 
 from lightning_icl.errors import OutputError
-from lightning_icl.saving.exchange import put_in_place
+from lightning_icl.saving._exchange import put_in_place
 from lightning_icl.saving.record import (
     RECORD,
     check_own_files,

@@ -10,13 +10,13 @@ from lightning_icl.console import say
 from lightning_icl.models.loading import load_model
 from lightning_icl.report.sweep import summarise
 from lightning_icl.saving.workspace import Workspace
-from lightning_icl.sweeping.claim import claimed
+from lightning_icl.sweeping._claim import claimed
+from lightning_icl.sweeping._progress import sweep_bar
+from lightning_icl.sweeping._table import collect, print_summary, write_tables
 from lightning_icl.sweeping.cost import Cost, Runs, cost_of, forward_rate, grouped, together, training_bytes
 from lightning_icl.sweeping.measure import measure_group
 from lightning_icl.sweeping.plan import SweepPlan, TaskSweep, make_sweep_plan
-from lightning_icl.sweeping.progress import sweep_bar
 from lightning_icl.sweeping.settings import SweepSettings
-from lightning_icl.sweeping.table import collect, print_summary, write_tables
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

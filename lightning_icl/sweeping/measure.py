@@ -25,9 +25,9 @@ from lightning_icl.process_watch import falling_together
 from lightning_icl.report.sweep import RUN, SELECTION
 from lightning_icl.results import PREDICTIONS, to_json, to_json_lines
 from lightning_icl.saving.workspace import Workspace
+from lightning_icl.sweeping._progress import Advance, Spend
 from lightning_icl.sweeping.cost import STEP_PRICE, Runs, held_out_tokens, query_tokens, step_tokens, together
 from lightning_icl.sweeping.plan import SCHEMA, SweepPlan, TaskSweep, Unit
-from lightning_icl.sweeping.progress import Advance, Spend
 
 
 @dataclass(kw_only=True)

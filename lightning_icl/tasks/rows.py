@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lightning_icl.errors import TaskError, did_you_mean, shown
-from lightning_icl.tasks.files import read_rows, split_file
+from lightning_icl.tasks._files import read_rows, split_file
+from lightning_icl.tasks._hub import hub_rows
+from lightning_icl.tasks._values import is_missing
 from lightning_icl.tasks.generated import GENERATED, TRAIN_ROWS, VALIDATION_ROWS, generate_rows
-from lightning_icl.tasks.hub import hub_rows
 from lightning_icl.tasks.memory import memory_rows
 from lightning_icl.tasks.task import FileSource, HubSource, MemorySource, Task
 from lightning_icl.tasks.template import field_text, template_fields
-from lightning_icl.tasks.values import is_missing
 
 QUERY_SEED = 1
 MOST_QUERIES = 2000

@@ -7,8 +7,8 @@ from typing import Any
 
 from lightning_icl.errors import TaskError, did_you_mean, shown
 from lightning_icl.file_names import NAME_RULE, fault_of_name
+from lightning_icl.tasks._values import label_number
 from lightning_icl.tasks.template import check_template, fill_template
-from lightning_icl.tasks.values import label_number
 
 
 @dataclass(frozen=True, kw_only=True)

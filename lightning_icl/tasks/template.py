@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from lightning_icl.errors import TaskError, did_you_mean, shown
-from lightning_icl.tasks.values import text_of
+from lightning_icl.tasks._values import text_of
 
 _PIECE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 

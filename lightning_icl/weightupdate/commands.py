@@ -20,9 +20,9 @@ from lightning_icl.probing.finetuning import KVFinetuning
 from lightning_icl.report.ladder import WEIGHT_UPDATE, ladder_grids, read_ladders
 from lightning_icl.report.terminal import print_grid
 from lightning_icl.results import CONFIG, to_json
-from lightning_icl.weightupdate.content import weight_update_content
-from lightning_icl.weightupdate.pictures import pyplot, save_pictures
-from lightning_icl.weightupdate.probe import WeightUpdateProbe
+from lightning_icl.weightupdate._content import weight_update_content
+from lightning_icl.weightupdate._pictures import pyplot, save_pictures
+from lightning_icl.weightupdate._probe import WeightUpdateProbe
 from lightning_icl.weightupdate.settings import WeightUpdateSettings
 
 FAST_WEIGHTS = "fast_weights.safetensors"

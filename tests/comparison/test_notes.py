@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lightning_icl.comparison.notes import NOTES, notes_of
+from lightning_icl.comparison._notes import NOTES, notes_of
 
 SOUND: dict[str, Any] = {
     "task": {"labels": ["Negative", "Positive"]},

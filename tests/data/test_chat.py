@@ -10,7 +10,7 @@ from tiny_task import chat_tokenizer, word_tokenizer
 from tokenizer_kinds import tokenizer_of
 from transformers import PreTrainedTokenizerFast
 
-from lightning_icl.data.chat import chat_layout
+from lightning_icl.data._chat import chat_layout
 from lightning_icl.data.module import ICLDataModule
 from lightning_icl.data.settings import DataSettings
 from lightning_icl.errors import TaskError, UserError

@@ -8,8 +8,8 @@ from tiny_task import word_tokenizer
 from tokenizer_kinds import KINDS, tokenizer_of
 from transformers import PreTrainedTokenizerBase
 
-from lightning_icl.data.encoding import encode, special_tokens
-from lightning_icl.data.layout import plain_layout
+from lightning_icl.data._encoding import encode, special_tokens
+from lightning_icl.data._layout import plain_layout
 from lightning_icl.data.module import ICLDataModule
 from lightning_icl.errors import TaskError
 from lightning_icl.models.finding import builtin_folder, find_model

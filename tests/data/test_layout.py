@@ -7,7 +7,7 @@ from tiny_task import tiny_data, word_tokenizer
 from tokenizer_kinds import KINDS, tokenizer_of
 from transformers import PreTrainedTokenizerFast
 
-from lightning_icl.data.layout import plain_layout, separator_ids
+from lightning_icl.data._layout import plain_layout, separator_ids
 from lightning_icl.errors import TaskError
 from lightning_icl.models.finding import BUILTIN, find_model
 from lightning_icl.models.loading import load_tokenizer

@@ -8,8 +8,8 @@ from datasets import Dataset
 from tiny_task import ANSWERS, tiny_data, tiny_task, word_tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from lightning_icl.data.encoding import bos_ids
-from lightning_icl.data.layout import plain_layout, separator_ids
+from lightning_icl.data._encoding import bos_ids
+from lightning_icl.data._layout import plain_layout, separator_ids
 from lightning_icl.data.module import ICLDataModule
 from lightning_icl.errors import TaskError
 from lightning_icl.models.finding import builtin_folder, find_model

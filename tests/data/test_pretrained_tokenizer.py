@@ -3,8 +3,8 @@
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from lightning_icl.data.chat import chat_layout
-from lightning_icl.data.layout import plain_layout
+from lightning_icl.data._chat import chat_layout
+from lightning_icl.data._layout import plain_layout
 from lightning_icl.models.finding import find_model
 from lightning_icl.models.loading import load_tokenizer
 from lightning_icl.models.packaged import installed_pieces

@@ -8,8 +8,8 @@ from tiny_models import tiny_model
 from tiny_task import tiny_data
 
 from lightning_icl.cli import main
-from lightning_icl.dualform.content import left_out
-from lightning_icl.dualform.probe import DualProbe
+from lightning_icl.dualform._content import left_out
+from lightning_icl.dualform._probe import DualProbe
 from lightning_icl.dualform.settings import parse_layers
 from lightning_icl.errors import UserError
 
@@ -63,7 +63,7 @@ def test_another_range_of_layers_gives_the_same_layer(run: Path, tmp_path: Path)
 
 
 def test_tables_show_the_layers_and_the_demonstrations(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from lightning_icl.dualform.tables import print_dual
+    from lightning_icl.dualform._tables import print_dual
 
     print_dual(content(run))
     printed = capsys.readouterr().out

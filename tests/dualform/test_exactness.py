@@ -18,10 +18,10 @@ from transformers.pytorch_utils import Conv1D
 
 from lightning_icl.data.module import ICLDataModule
 from lightning_icl.data.queries import budget_batches, collate
-from lightning_icl.dualform.capture import DualCapture
-from lightning_icl.dualform.implicit_patch import implicit_patch
-from lightning_icl.dualform.outer_products import apply_matrix, token_sums
-from lightning_icl.dualform.probe import DualProbe
+from lightning_icl.dualform._capture import DualCapture
+from lightning_icl.dualform._implicit_patch import implicit_patch
+from lightning_icl.dualform._outer_products import apply_matrix, token_sums
+from lightning_icl.dualform._probe import DualProbe
 from lightning_icl.probing.finetuning import KVFinetuning
 
 RATE, RANK, LAYERS = 0.05, 3, (0, 1, 2)

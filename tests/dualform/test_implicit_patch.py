@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lightning_icl.dualform.implicit_patch import compare_patches, implicit_patch
+from lightning_icl.dualform._implicit_patch import compare_patches, implicit_patch
 
 
 def test_the_patched_matrix_without_context_acts_as_the_matrix_with_it() -> None:

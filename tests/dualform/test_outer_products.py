@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lightning_icl.dualform.outer_products import (
+from lightning_icl.dualform._outer_products import (
     apply_matrix,
     demonstration_shares,
     finetuning_update,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lightning_icl.dualform.synthetic import Regression, known_answers, patched_layer, trained_layer
+from lightning_icl.dualform._synthetic import Regression, known_answers, patched_layer, trained_layer
 
 
 def test_every_known_answer_is_met_to_rounding() -> None:

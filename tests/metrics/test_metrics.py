@@ -14,10 +14,10 @@ from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
 from lightning_icl.metrics import Kendall, Rec2FTP, SimAM, SimAOU
+from lightning_icl.metrics._null import random_vectors
 from lightning_icl.metrics.attention import own_weights
 from lightning_icl.metrics.forms import flattened
 from lightning_icl.metrics.kendall import example_scores
-from lightning_icl.metrics.null import random_vectors
 from lightning_icl.metrics.top import top_recall
 
 QUERIES, LAYERS, HEADS, TOKENS, WIDTH, ANSWERS = 11, 3, 2, 9, 16, 3

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from transformers.activations import FastGELUActivation, NewGELUActivation
 
-from lightning_icl.models.fast_paths import fused_activations
+from lightning_icl.models._fast_paths import fused_activations
 
 
 @pytest.mark.parametrize("spelled_out", [NewGELUActivation, FastGELUActivation])

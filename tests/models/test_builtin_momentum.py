@@ -10,7 +10,7 @@ from lightning_icl.models.finding import BUILTIN, find_model
 from lightning_icl.models.loading import load_model, load_tokenizer
 from lightning_icl.models.momentum.conversion import from_momentum
 from lightning_icl.models.momentum.settings import has_momentum
-from lightning_icl.pretraining.blocks import Documents
+from lightning_icl.pretraining._blocks import Documents
 from lightning_icl.pretraining.settings import PretrainSettings
 
 FOLDER = Path(__file__).parents[2] / "checkpoints" / BUILTIN["builtin-momentum"]

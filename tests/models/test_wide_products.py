@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy, linear
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_icl.data.queries import Query, collate
-from lightning_icl.models import fast_paths
+from lightning_icl.models import _fast_paths as fast_paths
 from lightning_icl.models.capture import Capture
 
 WITHOUT = {"architecture": "x86_64", "avx2": True, "avx512_bf16": False, "amx_bf16": False}

@@ -30,9 +30,9 @@ from torch.utils.data import DataLoader
 
 from lightning_icl.data.queries import collate
 from lightning_icl.errors import ProtocolError, UserError
+from lightning_icl.probing._protocol import check_strategy
 from lightning_icl.probing.finetuning import KVFinetuning
 from lightning_icl.probing.probe import ICLProbe
-from lightning_icl.probing.protocol import check_strategy
 
 
 def clip(trainer: L.Trainer, module: L.LightningModule, optimizer: torch.optim.Optimizer) -> None:

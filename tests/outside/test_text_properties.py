@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizer_kinds import KINDS, tokenizer_of
 
-from lightning_icl.data.layout import plain_layout
+from lightning_icl.data._layout import plain_layout
 from lightning_icl.errors import TaskError
 from lightning_icl.file_names import folder_name
-from lightning_icl.tasks.files import read_rows
+from lightning_icl.tasks._files import read_rows
+from lightning_icl.tasks._values import label_number
 from lightning_icl.tasks.rows import load_rows
 from lightning_icl.tasks.task import FileSource, Task
 from lightning_icl.tasks.template import fill_template, template_fields
-from lightning_icl.tasks.values import label_number
 
 TEXT = st.text(max_size=12)  # any characters, control and unassigned ones included
 WORDS = st.lists(

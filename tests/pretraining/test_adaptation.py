@@ -8,7 +8,7 @@ from tiny_models import tiny_model
 from torch.nn.functional import cross_entropy
 
 from lightning_icl.models.kv import slices
-from lightning_icl.pretraining.adaptation import adaptation_loss, adapted_weights, take_apart
+from lightning_icl.pretraining._adaptation import adaptation_loss, adapted_weights, take_apart
 
 RATE, END = 0.05, 7
 

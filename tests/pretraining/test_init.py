@@ -15,7 +15,7 @@ from lightning_icl.cli import main
 from lightning_icl.models.finding import builtin_folder, find_model
 from lightning_icl.models.loading import load_model
 from lightning_icl.models.momentum.conversion import to_momentum
-from lightning_icl.pretraining.documents import document
+from lightning_icl.pretraining._documents import document
 
 RUN = "--block 128 --short-block 128 --short-steps 0 --batch 2 --warmup 2 --accelerator cpu".split()
 

@@ -15,9 +15,9 @@ from transformers import PreTrainedTokenizerFast
 from lightning_icl.errors import TextError
 from lightning_icl.models.finding import builtin_folder, find_model
 from lightning_icl.models.loading import load_tokenizer
-from lightning_icl.pretraining.blocks import TrainingBlocks
+from lightning_icl.pretraining._blocks import TrainingBlocks
+from lightning_icl.pretraining._module import CausalPretraining
 from lightning_icl.pretraining.data import Share
-from lightning_icl.pretraining.module import CausalPretraining
 from lightning_icl.pretraining.packing import PackedText, TextBlocks, encode_text
 from lightning_icl.pretraining.settings import PretrainSettings
 from lightning_icl.pretraining.text import find_text

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from lightning_icl.errors import OutputError
-from lightning_icl.pretraining.module import CausalPretraining
+from lightning_icl.pretraining._module import CausalPretraining
 from lightning_icl.pretraining.run import pretrain
 from lightning_icl.pretraining.settings import PretrainSettings
 

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lightning_icl.cli import main
 from lightning_icl.errors import UserError
+from lightning_icl.pretraining._module import CausalPretraining
 from lightning_icl.pretraining.models import check_model
-from lightning_icl.pretraining.module import CausalPretraining
 from lightning_icl.pretraining.settings import PretrainSettings
 
 SMALL = "--layers 1 --width 16 --heads 2 --block 32 --short-block 32 --short-steps 0 --batch 4 --vocabulary 300".split()

@@ -9,10 +9,10 @@ import torch
 from lightning import Trainer
 
 from lightning_icl.errors import OutputError, UserError
+from lightning_icl.pretraining._whole import LAST, PREVIOUS, newest_whole
 from lightning_icl.pretraining.checkpoint import LastCheckpoint, WholeCheckpointIO
 from lightning_icl.pretraining.run import pretrain
 from lightning_icl.pretraining.settings import PretrainSettings
-from lightning_icl.pretraining.whole import LAST, PREVIOUS, newest_whole
 
 OUTPUTS = ("training_log.csv", "model.safetensors", "training.json")
 

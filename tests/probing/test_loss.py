@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lightning_icl.probing.loss import next_token_loss
+from lightning_icl.probing._loss import next_token_loss
 
 
 def exact(logits: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
@@ -31,7 +31,7 @@ def test_loss_and_gradient_equal_float64_for_vocabularies_of_any_size(vocabulary
 def test_pieces_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     logits, ids = torch.randn(9, 11, generator=torch.Generator().manual_seed(0)), torch.arange(9)
     whole = next_token_loss(logits, ids)
-    monkeypatch.setattr("lightning_icl.probing.loss._PIECE", 25)
+    monkeypatch.setattr("lightning_icl.probing._loss._PIECE", 25)
     assert torch.equal(next_token_loss(logits, ids), whole)
 
 

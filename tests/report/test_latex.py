@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from made_runs import repetition, save
 
+from lightning_icl.report._latex import grid_to_latex
 from lightning_icl.report.controls import controls_grid
 from lightning_icl.report.grid import Grid
-from lightning_icl.report.latex import grid_to_latex
 from lightning_icl.report.paired import paired_grid
 from lightning_icl.report.seeds import seeds_grid
 from lightning_icl.report.tables import summary_grid

@@ -9,7 +9,7 @@ import pytest
 from made_runs import LAYERS, repetition, save
 
 from lightning_icl.measures import measures
-from lightning_icl.report.curves import draw_curves
+from lightning_icl.report._curves import draw_curves
 from lightning_icl.report.page.html import run_page
 from lightning_icl.report.seeds import Run
 from lightning_icl.results import read_run

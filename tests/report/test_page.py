@@ -16,8 +16,8 @@ from made_runs import HOSTILE, repetition, save
 from lightning_icl.cli import main
 from lightning_icl.errors import OutputError
 from lightning_icl.report.outcomes import outcome
+from lightning_icl.report.page._queries import read_predictions
 from lightning_icl.report.page.html import page_of, run_page, write_page
-from lightning_icl.report.page.queries import read_predictions
 from lightning_icl.results import read_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

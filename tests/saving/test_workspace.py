@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lightning_icl.errors import OutputError
-from lightning_icl.saving import exchange
+from lightning_icl.saving import _exchange as exchange
 from lightning_icl.saving.record import RECORD, strangers
 from lightning_icl.saving.workspace import Workspace, held, write_text
 

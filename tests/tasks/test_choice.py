@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from lightning_icl.errors import TaskError
+from lightning_icl.tasks._choice import MultipleChoice
+from lightning_icl.tasks._yaml_task import read_task
 from lightning_icl.tasks.catalogue import TASKS, resolve_tasks
-from lightning_icl.tasks.choice import MultipleChoice
 from lightning_icl.tasks.rows import load_rows
 from lightning_icl.tasks.task import FileSource
-from lightning_icl.tasks.yaml_task import read_task
 
 ARC = {"question": "Which?", "choices": {"text": ["sun", "moon"], "label": ["A", "B"]}, "answerKey": "B"}
 OTHER = {"question": "What?", "choices": {"text": ["a", "b", "c"], "label": ["1", "2", "3"]}, "answerKey": "1"}

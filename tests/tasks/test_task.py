@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from lightning_icl.errors import TaskError
+from lightning_icl.tasks._yaml_task import read_task
 from lightning_icl.tasks.catalogue import PAPER, TASKS, resolve_tasks
 from lightning_icl.tasks.template import fill_template, template_fields
-from lightning_icl.tasks.yaml_task import read_task
 
 
 @pytest.mark.parametrize("text", ["{0}", "{text.__class__}", "{label!r}", "{{}}", "%s", "{text}", "\\1", "{x:>10}"])

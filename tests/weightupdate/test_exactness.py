@@ -15,8 +15,8 @@ from lightning_icl.errors import ModelError
 from lightning_icl.models.capture import Capture
 from lightning_icl.models.replacement import Updated
 from lightning_icl.models.scope import Scope
+from lightning_icl.weightupdate._survey import Survey
 from lightning_icl.weightupdate.look import Look, look
-from lightning_icl.weightupdate.survey import Survey
 
 RUNGS = ("none", "linear-raw", "linear", "constant", "constant-mass", "affine", "quadratic", "softmax")
 WINDOWED = ("mistral-window", "mistral-window-momentum", "gemma2", "gemma3_text", "cohere2", "gpt_neo")

@@ -13,7 +13,7 @@ from tiny_task import tiny_data
 
 from lightning_icl.data.queries import collate
 from lightning_icl.probing.finetuning import KVFinetuning
-from lightning_icl.weightupdate.probe import WeightUpdateProbe
+from lightning_icl.weightupdate._probe import WeightUpdateProbe
 
 RATE = 0.05
 

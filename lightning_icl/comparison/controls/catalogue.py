@@ -3,8 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from lightning_icl.comparison.controls import examples, weights
-from lightning_icl.comparison.controls.ground import Ground
+from lightning_icl.comparison.controls import _weights as weights
+from lightning_icl.comparison.controls import examples
+from lightning_icl.comparison.controls._ground import Ground
 from lightning_icl.errors import UserError, did_you_mean
 from lightning_icl.probing.contrast import Contrast
 

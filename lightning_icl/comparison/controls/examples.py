@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 
-from lightning_icl.comparison.controls.ground import Ground, Unavailable
+from lightning_icl.comparison.controls._ground import Ground, Unavailable
 from lightning_icl.data.module import ICLDataModule
 from lightning_icl.errors import TaskError
 from lightning_icl.probing.contrast import Contrast

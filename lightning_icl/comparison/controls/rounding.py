@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from lightning_icl.comparison.controls.ground import Ground
+from lightning_icl.comparison.controls._ground import Ground
 from lightning_icl.metrics.bootstrap import Bootstrapped
 from lightning_icl.metrics.forms import flattened
 from lightning_icl.models.kv import slices

@@ -8,9 +8,9 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from lightning_icl.comparison.controls._figures import left_out, measured
+from lightning_icl.comparison.controls._ground import Fit, Ground
 from lightning_icl.comparison.controls.catalogue import CONTROLS, Control
-from lightning_icl.comparison.controls.figures import left_out, measured
-from lightning_icl.comparison.controls.ground import Fit, Ground
 from lightning_icl.comparison.controls.rounding import rounding_contrast
 from lightning_icl.comparison.plan import PlannedTask
 from lightning_icl.comparison.settings import CompareSettings

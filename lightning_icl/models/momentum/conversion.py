@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from lightning_icl.attention.ema import DEFAULT_ETA
-from lightning_icl.models.momentum.preparation import (
+from lightning_icl.models.momentum._preparation import (
     add_learnt_eta,
     attention_modules,
     configure_momentum,

@@ -11,8 +11,8 @@ from typing import Any
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
 
-from lightning_icl.models.momentum.forward import momentum_forward, momentum_mask
-from lightning_icl.models.momentum.preparation import add_learnt_eta, configure_momentum, fill_learnt_eta
+from lightning_icl.models.momentum._forward import momentum_forward, momentum_mask
+from lightning_icl.models.momentum._preparation import add_learnt_eta, configure_momentum, fill_learnt_eta
 from lightning_icl.models.momentum.settings import NAME
 
 

@@ -19,9 +19,9 @@ from lightning_icl.report.check import check_grid, not_repeated
 from lightning_icl.report.controls import controls_grid
 from lightning_icl.report.grid import Grid
 from lightning_icl.report.ladder import Ladder, ladder_grids
-from lightning_icl.report.page.charts import size_chart
-from lightning_icl.report.page.queries import json_data, query_data
-from lightning_icl.report.page.sections import Part, again_part, forest_parts, level_parts, rate_part, task_part
+from lightning_icl.report.page._charts import size_chart
+from lightning_icl.report.page._queries import json_data, query_data
+from lightning_icl.report.page._sections import Part, again_part, forest_parts, level_parts, rate_part, task_part
 from lightning_icl.report.paired import paired_grid
 from lightning_icl.report.seeds import Run, seed_groups, seeds_grid, seeds_of
 from lightning_icl.report.side_by_side import by_size, run_name, side_grid, size_points

@@ -21,10 +21,10 @@ from transformers import PreTrainedModel
 
 from lightning_icl.cli import main
 from lightning_icl.comparison.controls import examples
+from lightning_icl.comparison.controls._figures import measured, sensitivity
+from lightning_icl.comparison.controls._ground import Ground, Unavailable
+from lightning_icl.comparison.controls._weights import gaussian_overlay
 from lightning_icl.comparison.controls.catalogue import choose, own_rates
-from lightning_icl.comparison.controls.figures import measured, sensitivity
-from lightning_icl.comparison.controls.ground import Ground, Unavailable
-from lightning_icl.comparison.controls.weights import gaussian_overlay
 from lightning_icl.data.module import ICLDataModule
 from lightning_icl.data.queries import budget_batches
 from lightning_icl.errors import UserError

@@ -9,7 +9,7 @@ from exactness import RATE, make_trainer
 from tiny_models import tiny_model
 from tiny_task import tiny_data
 
-from lightning_icl.comparison.controls.ground import Ground
+from lightning_icl.comparison.controls._ground import Ground
 from lightning_icl.comparison.controls.rounding import STEP, rounded_otherwise, rounding_contrast, sensitivity
 from lightning_icl.models.kv import LaidOver, slices
 from lightning_icl.probing.finetuning import Finetuned, KVFinetuning

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning_icl import console
-from lightning_icl.dualform.synthetic import Case
+from lightning_icl.dualform._synthetic import Case
 from lightning_icl.report.grid import Grid
 from lightning_icl.report.terminal import print_grid, print_notes
 

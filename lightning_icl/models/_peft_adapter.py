@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_icl.errors import ModelError
-from lightning_icl.models.checkpoint import read_header, read_object
+from lightning_icl.models._checkpoint import read_header, read_object
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel

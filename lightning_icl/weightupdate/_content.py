@@ -13,8 +13,8 @@ from lightning_icl.metrics.bootstrap import LEVEL, Bootstrapped
 from lightning_icl.models.architecture import head_counts
 from lightning_icl.probing.probe import accuracy
 from lightning_icl.results import SCHEMA
-from lightning_icl.weightupdate.matrices import RANK
-from lightning_icl.weightupdate.probe import WeightUpdateProbe, part_name, parts_of
+from lightning_icl.weightupdate._matrices import RANK
+from lightning_icl.weightupdate._probe import WeightUpdateProbe, part_name, parts_of
 
 
 def weight_update_content(

@@ -8,7 +8,7 @@ from lightning_icl.report.controls import controls_grid
 from lightning_icl.report.forest import forest_rows
 from lightning_icl.report.layers import Curve, seed_curves
 from lightning_icl.report.outcomes import OUTCOMES, right_count
-from lightning_icl.report.page.charts import (
+from lightning_icl.report.page._charts import (
     ForestChart,
     HeatMap,
     LineChart,

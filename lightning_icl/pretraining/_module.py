@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from torchmetrics.aggregation import MeanMetric
 
 from lightning_icl.models.momentum.registration import enable_momentum
-from lightning_icl.pretraining.adaptation import adaptation_loss, take_apart
+from lightning_icl.pretraining._adaptation import adaptation_loss, take_apart
 from lightning_icl.pretraining.settings import PretrainSettings
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightning_icl.errors import TextError
-from lightning_icl.pretraining.documents import document
+from lightning_icl.pretraining._documents import document
 from lightning_icl.pretraining.packing import TextBlocks
 from lightning_icl.pretraining.settings import PretrainSettings
 

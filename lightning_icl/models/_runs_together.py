@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from lightning_icl.bfloat16_support import multipliable
-from lightning_icl.models.adapters import replaced_forwards
+from lightning_icl.models._adapters import replaced_forwards
 from lightning_icl.models.kv import Slice
 
 

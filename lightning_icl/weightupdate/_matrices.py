@@ -14,7 +14,7 @@ from lightning_icl.attention.ladder import HeadUpdate, second_order
 from lightning_icl.dualform.matrix_similarity import likeness, matrix_cosine
 from lightning_icl.models.capture import Capture
 from lightning_icl.models.kv import LaidOver
-from lightning_icl.weightupdate.survey import Survey
+from lightning_icl.weightupdate._survey import Survey
 
 RANK = 4
 """Leading singular vectors that span the subspaces compared."""

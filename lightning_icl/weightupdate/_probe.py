@@ -19,12 +19,12 @@ from lightning_icl.models.scope import Scope
 from lightning_icl.probing.findings import Prediction
 from lightning_icl.probing.module import FinetunedModule
 from lightning_icl.records import Demonstrations, QueryBatch
+from lightning_icl.weightupdate._matrices import finetuned_matrices, matrix_figures
+from lightning_icl.weightupdate._metrics import RungMetrics
+from lightning_icl.weightupdate._survey import Survey
 from lightning_icl.weightupdate.fast_weights import FastWeights, stored
 from lightning_icl.weightupdate.look import Look, look
-from lightning_icl.weightupdate.matrices import finetuned_matrices, matrix_figures
-from lightning_icl.weightupdate.metrics import RungMetrics
 from lightning_icl.weightupdate.settings import FastRung, Rung
-from lightning_icl.weightupdate.survey import Survey
 
 VIEWS = ("zsl", "icl", "ft")
 """The conditions beside which the rungs are looked at."""

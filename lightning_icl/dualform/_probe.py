@@ -10,9 +10,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lightning_icl.attention.precision import at_least_float32
-from lightning_icl.dualform.capture import DualCapture, LayerView, frame_shift
-from lightning_icl.dualform.figures import DualFigures
-from lightning_icl.dualform.layer import LayerPrefix, LayerTrio, layer_figures, patch_figures, share_figures
+from lightning_icl.dualform._capture import DualCapture, LayerView, frame_shift
+from lightning_icl.dualform._figures import DualFigures
+from lightning_icl.dualform._layer import LayerPrefix, LayerTrio, layer_figures, patch_figures, share_figures
 from lightning_icl.errors import NumericalError, ProtocolError
 from lightning_icl.models.architecture import head_counts
 from lightning_icl.models.kv import LaidOver

@@ -24,7 +24,7 @@ from typing import Any
 
 from lightning_icl.errors import TaskError, did_you_mean, shown
 from lightning_icl.plain_yaml import read_yaml
-from lightning_icl.tasks.choice import MultipleChoice
+from lightning_icl.tasks._choice import MultipleChoice
 from lightning_icl.tasks.task import FileSource, HubSource, Task
 
 _KEYS = (

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lightning_icl.errors import TaskError, did_you_mean, shown
+from lightning_icl.tasks._values import is_missing, label_number, text_of
 from lightning_icl.tasks.task import Task
-from lightning_icl.tasks.values import is_missing, label_number, text_of
 
 
 @dataclass(frozen=True, kw_only=True)

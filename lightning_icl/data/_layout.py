@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from lightning_icl.data.encoding import Ids, bos_ids, encode, read, special_tokens, unknown_token
+from lightning_icl.data._encoding import Ids, bos_ids, encode, read, special_tokens, unknown_token
 from lightning_icl.errors import TaskError, shown
 
 if TYPE_CHECKING:

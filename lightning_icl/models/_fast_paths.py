@@ -19,7 +19,7 @@ from transformers.models.falcon.modeling_falcon import FalconLinear
 from transformers.pytorch_utils import Conv1D
 
 from lightning_icl.bfloat16_support import multiplies_bfloat16
-from lightning_icl.models.adapters import replaced_forwards
+from lightning_icl.models._adapters import replaced_forwards
 from lightning_icl.records import QueryBatch
 
 # Widened weights are at most this many numbers (3 MB): larger blocks come from the system anew each time.

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lightning_icl.data.encoding import Ids, read
-from lightning_icl.data.layout import Layout
+from lightning_icl.data._encoding import Ids, read
+from lightning_icl.data._layout import Layout
 from lightning_icl.errors import TaskError, shown
 
 if TYPE_CHECKING:

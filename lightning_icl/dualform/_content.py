@@ -4,8 +4,8 @@ from typing import Any
 
 from lightning_icl.comparison.assemble import versions
 from lightning_icl.comparison.plan import Plan, PlannedTask
-from lightning_icl.dualform.figures import BY_LAYER, BY_MATRIX, BY_QUERY_HEAD
-from lightning_icl.dualform.probe import DualProbe
+from lightning_icl.dualform._figures import BY_LAYER, BY_MATRIX, BY_QUERY_HEAD
+from lightning_icl.dualform._probe import DualProbe
 from lightning_icl.models.architecture import has_alibi, has_soft_cap, head_counts
 from lightning_icl.results import SCHEMA
 

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from lightning_icl.attention.precision import at_least_float32
-from lightning_icl.dualform.capture import LayerView
-from lightning_icl.dualform.implicit_patch import compare_patches
-from lightning_icl.dualform.matrix_similarity import likeness, matrix_cosine
-from lightning_icl.dualform.outer_products import (
+from lightning_icl.dualform._capture import LayerView
+from lightning_icl.dualform._implicit_patch import compare_patches
+from lightning_icl.dualform._outer_products import (
     TokenSums,
     apply_matrix,
     demonstration_shares,
@@ -24,6 +23,7 @@ from lightning_icl.dualform.outer_products import (
     linear_attention,
     token_sums,
 )
+from lightning_icl.dualform.matrix_similarity import likeness, matrix_cosine
 from lightning_icl.metrics.similarity import Resolution, cosine, update_of
 
 # Queries of a batch are taken in pieces whose matrices stay below this many numbers (64 MB in float32).

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lightning_icl.attention.precision import at_least_float32
-from lightning_icl.comparison.controls.ground import Ground
+from lightning_icl.comparison.controls._ground import Ground
 from lightning_icl.errors import NumericalError
 from lightning_icl.models.kv import LaidOver, slices
 from lightning_icl.probing.contrast import Contrast

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lightning_icl.dualform.implicit_patch import implicit_patch
-from lightning_icl.dualform.outer_products import linear_attention, token_sums
+from lightning_icl.dualform._implicit_patch import implicit_patch
+from lightning_icl.dualform._outer_products import linear_attention, token_sums
 
 
 @dataclass(frozen=True, kw_only=True)

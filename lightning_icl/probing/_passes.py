@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lightning_icl.models.capture import Capture
 from lightning_icl.models.kv import LaidOver
-from lightning_icl.probing.backoff import Backoff
+from lightning_icl.probing._backoff import Backoff
 from lightning_icl.probing.observation import View
 from lightning_icl.records import Condition, Observation, QueryBatch
 
