@@ -30,6 +30,7 @@ def attention_with_lse(
         scaling: factor on the scores.
         causal: token i sees keys 0..i only; needs as many tokens as keys.
     """
+    # A kernel's set-up dominates for a lone BOS key: its score matrix is tiny, so it may as well stand in memory.
     if not causal and key.shape[2] <= _FEW_KEYS:
         return masked_attention_with_lse(query, key, value, scaling=scaling)
     if query.device.type == "cpu":
@@ -46,6 +47,7 @@ def _cpu_flash(
     query: Tensor, key: Tensor, value: Tensor, dropout: float, causal: bool, scale: float
 ) -> tuple[Tensor, Tensor]:
     dtype = query.dtype
+    # CPUs without bfloat16 matrix products would emulate them many times slower than float32.
     query, key, value = multipliable(query, key, value)
     out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         query, key, value, dropout, causal, scale=scale
@@ -56,11 +58,13 @@ def _cpu_flash(
 def _cuda_fused(query: Tensor, key: Tensor, value: Tensor, scaling: float, causal: bool) -> tuple[Tensor, Tensor]:
     """Flash attention in half precision, the memory-efficient kernel in float32 or for odd head widths."""
     tokens = query.shape[2]
+    # The limits of the flash kernel: it raises on float32, on widths over 256 and on widths that are no multiple of 8.
     if query.dtype in (torch.float16, torch.bfloat16) and query.shape[3] % 8 == 0 and query.shape[3] <= 256:
         out, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention(
             query, key, value, 0.0, causal, False, scale=scaling
         )
     else:
+        # The fifth argument asks for the log-sum-exp, which this kernel leaves out by default.
         out, lse, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(
             query, key, value, None, True, 0.0, causal, scale=scaling
         )
@@ -83,6 +87,7 @@ def masked_attention_with_lse(
     no key at all gets output 0 and log-sum-exp -inf, which `join_attention` gives no weight.
     """
     dtype = value.dtype
+    # The log-sum-exp decides how much weight the prefix gets: three digits of bfloat16 would shift the whole output.
     query, key, value = multipliable(query, key, value)
     scores = (query @ key.mT).to(torch.promote_types(query.dtype, torch.float32)) * scaling
     if softcap is not None:
@@ -91,6 +96,7 @@ def masked_attention_with_lse(
         scores = scores + bias
     if visible is not None:
         scores = scores.masked_fill(~visible, -math.inf)
+    # A row of -inf has log-sum-exp -inf, and -inf - -inf is nan: 0 in its place makes every weight exp(-inf) = 0.
     lse = torch.logsumexp(scores, dim=-1)
     weights = torch.exp(scores - lse.unsqueeze(-1).nan_to_num(neginf=0.0))
     return (weights.to(value.dtype) @ value).to(dtype), lse

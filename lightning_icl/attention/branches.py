@@ -30,13 +30,17 @@ def branched_ema(
     """
     batch = value.shape[0]
     carried = None if state is None else state.expand(batch, -1, -1)
+    # Expanded without a copy: the prompt's state is the same for every query.
     if branches is None:
         return value_ema(value, eta, state=carried)
+    # Each branch starts from nothing in one linear scan; what the prompt leaves to it is added below.
     restart = torch.diff(branches, prepend=branches[:, :1]) != 0
     ema, last = value_ema(value, eta, state=carried, restart=restart)
     rate = eta_tensor(eta, value.shape[1], like=value).to(last.dtype)
     rows, prompt_end = torch.arange(batch, device=value.device), (branches == 0).sum(1) - 1
+    # Every branch forks behind the last prompt token, so one state per row serves all of them.
     at_fork = rate[:, None] * (ema + value)[rows, :, prompt_end].to(last.dtype)
+    # `branches > 0` leaves out prompt tokens, which have that state already, and padding.
     passed = rate.view(-1, 1) ** _since(restart).unsqueeze(1) * (branches > 0).unsqueeze(1)
     return ema + (passed.unsqueeze(-1) * at_fork.unsqueeze(2)).to(ema.dtype), last
 
@@ -44,4 +48,5 @@ def branched_ema(
 def _since(restart: Bool[Tensor, "batch token"]) -> Int[Tensor, "batch token"]:
     """How many tokens ago the last restart was."""
     index = torch.arange(restart.shape[1], device=restart.device).expand_as(restart)
+    # The running maximum of the restarts' own indices is the latest restart.
     return index - (index * restart).cummax(1).values

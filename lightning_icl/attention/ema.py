@@ -21,7 +21,7 @@ DEFAULT_ETA = 0.9
 
 
 def check_eta(eta: float) -> float:
-    """η if it is one.
+    """Returns η once it is known to be valid.
 
     Raises:
         UserError: it does not lie strictly between 0 and 1.
@@ -66,6 +66,7 @@ def value_ema(
     rate = eta_tensor(eta, heads, like=value)
     if state is None:
         state = value.new_zeros(batch, heads, width, dtype=dtype)
+    # A scan over nothing has no chunk to work in.
     if tokens == 0:
         return value, state
     if state.shape != (batch, heads, width):
@@ -77,6 +78,7 @@ def value_ema(
             raise UserError(
                 f"{name} has shape {tuple(flags.shape)}; values {tuple(value.shape)} need {(batch, tokens)}."
             )
+    # Zero adds nothing to a sum; that padding does not decay it either is what `steps` says below.
     if present is not None:
         value = value.masked_fill(~present[:, None, :, None], 0.0)
     # One η for all: heads that lie side by side are summed as one wide head, without a copy.
@@ -96,17 +98,20 @@ class _ValueEMA(torch.autograd.Function):
     def forward(
         ctx: Any, value: Tensor, eta: Tensor, state: Tensor, steps: Tensor | None, cuts: Tensor | None
     ) -> tuple[Tensor, Tensor]:
+        # Autocast would run the scan's matrix products in half precision, and the sum's error grows with its length.
         with _full_precision(value.device):
             ema, last = _forward(value.to(state.dtype), eta, state, steps, cuts)
+        # Only inputs are kept: the EMA is as large as the values and cheap to compute again.
         ctx.save_for_backward(value, eta, state, steps, cuts)
         return ema.to(value.dtype), last
 
     @staticmethod
-    @once_differentiable
+    @once_differentiable  # an adjoint of the adjoint is not implemented: a second derivative raises
     def backward(ctx: Any, grad: Tensor, grad_last: Tensor) -> tuple[Tensor | None, ...]:
         value, eta, state, steps, cuts = ctx.saved_tensors
         rate = eta.view(-1, 1).to(state.dtype)
         grad = grad.to(state.dtype)
+        # The output at a restart was set to 0, so nothing flows back through it.
         if cuts is not None:
             grad = grad.masked_fill(cuts[:, None, :, None], 0.0)
         with _full_precision(value.device):
@@ -114,14 +119,18 @@ class _ValueEMA(torch.autograd.Function):
             behind = scan(
                 grad, eta, rate * grad_last, steps=1 if steps is None else steps, cuts=cuts, lag=1, reverse=True
             )
+            # `behind` carries a factor η for the value's gradient; the state's own gradient is without it.
             grad_state = behind[:, :, 0] / rate * _decay(rate, steps, cuts, 0) + grad[:, :, 0]
             if steps is not None:
                 behind = behind * steps[:, None, :, None]
             grad_eta = None
+            # The EMA is computed again only where η is learnt.
             if ctx.needs_input_grad[1]:
                 wide = value.to(state.dtype)
                 ema, _ = _forward(wide, eta, state, steps, cuts)
+                # A state η (s + v) has the derivative s + v; the η that `behind` carries is divided out again.
                 by_head = (behind * (ema + wide)).sum((0, 2, 3)).to(eta.dtype) / eta
+                # One η shared by all heads collects the gradients of all.
                 grad_eta = by_head if eta.shape == by_head.shape else by_head.sum(0, keepdim=True)
         return behind.to(value.dtype), grad_eta, grad_state, None, None
 
@@ -134,6 +143,7 @@ def _forward(
     rate = eta.view(-1, 1).to(value.dtype)
     last = _decay(rate, steps, cuts, -1) * ema[:, :, -1] + rate * value[:, :, -1]
     if cuts is not None:
+        # Set after `last` is taken: the state behind a restart at the last token comes from its own value alone.
         ema = ema.masked_fill(cuts[:, None, :, None], 0.0)
     return ema, last
 
@@ -153,17 +163,18 @@ def _full_precision(device: torch.device) -> AbstractContextManager[Any]:
 
 
 def eta_tensor(eta: float | Tensor, heads: int, *, like: Tensor) -> Tensor:
-    """η as a tensor of one entry or one for each head, in float32 or better.
+    """η as a tensor in float32 or better, with one entry or one for each head.
 
     Raises:
-        UserError: it does not lie strictly between 0 and 1, or has another number of entries. Tensors on a device that
-            would have to be waited for are not looked at.
+        UserError: it does not lie strictly between 0 and 1, or has a wrong number of entries. Values are checked on the
+            CPU only: reading them from another device would make the program wait for it.
     """
     if not isinstance(eta, Tensor):
         dtype = torch.float32 if like.device.type == "mps" else torch.float64  # rounding η moves long sums
         return torch.full((1,), check_eta(eta), dtype=dtype, device=like.device)
     if eta.numel() not in (1, heads) or eta.dim() > 1:
         raise UserError(f"eta has shape {tuple(eta.shape)}: give one number, or one for each of the {heads} heads.")
+    # A compiled graph cannot branch on values either.
     if eta.device.type == "cpu" and not torch.compiler.is_compiling():
         for one in eta.flatten().tolist():
             check_eta(one)
@@ -186,7 +197,9 @@ def ema_of_seen(
         seen: which keys each token's attention sees; those in between, such as padding, decay nothing.
     """
     rate = eta_tensor(eta, value.shape[1], like=value).view(-1, 1, 1)
+    # How many seen keys come after each: counted from the right, and 0 for the token's own.
     rank = seen.long().flip(-1).cumsum(-1).flip(-1) - 1
+    # Rank 0 is the token itself, which the strict average leaves out.
     weights = rate ** rank.clamp(min=0).unsqueeze(1) * (seen & (rank > 0)).unsqueeze(1)
     dtype = torch.promote_types(value.dtype, torch.float32)
     with _full_precision(value.device):
@@ -194,6 +207,7 @@ def ema_of_seen(
 
 
 def learnt_eta(logits: Float[Tensor, " head"]) -> Float[Tensor, " head"]:
+    # bfloat16 rounds a sigmoid near 1 to exactly 1, and then the average never forgets.
     """η from learnt numbers: their sigmoid in float32 or better, kept off 0 and 1 where rounding would reach them."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32)).sigmoid().clamp(1e-6, 1 - 1e-6)
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from lightning_icl.attention.precision import at_least_float32
 from lightning_icl.attention.prefix import join_attention, prefix_attention, repeat_heads
 
-# A piece of queries is cut so that its numbers for each demonstration token stay below this many (64 MB in float32).
+# Queries are taken in pieces that keep their numbers for all demonstration tokens below this many (64 MB in float32).
 _PIECE = 1 << 24
 
 
@@ -79,7 +79,7 @@ class SharedTokens:
 
 
 class Expansion(ABC):
-    """An expansion of attention to the demonstrations: it has an output and a mass, as attention to tokens has."""
+    """Attention to the demonstrations or an expansion of it: an output and a mass, joined as attention to tokens is."""
 
     @abstractmethod
     def attend(self, query: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,6 +117,7 @@ class HeadUpdate(Expansion):
         self, query: Float[Tensor, "batch head token width"]
     ) -> tuple[Float[Tensor, "batch head token width"], Float[Tensor, "batch head token"]]:
         """N / Z and log Z of the demonstrations, as this rung has them."""
+        # Displacement of each query from q̄, in the update's own type so that a bfloat16 query loses no more digits.
         moved = query.to(self.value) - self.point[:, None]
         out, lse = self.value[:, None].expand_as(moved), self.log_mass[:, None].expand(moved.shape[:-1])
         if self.slope is not None:
@@ -143,12 +144,13 @@ class SecondOrder(Expansion):
     slope: Float[Tensor, "head prefix"]
     """First derivative of the soft cap at each token's score; 1 without."""
     curvature: Float[Tensor, "head prefix"]
-    """Second derivative of the soft cap there; 0 without."""
+    """Second derivative of the soft cap at each token's score; 0 without."""
 
     def attend(
         self, query: Float[Tensor, "batch head token width"]
     ) -> tuple[Float[Tensor, "batch head token width"], Float[Tensor, "batch head token"]]:
         """N / Z and log Z of the demonstrations to second order."""
+        # Queries are independent rows, so the pieces are exact.
         step = max(1, _PIECE // (self.weight.numel() * query.shape[2]))
         pieces = [self._piece(rows) for rows in query.split(step)]
         return torch.cat([out for out, _ in pieces]), torch.cat([lse for _, lse in pieces])
@@ -158,11 +160,13 @@ class SecondOrder(Expansion):
         moved, heads = query.to(self.value) - self.first.point[:, None], query.shape[1]
         shift = moved @ repeat_heads(self.key[None], heads).mT
         weight = self.weight[:, None]
+        # The soft cap is a function of the score: its slope scales the score's first-order move …
         moves = shift * self.slope[:, None]
         centred = moves - (moves * weight).sum(-1, keepdim=True)
+        # … and its curvature adds a second-order one, even to a score that moves linearly with the query.
         square = weight * (centred.square() + self.curvature[:, None] * shift.square())
         total = square.sum(-1)
-        # Third cumulant of value, score and score, plus the covariance of value and curvature, halved.
+        # Third cumulant of value, score and score, plus the covariance of value and curvature.
         bend = square @ repeat_heads(self.value[None], heads) - total.unsqueeze(-1) * self.first.value[:, None]
         return (out + bend / 2).to(query.dtype), lse + total / 2
 
@@ -183,24 +187,22 @@ class Linear:
         own_lse: Float[Tensor, "batch head token"],
     ) -> Float[Tensor, "batch head token width"]:
         """Own attention plus β ΔW q; see `PrefixUpdate`."""
+        # Added to the output and not to the mass: the relaxed form has no normalisation to share.
         moved = linear_update(self.matrix, query)
         return own + (self.factor[:, None, None] * moved).to(own.dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Softmax:
+class Softmax(Expansion):
     """The top of the ladder: the demonstrations are attended to."""
 
     demonstrations: SharedTokens
 
-    def join(
-        self,
-        query: Float[Tensor, "batch head token width"],
-        own: Float[Tensor, "batch head token width"],
-        own_lse: Float[Tensor, "batch head token"],
-    ) -> Float[Tensor, "batch head token width"]:
-        """Attention to own tokens and demonstrations together; see `PrefixUpdate`."""
-        return join_attention(own, own_lse, *self.demonstrations.attend(query))
+    def attend(
+        self, query: Float[Tensor, "batch head token width"]
+    ) -> tuple[Float[Tensor, "batch head token width"], Float[Tensor, "batch head token"]]:
+        """N / Z and log Z of the demonstrations, as attention has them."""
+        return self.demonstrations.attend(query)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,6 +236,7 @@ def climb(
         point: q̄ of each query head.
         factor: β of each query head, for the linear rung.
     """
+    # Each rung is the one above it with a term left out, so the expansion is computed once.
     whole, matrix = second_order(demonstrations, point), demonstrations.linear()
     return {
         "none": Nothing(),
@@ -255,11 +258,13 @@ def second_order(demonstrations: SharedTokens, point: Float[Tensor, "head width"
         point: q̄ of each query head.
     """
     heads, cap = point.shape[0], demonstrations.softcap
+    # The scale goes into the keys once, so that scores and their derivatives need no factor.
     key, value = demonstrations.key.double() * demonstrations.scaling, demonstrations.value.double()
     keys, values = repeat_heads(key, heads)[0], repeat_heads(value, heads)[0]
     scores = torch.einsum("hpd,hd->hp", keys, point.double())
     slope, curvature = torch.ones_like(scores), torch.zeros_like(scores)
     if cap is not None:
+        # Soft cap c tanh(s / c): its slope is 1 - tanh², its curvature -2/c tanh (1 - tanh²).
         bent = torch.tanh(scores / cap)
         scores, slope = cap * bent, 1 - bent.square()
         curvature = -2 * bent * slope / cap
@@ -269,22 +274,24 @@ def second_order(demonstrations: SharedTokens, point: Float[Tensor, "head width"
     mean_value = torch.einsum("hp,hpd->hd", weight, values)
     moves = keys * slope.unsqueeze(-1)  # how each score moves with the query
     mean_move = torch.einsum("hp,hpd->hd", weight, moves)
+    # The Jacobian of a softmax mean is the covariance of values and score moves under its weights.
     covariance = (values - mean_value[:, None]).mT @ ((moves - mean_move[:, None]) * weight.unsqueeze(-1))
 
-    def kept(numbers: Tensor) -> Tensor:
+    def stored(numbers: Tensor) -> Tensor:
+        # Moments of centred products cancel, hence float64 above; the finished numbers need no more than the model.
         return numbers.to(torch.promote_types(demonstrations.key.dtype, torch.float32))
 
     return SecondOrder(
         first=HeadUpdate(
-            point=kept(point),
-            log_mass=kept(scores.logsumexp(-1)),
-            value=kept(mean_value),
-            slope=kept(mean_move),
-            matrix=kept(covariance),
+            point=stored(point),
+            log_mass=stored(scores.logsumexp(-1)),
+            value=stored(mean_value),
+            slope=stored(mean_move),
+            matrix=stored(covariance),
         ),
-        weight=kept(weight),
-        key=kept(key[0]),
-        value=kept(value[0]),
-        slope=kept(slope),
-        curvature=kept(curvature),
+        weight=stored(weight),
+        key=stored(key[0]),
+        value=stored(value[0]),
+        slope=stored(slope),
+        curvature=stored(curvature),
     )

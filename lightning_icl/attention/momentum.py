@@ -45,13 +45,17 @@ def momentum_attention(
     _check_shapes(query, key, value, padding_mask, position_ids)
     heads, tokens, keys = query.shape[1], query.shape[2], key.shape[2]
     restart = None if position_ids is None else document_starts(position_ids)
+    # Positions at padding are arbitrary and may look like a new document.
     if restart is not None and padding_mask is not None:
         restart = restart & padding_mask
     seen = None
+    # Without any of the three, the kernel's own causal flag is faster than a mask in memory.
     if padding_mask is not None or restart is not None or tokens < keys:
         seen = _seen(tokens, keys, padding_mask, restart, query.device)
+    # η per query head: heads of one group no longer share an average, so values are repeated before it.
     if isinstance(eta, Tensor) and eta.numel() == heads != value.shape[1]:
         value = repeat_heads(value, heads)
+    # All tokens are here: one linear scan. With a cache, only the last tokens' averages are needed.
     if seen is None or tokens == keys:
         ema, _ = value_ema(value, eta, present=padding_mask, restart=restart)
     else:
@@ -83,8 +87,10 @@ def _seen(tokens: int, keys: int, present: Tensor | None, restart: Tensor | None
     key = torch.arange(keys, device=device)
     seen = (key <= own).unsqueeze(0)
     if present is not None:
+        # Padding sees its own key too: a softmax over nothing is nan, and nan * 0 in later layers stays nan.
         seen = seen & present.unsqueeze(1)
     if restart is not None:
+        # A running count of starts numbers the documents.
         document = restart.cumsum(-1)
         seen = seen & (document[:, keys - tokens :, None] == document[:, None])
     return seen | (key == own)
@@ -119,6 +125,7 @@ class MomentumAttention(nn.Module):
 
     def __init__(self, heads: int, eta: float = DEFAULT_ETA, *, learn: bool = False) -> None:
         super().__init__()
+        # The logit is learnt, not η: every step of an optimizer then stays inside (0, 1).
         self.fixed = check_eta(eta)
         self.logit = nn.Parameter(torch.full((heads,), logit(eta))) if learn else None
 

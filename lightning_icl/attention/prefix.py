@@ -33,7 +33,9 @@ def join_attention(
     Returns:
         The joint output, in the dtype of `own`.
     """
+    # sigmoid(b - a) = e^b / (e^a + e^b), but nothing can overflow, and -inf gives a share of exactly 0.
     prefix_share = torch.sigmoid(prefix_lse - own_lse).unsqueeze(-1).to(own.dtype)
+    # One fused pass over the output, where own + share * (prefix - own) would take three.
     return torch.lerp(own, prefix, prefix_share)
 
 
@@ -41,8 +43,8 @@ def repeat_heads(
     states: Float[Tensor, "batch kv_head token width"], heads: int
 ) -> Float[Tensor, "batch head token width"]:
     """Keys or values with every key/value head repeated for its group of query heads."""
-    groups = heads // states.shape[1]
-    return states if groups == 1 else states.repeat_interleave(groups, dim=1)
+    group_size = heads // states.shape[1]
+    return states if group_size == 1 else states.repeat_interleave(group_size, dim=1)
 
 
 def own_attention(
@@ -66,6 +68,7 @@ def own_attention(
         visible: which key each query sees, where that is less than plain causality allows (window, branches).
         bias: added to the scaled scores (ALiBi).
     """
+    # Kernels that return the log-sum-exp match heads one to one; own tokens are few, so the copy is small.
     key, value = repeat_heads(key, query.shape[1]), repeat_heads(value, query.shape[1])
     if softcap is None and visible is None and bias is None:
         return attention_with_lse(query, key, value, scaling=scaling, causal=True)
@@ -104,8 +107,9 @@ def prefix_attention(
     """
     batch, heads, tokens, width = query.shape
     kv_heads = key.shape[1]
-    groups = heads // kv_heads
-    rows = query.unflatten(1, (kv_heads, groups)).permute(1, 2, 0, 3, 4).reshape(1, kv_heads, -1, width)
+    group_size = heads // kv_heads
+    # Batch and group move into the sequence axis: with no causal order towards the prefix, all queries are just rows.
+    rows = query.unflatten(1, (kv_heads, group_size)).permute(1, 2, 0, 3, 4).reshape(1, kv_heads, -1, width)
     if softcap is None and window is None and bias is None:
         out, lse = attention_with_lse(rows, key, value, scaling=scaling, causal=False)
     else:
@@ -116,11 +120,11 @@ def prefix_attention(
             scaling=scaling,
             softcap=softcap,
             window=window,
-            positions=None if positions is None else positions.reshape(1, -1).expand(groups, -1).reshape(-1),
-            bias=None if bias is None else bias.unflatten(0, (kv_heads, groups)),
+            positions=None if positions is None else positions.reshape(1, -1).expand(group_size, -1).reshape(-1),
+            bias=None if bias is None else bias.unflatten(0, (kv_heads, group_size)),
         )
-    out = out.reshape(kv_heads, groups, batch, tokens, width).permute(2, 0, 1, 3, 4).flatten(1, 2)
-    lse = lse.reshape(kv_heads, groups, batch, tokens).permute(2, 0, 1, 3).flatten(1, 2)
+    out = out.reshape(kv_heads, group_size, batch, tokens, width).permute(2, 0, 1, 3, 4).flatten(1, 2)
+    lse = lse.reshape(kv_heads, group_size, batch, tokens).permute(2, 0, 1, 3).flatten(1, 2)
     return out, lse
 
 
@@ -138,11 +142,13 @@ def _masked_prefix_attention(
     """The long sequence against the prefix, in pieces whose score matrix stays small."""
     prefix_positions = torch.arange(key.shape[2], device=rows.device)
     step = max(1, _MASKED_SCORES // (key.shape[1] * key.shape[2]))
+    # Rows run over groups first: this many rows share one head's bias.
     queries = rows.shape[2] // (1 if bias is None else bias.shape[1])
     outs, lses = [], []
     for start in range(0, rows.shape[2], step):
         piece = slice(start, start + step)
         visible = None
+        # Causality needs no mask here, since every prefix token comes before every query; only a window hides some.
         if window is not None and positions is not None:
             visible = (positions[piece, None] - prefix_positions < window)[None, None]
         row_bias = None
