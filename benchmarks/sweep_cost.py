@@ -22,6 +22,7 @@ from lightning_icl.comparison.trainer import make_trainer
 from lightning_icl.data.module import ICLDataModule
 from lightning_icl.data.queries import budget_batches, collate
 from lightning_icl.models.finding import ModelSource
+from lightning_icl.models.subject import Subject
 from lightning_icl.probing.finetuning import KVFinetuning
 from lightning_icl.probing.probe import ICLProbe
 from lightning_icl.records import Condition
@@ -71,7 +72,8 @@ def main() -> None:
         )
         unit = Unit(model="random", task=task.name, shots=32, seed=1, folder=folder / "out")
         source = ModelSource(name="random", location="random")
-        swept = TaskSweep(source=source, task=task, data={unit: data}, held_out=[], fingerprints=data.fingerprints)
+        subject = Subject(source=source, config=shape, tokenizer=data.tokenizer, model=model)
+        swept = TaskSweep(subject=subject, task=task, data={unit: data}, held_out=[], fingerprints=data.fingerprints)
         plan = SweepPlan(settings=settings, out=folder, tasks=(swept,))
         groups = grouped([(unit, rate) for rate in settings.rates], swept, model, given.overlay_memory)
         part_seconds(model, data, settings)  # warm up

@@ -4,8 +4,15 @@ from lightning_icl._version import __version__ as __version__
 from lightning_icl.attention.ema import value_ema as value_ema
 from lightning_icl.attention.momentum import MomentumAttention as MomentumAttention
 from lightning_icl.attention.momentum import momentum_attention as momentum_attention
-from lightning_icl.front import ICLDataModule as ICLDataModule
-from lightning_icl.front import compare as compare
+from lightning_icl.front.calls import compare as compare
+from lightning_icl.front.calls import dual_form as dual_form
+from lightning_icl.front.calls import sweep as sweep
+from lightning_icl.front.calls import weight_update as weight_update
+from lightning_icl.front.data import ICLDataModule as ICLDataModule
+from lightning_icl.front.results import DualFormResults as DualFormResults
+from lightning_icl.front.results import Results as Results
+from lightning_icl.front.results import SweepResults as SweepResults
+from lightning_icl.front.results import WeightUpdateResults as WeightUpdateResults
 from lightning_icl.metrics import Kendall as Kendall
 from lightning_icl.metrics import Rec2FTP as Rec2FTP
 from lightning_icl.metrics import SimAM as SimAM
@@ -22,6 +29,5 @@ from lightning_icl.records import Condition as Condition
 from lightning_icl.records import Demonstrations as Demonstrations
 from lightning_icl.records import KVOverlay as KVOverlay
 from lightning_icl.records import Observation as Observation
-from lightning_icl.run_results import Results as Results
 from lightning_icl.tasks.catalogue import resolve_tasks as resolve_tasks
 from lightning_icl.tasks.task import Task as Task

@@ -21,9 +21,9 @@ RANKS = {
     "data": 2, "models": 2, "metrics": 2,
     "probing": 3, "pretraining": 3,
     "report": 2, "comparison": 4, "listing": 4,
-    "dualform": 5, "sweeping": 5, "run_results": 5,
-    "weightupdate": 6, "front": 6,
-    "cli": 7,
+    "dualform": 5, "sweeping": 5,
+    "weightupdate": 6,
+    "front": 7, "cli": 7,
 }  # fmt: skip
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 

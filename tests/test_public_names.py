@@ -87,7 +87,7 @@ def test_a_strict_type_checker_passes_a_right_program_and_stops_every_mistake_of
     said = subprocess.run(command, capture_output=True, text=True, cwd=ROOT).stdout.splitlines()
     revealed = [line.split('"')[1].replace("builtins.", "") for line in said if "Revealed type" in line]
     assert revealed[0].startswith("def (task: lightning_icl.tasks.task.Task | str, ")
-    assert revealed[0].endswith("lightning_icl.front.ICLDataModule")
+    assert revealed[0].endswith("lightning_icl.front.data.ICLDataModule")
     assert revealed[1:2] == ["tuple[int, ...]"]
     assert "object" not in revealed
     mistakes = [line for line in said if " error: " in line]

@@ -50,7 +50,7 @@ def write_finetuned(folder: Path, plan: Plan, planned: PlannedTask, probe: ICLPr
     assert tuned is not None
     vectors = {} if tuned.training_queries is None or not queries else {_QUERIES: tuned.training_queries}
     record = {
-        "model": plan.source.name,
+        "model": plan.subject.source.name,
         "demonstrations": demonstrations(probe),
         "finetune": finetune(probe),
         "fingerprints": {**fingerprints(plan, planned, probe), **({_QUERIES: _hash(vectors)} if vectors else {})},
@@ -85,10 +85,11 @@ def read_finetuned(folder: Path, plan: Plan, planned: PlannedTask) -> Finetuned:
             f"{made['seed']}) than those of the prompt ({len(expected)} with seed {expected.seed}). Use the same "
             "--task, --data, --template, --separator, --chat, --shots and --seed as in `fit`."
         )
-    if record["fingerprints"]["weights"] != plan.weights:
+    if record["fingerprints"]["weights"] != plan.subject.weights:
         raise OutputError(
-            f"The overlay in {str(folder)!r} was made for other weights than those of the model {plan.source.name!r} "
-            f"now (then named {record['model']!r}). Give that model, or fine-tune this one: lightning-icl fit."
+            f"The overlay in {str(folder)!r} was made for other weights than those of the model "
+            f"{plan.subject.source.name!r} now (then named {record['model']!r}). Give that model, or fine-tune this "
+            "one: lightning-icl fit."
         )
     saved, hashes = record["finetune"], record["fingerprints"]
     tuned = Finetuned(
@@ -99,8 +100,8 @@ def read_finetuned(folder: Path, plan: Plan, planned: PlannedTask) -> Finetuned:
         training_queries=None,
     )
     if _QUERIES in hashes:
-        heads, _, width = head_counts(plan.config)
-        shape = (int(plan.config.num_hidden_layers), len(expected.prefix_token_ids), heads * width)
+        heads, _, width = head_counts(plan.subject.config)
+        shape = (int(plan.subject.config.num_hidden_layers), len(expected.prefix_token_ids), heads * width)
         vectors = _read_tensors(folder / QUERIES, hashes[_QUERIES]).get(_QUERIES)
         if vectors is None or vectors.shape != shape:
             given = None if vectors is None else tuple(vectors.shape)

@@ -159,10 +159,10 @@ def _model(plan: Plan, probe: ICLProbe) -> dict[str, Any]:
     model = probe.model
     heads, kv_heads, _ = head_counts(model.config)
     return {
-        "name": plan.source.name,
-        "revision": plan.source.revision,
-        "commit": commit_of(plan.source),
-        "adapter": None if plan.source.adapter is None else str(plan.source.adapter),
+        "name": plan.subject.source.name,
+        "revision": plan.subject.source.revision,
+        "commit": commit_of(plan.subject.source),
+        "adapter": None if plan.subject.source.adapter is None else str(plan.subject.source.adapter),
         "architecture": str(model.config.model_type),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "layers": int(model.config.num_hidden_layers),

@@ -10,11 +10,10 @@ from lightning_icl.comparison.output import claimed, save_finetuning, save_resul
 from lightning_icl.comparison.plan import Plan, make_plan
 from lightning_icl.comparison.rate import with_chosen_rate
 from lightning_icl.comparison.settings import CompareSettings, ValidateSettings
-from lightning_icl.comparison.trainer import DTYPES, check_trainer, make_trainer
+from lightning_icl.comparison.trainer import check_trainer, make_trainer
 from lightning_icl.data.preview import show_prompt
 from lightning_icl.errors import UserError
 from lightning_icl.interrupts import interruptible
-from lightning_icl.models.loading import load_model
 from lightning_icl.probing.finetuning import KVFinetuning
 from lightning_icl.probing.probe import ICLProbe
 from lightning_icl.process_watch import falling_together
@@ -52,9 +51,7 @@ def carry_out(plan: Plan, *, show: bool = True) -> Path:
     """
     settings = plan.settings
     with claimed(plan, RESULTS) as run:
-        model = plan.model
-        if model is None:
-            model = load_model(plan.source, DTYPES[settings.trainer_precision], device_map=settings.device_map)
+        model = plan.load()
         for planned in run.pending:
             planned = with_chosen_rate(settings, planned, model)
             data = planned.data
@@ -84,7 +81,7 @@ def fit(settings: CompareSettings) -> Path | None:
     if plan is None:
         return None
     with claimed(plan, FINETUNE) as run:
-        model = load_model(plan.source, DTYPES[settings.trainer_precision], device_map=settings.device_map)
+        model = plan.load()
         for planned in run.pending:
             planned = with_chosen_rate(settings, planned, model)
             probe = ICLProbe(model, planned.data.demonstrations)
@@ -118,7 +115,7 @@ def validate(settings: ValidateSettings) -> Path | None:
     }
     hashes = {name: finetuned.overlay.hash for name, finetuned in tuned.items()}
     with claimed(plan, RESULTS, overlays=hashes) as run:
-        model = load_model(plan.source, DTYPES[settings.trainer_precision], device_map=settings.device_map)
+        model = plan.load()
         for planned in run.pending:
             data, finetuned = planned.data, tuned.get(planned.task.name)
             readings = calibrated_readings(data)
@@ -143,6 +140,6 @@ def _plan(settings: CompareSettings) -> Plan | None:
     plan = make_plan(settings)
     if settings.show_prompt:
         for planned in plan.tasks:
-            show_prompt(planned.data, plan.tokenizer)
+            show_prompt(planned.data, plan.subject.tokenizer)
         return None
     return plan

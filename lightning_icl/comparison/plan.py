@@ -2,22 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning_icl.comparison.controls.catalogue import Control, choose, own_rates
 from lightning_icl.comparison.settings import CompareSettings, RunSettings
+from lightning_icl.comparison.trainer import DTYPES
 from lightning_icl.data.module import ICLDataModule, load_data
 from lightning_icl.data.queries import Query
 from lightning_icl.errors import TaskError, UserError
 from lightning_icl.models.architecture import Architecture, architecture_of, context_length
-from lightning_icl.models.finding import ModelSource, find_source
-from lightning_icl.models.fingerprint import object_fingerprint, weights_fingerprint
 from lightning_icl.models.fitting import check_vocabulary
-from lightning_icl.models.loading import check_weights, load_config, load_tokenizer
 from lightning_icl.models.rotary import check_lengths
 from lightning_icl.models.spreading import check_spreadable
+from lightning_icl.models.subject import Subject, read_subject
 from lightning_icl.published import published_size
 from lightning_icl.records import Demonstrations
 from lightning_icl.saving.paths import output_path
@@ -25,7 +23,7 @@ from lightning_icl.tasks.catalogue import neighbour, resolve_tasks
 from lightning_icl.tasks.task import Task
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel
 
 HELD_OUT, FEWEST_HELD_OUT = 64, 16
 """Training rows on which `--lr auto` chooses, at most and at least; between them half as many as there are queries,
@@ -54,28 +52,25 @@ class Plan:
     """A whole comparison, ready for the weights."""
 
     settings: CompareSettings
-    source: ModelSource
-    config: "PretrainedConfig"
+    subject: Subject
     architecture: Architecture
-    tokenizer: "PreTrainedTokenizerBase"
     tasks: tuple[PlannedTask, ...]
     out: Path
-    model: "PreTrainedModel | None" = None
-    """The model itself, where it was given as an object."""
     controls: tuple[Control, ...] = ()
     control_rates: Mapping[str, float] = field(default_factory=dict)
     """By control, the learning rate that it was given."""
 
-    @cached_property
-    def weights(self) -> str:
-        """Fingerprint of the model's weights; files are read for it."""
-        if self.model is not None:
-            return object_fingerprint(self.model)
-        return weights_fingerprint(self.source, self.config)
+    def load(self) -> "PreTrainedModel":
+        """The model, ready to be probed.
+
+        Raises:
+            UserError: its weights cannot be used.
+        """
+        return self.subject.load(DTYPES[self.settings.trainer_precision], device_map=self.settings.device_map)
 
     def fingerprints(self, planned: PlannedTask) -> dict[str, str]:
         """What the figures of a task depend on beside its settings: rows, task and weights, as they are now."""
-        return {**planned.data.fingerprints, "weights": self.weights}
+        return {**planned.data.fingerprints, "weights": self.subject.weights}
 
 
 def make_plan(settings: CompareSettings) -> Plan:
@@ -89,63 +84,39 @@ def make_plan(settings: CompareSettings) -> Plan:
     tasks = resolve_tasks(settings.task)
     for task in tasks.values():
         task.template(settings.template)
-    source = find_source(settings)
-    if settings.device_map is not None:
-        check_spreadable(source)
-    config = load_config(source)
-    architecture_of(config)
-    check_weights(source, config)
-    tokenizer = load_tokenizer(source)
-    return plan_of(settings, tasks, source, config, tokenizer)
+    return plan_of(settings, tasks, read_subject(settings))
 
 
-def plan_of(
-    settings: CompareSettings,
-    tasks: Mapping[str, Task],
-    source: ModelSource,
-    config: "PretrainedConfig",
-    tokenizer: "PreTrainedTokenizerBase",
-    model: "PreTrainedModel | None" = None,
-) -> Plan:
+def plan_of(settings: CompareSettings, tasks: Mapping[str, Task], subject: Subject) -> Plan:
     """The plan for tasks and a model that are there already.
 
     Args:
         settings: of the run; their `task` and `model` are not asked.
         tasks: by the name that the user gave them.
-        source: where the model comes from.
-        config: its configuration.
-        tokenizer: its tokenizer.
-        model: itself, where it was given as an object.
+        subject: the model, without its weights or with them.
 
     Raises:
         UserError: anything that does not fit together.
     """
+    if settings.device_map is not None:
+        check_spreadable(subject.source)
     controls = choose(settings.controls)
     return Plan(
         settings=settings,
-        source=source,
-        config=config,
-        architecture=architecture_of(config),
-        tokenizer=tokenizer,
-        tasks=tuple(_plan_task(settings, name, task, source, config, tokenizer) for name, task in tasks.items()),
+        subject=subject,
+        architecture=architecture_of(subject.config),
+        tasks=tuple(_plan_task(settings, name, task, subject) for name, task in tasks.items()),
         out=output_folder(settings),
-        model=model,
         controls=controls,
         control_rates=own_rates(settings.control_lr, controls),
     )
 
 
-def _plan_task(
-    settings: CompareSettings,
-    name: str,
-    task: Task,
-    source: ModelSource,
-    config: "PretrainedConfig",
-    tokenizer: "PreTrainedTokenizerBase",
-) -> PlannedTask:
+def _plan_task(settings: CompareSettings, name: str, task: Task, subject: Subject) -> PlannedTask:
+    config, tokenizer = subject.config, subject.tokenizer
     length, seed = context_length(config), seed_for(settings, task)
     data = load_data(settings, task, tokenizer, length, shots=settings.shots, seed=seed)
-    check_vocabulary(source.name, config, tokenizer, data.token_ids)
+    check_vocabulary(subject.source.name, config, tokenizer, data.token_ids)
     check_lengths(config, data.prefix_lengths, data.longest_query)
     asked = any(control.name == "other-task" for control in choose(settings.controls))
     return PlannedTask(

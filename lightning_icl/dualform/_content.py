@@ -9,8 +9,6 @@ from lightning_icl.dualform._probe import DualProbe
 from lightning_icl.models.architecture import has_alibi, has_soft_cap, head_counts
 from lightning_icl.results import SCHEMA
 
-DUAL_FORM = "dual_form.json"
-
 
 def dual_content(plan: Plan, planned: PlannedTask, probe: DualProbe) -> dict[str, Any]:
     """Everything shown, and what it was made of; NaN marks what is undefined."""
@@ -23,7 +21,7 @@ def dual_content(plan: Plan, planned: PlannedTask, probe: DualProbe) -> dict[str
         "schema": SCHEMA,
         "kind": "dual_form",
         "model": {
-            "name": plan.source.name,
+            "name": plan.subject.source.name,
             "architecture": str(probe.model.config.model_type),
             "heads": heads,
             "kv_heads": kv_heads,
@@ -75,7 +73,7 @@ def _demonstrations(plan: Plan, planned: PlannedTask, probe: DualProbe) -> list[
             "row": chosen.indices[number],
             "label": planned.task.answers[chosen.labels[number]],
             "tokens": len(tokens),
-            "text": str(plan.tokenizer.decode(list(tokens))).strip(),
+            "text": str(plan.subject.tokenizer.decode(list(tokens))).strip(),
             "share": float(projection[:, number].nanmean()),
             "relative_norm": float(norm[:, number].nanmean()),
             "share_per_layer": _layers(projection[:, number]),

@@ -8,15 +8,14 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from lightning_icl.comparison.output import Run, claimed, say
 from lightning_icl.comparison.plan import Plan, PlannedTask, carried_out, make_plan
 from lightning_icl.comparison.rate import with_chosen_rate
-from lightning_icl.comparison.trainer import DTYPES, check_trainer, make_trainer, quiet
-from lightning_icl.dualform._content import DUAL_FORM, dual_content
+from lightning_icl.comparison.trainer import check_trainer, make_trainer, quiet
+from lightning_icl.dualform._content import dual_content
 from lightning_icl.dualform._pictures import check_matplotlib, save_pictures
 from lightning_icl.dualform._probe import DualProbe
 from lightning_icl.dualform._synthetic import known_answers
-from lightning_icl.dualform._tables import print_dual, print_synthetic
 from lightning_icl.dualform.settings import DualSettings, parse_layers
+from lightning_icl.dualform.tables import DUAL_FORM, print_dual, print_synthetic
 from lightning_icl.interrupts import interruptible
-from lightning_icl.models.loading import load_model
 from lightning_icl.plain_yaml import to_yaml
 from lightning_icl.probing.finetuning import KVFinetuning
 from lightning_icl.results import CONFIG, to_json
@@ -33,13 +32,34 @@ def dual_form(settings: DualSettings) -> Path | None:
     Raises:
         UserError: anything the user gave that cannot be used, before any weights are loaded.
     """
-    quiet()
     if settings.synthetic:
         print_synthetic(known_answers())
         return None
-    plan, layers = _plan(settings)
+    if settings.export:
+        check_matplotlib()
+    comparison = settings.comparison()
+    check_trainer(comparison)
+    return carry_out(settings, make_plan(comparison))
+
+
+def carry_out(settings: DualSettings, plan: Plan, *, show: bool = True) -> Path:
+    """Look at the heads of a planned comparison, and save.
+
+    Args:
+        settings: of the dual form.
+        plan: of the comparison.
+        show: whether the tables are printed.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        UserError: the layers, the weights or the folder cannot be used.
+    """
+    quiet()
+    layers = parse_layers(settings.layers, int(plan.subject.config.num_hidden_layers))
     with claimed(plan, DUAL_FORM, partial(carried_out, settings, without=_UNSAVED)) as run:
-        model = load_model(plan.source, DTYPES[plan.settings.trainer_precision])
+        model = plan.load()
         for planned in run.pending:
             planned = with_chosen_rate(plan.settings, planned, model)
             probe = DualProbe(model, planned.data.demonstrations, layers, settings.rank)
@@ -47,24 +67,15 @@ def dual_form(settings: DualSettings) -> Path | None:
             with interruptible():
                 trainer.fit(probe, datamodule=planned.data)
                 trainer.validate(probe, datamodule=planned.data, verbose=False)
-            _save(settings, run, planned, probe)
-        say(f"\nThe figures of every head are in {run.plan.out}.")
+            _save(settings, run, planned, probe, show)
+        if show:
+            say(f"\nThe figures of every head are in {run.plan.out}.")
     return run.plan.out
 
 
-def _plan(settings: DualSettings) -> tuple[Plan, tuple[int, ...]]:
-    """The plan and the layers, with every user mistake found."""
-    if settings.export:
-        check_matplotlib()
-    comparison = settings.comparison()
-    check_trainer(comparison)
-    plan = make_plan(comparison)
-    return plan, parse_layers(settings.layers, int(plan.config.num_hidden_layers))
-
-
 @rank_zero_only
-def _save(settings: DualSettings, run: Run, planned: PlannedTask, probe: DualProbe) -> None:
-    """Write one task's folder, whole or not at all, and print its tables."""
+def _save(settings: DualSettings, run: Run, planned: PlannedTask, probe: DualProbe, show: bool) -> None:
+    """Write one task's folder, whole or not at all, and print its tables if asked."""
     content = dual_content(run.plan, planned, probe)
     with run.writing(planned) as part:
         (part / DUAL_FORM).write_text(to_json(content), encoding="utf-8")
@@ -72,6 +83,7 @@ def _save(settings: DualSettings, run: Run, planned: PlannedTask, probe: DualPro
             to_yaml(carried_out(settings, run.plan, planned, without=_UNSAVED)), encoding="utf-8"
         )
         pictures = save_pictures(content, part) if settings.export else []
-    print_dual(content)
+    if show:
+        print_dual(content)
     for path in pictures:
         say(f"wrote {run.plan.out / planned.task.name / path.name}")

@@ -46,7 +46,7 @@ def _begin(plan: SweepPlan, space: Workspace) -> None:
         "schema": SCHEMA,
         **fixed(settings),
         "model": list(settings.models),
-        "task": [task.task.name for task in plan.tasks if task.source.name == settings.models[0]],
+        "task": [task.task.name for task in plan.tasks if task.model == settings.models[0]],
         "lrs": list(settings.rates),
         "fingerprints": plan.fingerprints,
     }

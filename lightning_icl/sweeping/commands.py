@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from lightning_icl.comparison.trainer import DTYPES, check_trainer, make_trainer
 from lightning_icl.console import say
-from lightning_icl.models.loading import load_model
 from lightning_icl.report.sweep import summarise
 from lightning_icl.saving.workspace import Workspace
 from lightning_icl.sweeping._claim import claimed
@@ -36,11 +35,28 @@ def sweep(settings: SweepSettings) -> Path:
     if settings.dry_run:
         _make_runs(plan, None)
         return plan.out
+    return carry_out(plan)
+
+
+def carry_out(plan: SweepPlan, *, show: bool = True) -> Path:
+    """Make the runs of a plan that are not finished, then the tables.
+
+    Args:
+        plan: of the sweep.
+        show: whether the tables are printed.
+
+    Returns:
+        The sweep's folder.
+
+    Raises:
+        UserError: the weights, or the folder, cannot be used.
+    """
+    settings = plan.settings
     with claimed(plan) as space:
         if not settings.collect:
             _make_runs(plan, space)
         if settings.part is None:
-            _tables(plan, space)
+            _tables(plan, space, show)
         else:
             say(f"Part {settings.part} is done. When all parts are, the same command with --collect makes the tables.")
     return plan.out
@@ -49,7 +65,7 @@ def sweep(settings: SweepSettings) -> Path:
 def _make_runs(plan: SweepPlan, space: Workspace | None) -> None:
     """Say what is to be made, and make it where there is a folder to write into."""
     _describe(plan)
-    for _, tasks in groupby(plan.tasks, key=lambda task: task.source.name):
+    for _, tasks in groupby(plan.tasks, key=lambda task: task.model):
         _sweep_model(plan, [task for task in tasks if plan.pending(task)], space)
 
 
@@ -68,14 +84,14 @@ def _sweep_model(plan: SweepPlan, tasks: list[TaskSweep], space: Workspace | Non
     if not tasks:
         return
     settings = plan.settings
-    model = load_model(tasks[0].source, DTYPES[settings.compare(tasks[0].source.name).trainer_precision])
+    model = tasks[0].subject.load(DTYPES[settings.compare(tasks[0].model).trainer_precision])
     groups = {id(task): grouped(plan.pending(task), task, model, settings.overlay_memory) for task in tasks}
     cost = sum((cost_of(task, groups[id(task)]) for task in tasks), Cost())
-    device = make_trainer(settings.compare(tasks[0].source.name), []).strategy.root_device
+    device = make_trainer(settings.compare(tasks[0].model), []).strategy.root_device
     model.to(device)  # type: ignore[arg-type]
     rate = forward_rate(model, next(iter(tasks[0].data.values())))
     say(
-        f"{tasks[0].source.name}: {cost.runs} runs, passes over queries: {cost.passes}, {cost.steps:,} fine-tuning "
+        f"{tasks[0].model}: {cost.runs} runs, passes over queries: {cost.passes}, {cost.steps:,} fine-tuning "
         f"steps ({cost.training_tokens:,} tokens), {cost.observed_tokens:,} tokens observed; about "
         f"{_duration(cost.forward_tokens / rate)} at {rate:,.0f} tokens a second measured here."
     )
@@ -104,16 +120,18 @@ def _side_by_side(
     return f"Up to {largest[0]} fine-tunings take their steps together, in about {largest[1] / 1e9:.1f} GB."
 
 
-def _tables(plan: SweepPlan, space: Workspace) -> None:
+def _tables(plan: SweepPlan, space: Workspace, show: bool) -> None:
     rows = collect(plan)
     summary = summarise(rows)
     with space.adding() as part:
         write_tables(part, rows, summary)
-    print_summary(rows, summary)
+    if show:
+        print_summary(rows, summary)
     missing = len(plan.units) * len(plan.settings.rates) - len(rows)
     if missing:
         say(f"{missing} runs of the plan are not finished yet.", style="yellow")
-    say(f"All runs are in {plan.out / 'sweep.csv'} and sweep.parquet, the summary in summary.csv.")
+    if show:
+        say(f"All runs are in {plan.out / 'sweep.csv'} and sweep.parquet, the summary in summary.csv.")
 
 
 def _duration(seconds: float) -> str:

@@ -64,7 +64,7 @@ def measure_group(
         OutputError: results cannot be written.
         NumericalError: the model itself yields NaN, without any fine-tuning.
     """
-    settings = plan.settings.compare(task.source.name)
+    settings = plan.settings.compare(task.model)
     outcomes = [_Outcome(unit=unit, rate=rate) for unit, rate in runs]
     _finetune(settings, model, task, outcomes, plan.settings.overlay_memory, spend)
     probe = _observe(settings, model, task, outcomes, spend)

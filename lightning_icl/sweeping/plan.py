@@ -13,12 +13,10 @@ from lightning_icl.data.queries import Query
 from lightning_icl.data.settings import DataSettings
 from lightning_icl.errors import TaskError, UserError
 from lightning_icl.file_names import folder_name
-from lightning_icl.models.architecture import architecture_of, context_length
-from lightning_icl.models.finding import ModelSource, find_source
-from lightning_icl.models.fingerprint import weights_fingerprint
+from lightning_icl.models.architecture import context_length
 from lightning_icl.models.fitting import check_vocabulary
-from lightning_icl.models.loading import check_weights, load_config, load_tokenizer
 from lightning_icl.models.rotary import check_lengths
+from lightning_icl.models.subject import Subject, read_subject
 from lightning_icl.report.sweep import RUN
 from lightning_icl.saved_json import read_json
 from lightning_icl.saving.paths import output_path
@@ -54,7 +52,7 @@ class Unit:
 class TaskSweep:
     """One model on one task: what one pass over the queries observes."""
 
-    source: ModelSource
+    subject: Subject
     task: Task
     data: dict[Unit, ICLDataModule]
     """Its demonstrations for each unit; the queries are the same."""
@@ -62,6 +60,11 @@ class TaskSweep:
     """Queries to choose seed and rate on; none where the reported ones choose."""
     fingerprints: dict[str, str]
     """SHA-256 of its rows, of the task, and of the model's weights."""
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        return self.subject.source.name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +97,7 @@ class SweepPlan:
     @cached_property
     def fingerprints(self) -> dict[str, dict[str, str]]:
         """Those of every model and task, under their names."""
-        return {f"{task.source.name}: {task.task.name}": task.fingerprints for task in self.tasks}
+        return {f"{task.model}: {task.task.name}": task.fingerprints for task in self.tasks}
 
     def fingerprint(self, unit: Unit) -> str:
         """Hash of everything that the numbers of a run depend on, beside its own folder."""
@@ -129,44 +132,53 @@ def make_sweep_plan(settings: SweepSettings) -> SweepPlan:
     Raises:
         UserError: anything the user gave that cannot be used.
     """
-    out = output_path(settings.out)
-    tasks = resolve_tasks(settings.task)
-    for task in tasks.values():
+    tasks = resolve_tasks(settings.task).values()
+    return sweep_plan_of(settings, tasks, (read_subject(settings, model) for model in settings.models))
+
+
+def sweep_plan_of(settings: SweepSettings, tasks: Iterable[Task], subjects: Iterable[Subject]) -> SweepPlan:
+    """The plan for tasks and models that are there already.
+
+    Args:
+        settings: of the sweep; their `task` is not asked.
+        tasks: what is asked.
+        subjects: the models that the settings name.
+
+    Raises:
+        UserError: anything that does not fit together.
+    """
+    out, tasks = output_path(settings.out), list(tasks)
+    for task in tasks:
         task.template(settings.template)
     folders = {model: out / folder_name(model) for model in settings.models}
     if len(set(folders.values())) < len(folders):
         raise UserError(f"--model {settings.model}: two models would share a folder. Sweep them into different --out.")
     sweeps = [
-        sweep
-        for model in settings.models
-        for sweep in _model_sweeps(settings, find_source(settings, model), tasks.values(), folders[model])
+        sweep for subject in subjects for sweep in _model_sweeps(settings, subject, tasks, folders[subject.source.name])
     ]
     return SweepPlan(settings=settings, out=out, tasks=tuple(sweeps))
 
 
 def _model_sweeps(
-    settings: SweepSettings, source: ModelSource, tasks: Iterable[Task], folder: Path
+    settings: SweepSettings, subject: Subject, tasks: Iterable[Task], folder: Path
 ) -> Iterator[TaskSweep]:
-    """Every task of one model, whose weights are checked and hashed once."""
-    config, tokenizer = load_config(source), load_tokenizer(source)
-    architecture_of(config)
-    check_weights(source, config)
-    weights = weights_fingerprint(source, config)
+    """Every task of one model."""
+    config, tokenizer, model = subject.config, subject.tokenizer, subject.source.name
     for task in tasks:
         data = {}
         for shots, seed in product(settings.shot_numbers, settings.seed_numbers):
             place = folder / task.name / f"shots-{shots}" / f"seed-{seed}"
-            unit = Unit(model=source.name, task=task.name, shots=shots, seed=seed, folder=place)
+            unit = Unit(model=model, task=task.name, shots=shots, seed=seed, folder=place)
             data[unit] = load_data(settings, task, tokenizer, context_length(config), shots=shots, seed=seed)
-            check_vocabulary(source.name, config, tokenizer, data[unit].token_ids)
+            check_vocabulary(model, config, tokenizer, data[unit].token_ids)
             check_lengths(config, data[unit].prefix_lengths, data[unit].longest_query)
         first = next(iter(data.values()))
         yield TaskSweep(
-            source=source,
+            subject=subject,
             task=task,
             data=data,
             held_out=_held_out(settings, task, data.values()),
-            fingerprints={**first.fingerprints, "weights": weights},
+            fingerprints={**first.fingerprints, "weights": subject.weights},
         )
 
 

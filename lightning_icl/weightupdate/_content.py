@@ -27,7 +27,7 @@ def weight_update_content(
         "schema": SCHEMA,
         "kind": "weight_update",
         "model": {
-            "name": plan.source.name,
+            "name": plan.subject.source.name,
             "architecture": str(probe.model.config.model_type),
             "layers": probe.layers,
             "heads": heads,

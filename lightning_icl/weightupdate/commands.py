@@ -9,12 +9,11 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from lightning_icl.comparison.output import Run, claimed, say
 from lightning_icl.comparison.plan import Plan, PlannedTask, carried_out, make_plan
 from lightning_icl.comparison.rate import with_chosen_rate
-from lightning_icl.comparison.trainer import DTYPES, check_trainer, make_trainer, quiet
+from lightning_icl.comparison.trainer import check_trainer, make_trainer, quiet
 from lightning_icl.data.queries import Query, budget_batches, collate
 from lightning_icl.errors import ModelError, TaskError
 from lightning_icl.interrupts import interruptible
 from lightning_icl.models.architecture import attention_windows, context_length
-from lightning_icl.models.loading import load_model
 from lightning_icl.plain_yaml import to_yaml
 from lightning_icl.probing.finetuning import KVFinetuning
 from lightning_icl.report.ladder import WEIGHT_UPDATE, ladder_grids, read_ladders
@@ -37,10 +36,33 @@ def weight_update(settings: WeightUpdateSettings) -> Path:
     Raises:
         UserError: anything the user gave that cannot be used, before any weights are loaded.
     """
+    if settings.export:
+        pyplot()
+    comparison = settings.comparison()
+    check_trainer(comparison)
+    return carry_out(settings, make_plan(comparison))
+
+
+def carry_out(settings: WeightUpdateSettings, plan: Plan, *, show: bool = True) -> Path:
+    """Climb the ladder on a planned comparison, and save.
+
+    Args:
+        settings: of the ladder.
+        plan: of the comparison.
+        show: whether the tables are printed.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        UserError: no rows are left, or the model, its weights or the folder cannot be used.
+    """
     quiet()
-    plan, held_out = _plan(settings)
+    held_out = {planned.task.name: _held_out(settings, plan, planned) for planned in plan.tasks}
+    for planned in plan.tasks:
+        _check_windows(plan, planned, held_out[planned.task.name])
     with claimed(plan, WEIGHT_UPDATE, partial(carried_out, settings)) as run:
-        model = load_model(plan.source, DTYPES[plan.settings.trainer_precision])
+        model = plan.load()
         for planned in run.pending:
             planned = with_chosen_rate(plan.settings, planned, model)
             queries = held_out[planned.task.name]
@@ -56,22 +78,10 @@ def weight_update(settings: WeightUpdateSettings) -> Path:
             with interruptible():
                 trainer.fit(probe, datamodule=planned.data)
                 trainer.validate(probe, datamodule=planned.data, verbose=False)
-            _save(settings, run, planned, probe, queries)
-        say(f"\nThe figures of every rung are in {run.plan.out}.")
+            _save(settings, run, planned, probe, queries, show)
+        if show:
+            say(f"\nThe figures of every rung are in {run.plan.out}.")
     return run.plan.out
-
-
-def _plan(settings: WeightUpdateSettings) -> tuple[Plan, dict[str, list[Query]]]:
-    """The plan and the held-out prompts of each task, with every user mistake found."""
-    if settings.export:
-        pyplot()
-    comparison = settings.comparison()
-    check_trainer(comparison)
-    plan = make_plan(comparison)
-    held_out = {planned.task.name: _held_out(settings, plan, planned) for planned in plan.tasks}
-    for planned in plan.tasks:
-        _check_windows(plan, planned, held_out[planned.task.name])
-    return plan, held_out
 
 
 def _held_out(settings: WeightUpdateSettings, plan: Plan, planned: PlannedTask) -> list[Query]:
@@ -81,7 +91,7 @@ def _held_out(settings: WeightUpdateSettings, plan: Plan, planned: PlannedTask) 
         TaskError: there are none.
     """
     chosen, data = planned.data.demonstrations, planned.data
-    positions, prefix = context_length(plan.config), len(chosen.prefix_token_ids)
+    positions, prefix = context_length(plan.subject.config), len(chosen.prefix_token_ids)
     rows = data.held_out(settings.held_out, [chosen])
     held_out = [query for query in rows if positions is None or prefix + query.reach <= positions]
     if not held_out:
@@ -100,7 +110,7 @@ def _check_windows(plan: Plan, planned: PlannedTask, held_out: Sequence[Query]) 
     """
     prefix = len(planned.data.demonstrations.prefix_token_ids)
     reach = prefix + max(len(query) for query in (*planned.data.queries, *held_out))
-    shortest = min((window for window in attention_windows(plan.config) if window is not None), default=reach)
+    shortest = min((window for window in attention_windows(plan.subject.config) if window is not None), default=reach)
     if shortest < reach:
         raise ModelError(
             f"{planned.task.name}: layers of this model see the last {shortest} tokens only, and prompts have up to "
@@ -111,9 +121,14 @@ def _check_windows(plan: Plan, planned: PlannedTask, held_out: Sequence[Query]) 
 
 @rank_zero_only
 def _save(
-    settings: WeightUpdateSettings, run: Run, planned: PlannedTask, probe: WeightUpdateProbe, held_out: Sequence[Query]
+    settings: WeightUpdateSettings,
+    run: Run,
+    planned: PlannedTask,
+    probe: WeightUpdateProbe,
+    held_out: Sequence[Query],
+    show: bool,
 ) -> None:
-    """Write one task's folder, whole or not at all, and print its tables."""
+    """Write one task's folder, whole or not at all, and print its tables if asked."""
     content = weight_update_content(run.plan, planned, probe, held_out)
     with run.writing(planned) as part:
         (part / WEIGHT_UPDATE).write_text(to_json(content), encoding="utf-8")
@@ -121,7 +136,7 @@ def _save(
         if settings.fast_weights is not None:
             probe.fast_weights(settings.fast_weights).save(part / FAST_WEIGHTS)
         pictures = save_pictures(content, part) if settings.export else []
-    for ladder in read_ladders(run.plan.out / planned.task.name):
+    for ladder in read_ladders(run.plan.out / planned.task.name) if show else ():
         for grid in ladder_grids(ladder):
             print_grid(grid)
     for path in pictures:

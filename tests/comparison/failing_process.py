@@ -5,8 +5,8 @@ import signal
 import sys
 
 from lightning_icl.cli import main
-from lightning_icl.comparison import commands
 from lightning_icl.errors import NumericalError
+from lightning_icl.models import subject
 from lightning_icl.probing.observation import View
 
 
@@ -21,7 +21,7 @@ def die(*_: object, **__: object) -> None:
 if __name__ == "__main__":
     if os.environ.get("LOCAL_RANK", "0") == os.environ["FAILING_RANK"]:
         if os.environ.get("DYING_AT") == "loading":
-            commands.load_model = die
+            subject.load_model = die
         else:
             View.observe = die if "DYING_AT" in os.environ else fail
     main(sys.argv[1:])

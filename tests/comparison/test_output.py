@@ -78,7 +78,7 @@ def test_settings_of_the_whole_run_stand_beside_figures_that_they_made_or_not_at
     main(["fit", *SMALL, "--out", str(out)])
     assert seed() == 1
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lightning_icl.comparison.commands.load_model", lambda *_, **__: 1 / 0)
+        patch.setattr("lightning_icl.models.subject.load_model", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             main(["fit", *SMALL, "--seed", "2", *again])
     assert seed() == 1

@@ -63,7 +63,7 @@ def test_another_range_of_layers_gives_the_same_layer(run: Path, tmp_path: Path)
 
 
 def test_tables_show_the_layers_and_the_demonstrations(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from lightning_icl.dualform._tables import print_dual
+    from lightning_icl.dualform.tables import print_dual
 
     print_dual(content(run))
     printed = capsys.readouterr().out
@@ -99,7 +99,7 @@ def test_mistakes_are_found_before_weights_load(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("lightning_icl.dualform.commands.load_model", None)
+    monkeypatch.setattr("lightning_icl.models.subject.load_model", None)
     with pytest.raises(SystemExit) as stopped:
         main(["dual-form", *arguments, "--out", str(tmp_path / "out")])
     assert stopped.value.code == 2

@@ -15,7 +15,7 @@ def test_runs_take_their_steps_in_groups_that_fit_the_memory(tmp_path: Path) -> 
     )
     plan = make_sweep_plan(settings)
     task = plan.tasks[0]
-    model = load_model(task.source, DTYPES["32-true"])
+    model = load_model(task.subject.source, DTYPES["32-true"])
     runs = [(unit, rate) for unit in task.data for rate in plan.settings.rates]
     sizes = {unit: training_bytes(model, task.data[unit].demonstrations) for unit in task.data}
     assert all(size > run_bytes(model, task.data[unit].demonstrations) for unit, size in sizes.items())

@@ -151,7 +151,7 @@ def test_selection_on_held_out_rows_never_looks_at_reported_labels(swept: Path) 
 def test_a_finished_sweep_is_not_made_again(
     swept: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("lightning_icl.sweeping.commands.load_model", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("lightning_icl.models.subject.load_model", lambda *_, **__: pytest.fail("loaded"))
     before = (swept / "sweep.csv").read_bytes()
     main(["sweep", *SMALL, "--out", str(swept)])
     assert "0 to make" in capsys.readouterr().out

@@ -227,7 +227,7 @@ def test_mistakes_are_found_before_weights_load(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("lightning_icl.weightupdate.commands.load_model", None)
+    monkeypatch.setattr("lightning_icl.models.subject.load_model", None)
     with pytest.raises(SystemExit) as stopped:
         main(["weight-update", *arguments, "--out", str(tmp_path / "out")])
     assert stopped.value.code == 2
@@ -245,7 +245,7 @@ def test_a_model_whose_window_cuts_the_prompt_is_refused_before_its_weights_load
     config = tiny_model("mistral-window").config
     config.vocab_size, config.max_position_embeddings = len(tokenizer), 2048
     config.save_pretrained(tmp_path / "model")
-    monkeypatch.setattr("lightning_icl.weightupdate.commands.load_model", None)
+    monkeypatch.setattr("lightning_icl.models.subject.load_model", None)
     with pytest.raises(SystemExit) as stopped:
         main(["weight-update", "--model", f"random:{tmp_path / 'model'}", "--out", str(tmp_path / "out")])
     assert stopped.value.code == 2

@@ -1,13 +1,17 @@
-"""The dual form in the terminal, from the content of `dual_form.json` alone."""
+"""The dual form as tables, from the content of `dual_form.json` alone."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from lightning_icl import console
 from lightning_icl.dualform._synthetic import Case
 from lightning_icl.report.grid import Grid
 from lightning_icl.report.terminal import print_grid, print_notes
+from lightning_icl.results import finished_parts
+from lightning_icl.saved_json import read_json
 
+DUAL_FORM = "dual_form.json"
 _TOP = 8
 _LETTERS = 60  # of a demonstration's text
 Columns = Sequence[tuple[str, str, str]]
@@ -40,6 +44,15 @@ PATCHES: Columns = (
     ("size of patch\nICL", "patch_icl_size", ".3g"),
     ("size of patch\nFT", "patch_ft_size", ".3g"),
 )
+
+
+def read_dual_forms(folder: Path) -> list[Mapping[str, Any]]:
+    """The finished tasks of a run of `dual-form`.
+
+    Raises:
+        OutputError: a file cannot be read, or is damaged.
+    """
+    return [read_json(path, "dual_form") for path in finished_parts(folder, DUAL_FORM)]
 
 
 def print_dual(content: Mapping[str, Any]) -> None:
