@@ -19,9 +19,9 @@ from benchmarks.workload import WORKLOADS
 from lightning_icl.comparison.trainer import quiet
 from lightning_icl.probing.finetuning import Finetuned, Run
 from lightning_icl.probing.group import GroupFinetuning, group_steps
+from lightning_icl.probing.group_memory import training_bytes
 from lightning_icl.probing.module import FinetunedModule
 from lightning_icl.records import Demonstrations
-from lightning_icl.sweeping.cost import training_bytes
 from lightning_icl.sweeping.settings import PAPER_RATES
 
 

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from lightning_icl.comparison.trainer import DTYPES, check_trainer, make_trainer
 from lightning_icl.console import say
+from lightning_icl.probing.group_memory import group_bytes, groups_within
 from lightning_icl.report.sweep import summarise
 from lightning_icl.saving.workspace import Workspace
 from lightning_icl.sweeping._claim import claimed
 from lightning_icl.sweeping._progress import sweep_bar
 from lightning_icl.sweeping._table import collect, print_summary, write_tables
-from lightning_icl.sweeping.cost import Cost, Runs, cost_of, forward_rate, grouped, together, training_bytes
+from lightning_icl.sweeping.cost import Cost, Runs, cost_of, finetunings, forward_rate, grouped
 from lightning_icl.sweeping.measure import measure_group
 from lightning_icl.sweeping.plan import SweepPlan, TaskSweep, make_sweep_plan
 from lightning_icl.sweeping.settings import SweepSettings
@@ -108,16 +109,15 @@ def _side_by_side(
     plan: SweepPlan, tasks: list[TaskSweep], model: "PreTrainedModel", groups: Mapping[int, list[Runs]]
 ) -> str:
     """How many fine-tunings take their steps together, and what memory that needs beside the model."""
-    largest = max(
-        (
-            (len(group), sum(training_bytes(model, task.data[unit].demonstrations) for unit, _ in group))
-            for task in tasks
-            for runs in groups[id(task)]
-            for group in together(runs, task, model, plan.settings.overlay_memory)
-        ),
-        default=(0, 0),
-    )
-    return f"Up to {largest[0]} fine-tunings take their steps together, in about {largest[1] / 1e9:.1f} GB."
+    limit = plan.settings.overlay_memory
+    together = [
+        group
+        for task in tasks
+        for runs in groups[id(task)]
+        for group in groups_within(finetunings(task, runs), model, limit)
+    ]
+    count, most = max(((len(group), group_bytes(model, group)) for group in together), default=(0, 0))
+    return f"Up to {count} fine-tunings take their steps together, in about {most / 1e9:.1f} GB."
 
 
 def _tables(plan: SweepPlan, space: Workspace, show: bool) -> None:

@@ -9,19 +9,15 @@ from transformers import PreTrainedModel
 
 from lightning_icl.data.module import ICLDataModule
 from lightning_icl.data.queries import budget_batches, collate
-from lightning_icl.models.architecture import head_counts
 from lightning_icl.models.capture import Capture
-from lightning_icl.models.kv import slices
-from lightning_icl.models.rotary import length_scaling
+from lightning_icl.probing.finetuning import Run
+from lightning_icl.probing.group_memory import packed, run_bytes
 from lightning_icl.probing.observation import View
 from lightning_icl.records import Condition, Demonstrations
 from lightning_icl.sweeping.plan import TaskSweep, Unit
 
 # A training step runs forward, and backward at about twice the price.
 STEP_PRICE = 3
-
-# Of each token and layer, the widths of the model that are kept for the backward pass: norms, projections, MLP.
-_STATES = 24
 
 Runs = Sequence[tuple[Unit, float]]
 
@@ -80,48 +76,14 @@ def held_out_tokens(task: TaskSweep) -> int:
     return sum(map(len, task.held_out))
 
 
+def finetunings(task: TaskSweep, runs: Runs) -> list[Run]:
+    """What the runs of a task learn, and how fast."""
+    return [Run(learning_rate=rate, demonstrations=task.data[unit].demonstrations) for unit, rate in runs]
+
+
 def grouped(runs: Runs, task: TaskSweep, model: "PreTrainedModel", gigabytes: float) -> list[Runs]:
     """Runs in groups whose fine-tuned weights fit the memory, one pass each; at least one run a group."""
-    return _packed(runs, [run_bytes(model, task.data[unit].demonstrations) for unit, _ in runs], gigabytes)
-
-
-def together(runs: Runs, task: TaskSweep, model: "PreTrainedModel", gigabytes: float) -> list[Runs]:
-    """Runs in groups that are fine-tuned side by side within the memory, in order; at least one run a group."""
-    if length_scaling(model.config) is not None:  # a padded example would turn at the angles of a longer one
-        return [[run] for run in runs]
-    return _packed(runs, [training_bytes(model, task.data[unit].demonstrations) for unit, _ in runs], gigabytes)
-
-
-def _packed(runs: Runs, sizes: Sequence[int], gigabytes: float) -> list[Runs]:
-    groups: list[list[tuple[Unit, float]]] = []
-    used = 0
-    for run, size in zip(runs, sizes, strict=True):
-        if not groups or used + size > gigabytes * 1e9:
-            groups.append([])
-            used = 0
-        groups[-1].append(run)
-        used += size
-    return list(groups)
-
-
-def training_bytes(model: PreTrainedModel, demonstrations: Demonstrations) -> int:
-    """Memory of one fine-tuning that takes its steps beside others: masters, gradients, states kept for the backward
-    pass, logits, and the query vectors of all steps."""
-    config, element = model.config, max(4, torch.finfo(model.dtype).bits // 8)
-    weights = sum(part.shape.numel() for part in slices(model))
-    longest = len(demonstrations.bos) + max(map(len, demonstrations.examples))
-    states = _STATES * int(config.num_hidden_layers) * int(config.hidden_size) + 3 * int(config.vocab_size)
-    return run_bytes(model, demonstrations) + element * (weights + longest * states)
-
-
-def run_bytes(model: PreTrainedModel, demonstrations: Demonstrations) -> int:
-    """Memory of one fine-tuning that waits to be observed: masters, the same in the model's type, query vectors."""
-    heads, _, width = head_counts(model.config)
-    vectors = int(model.config.num_hidden_layers) * len(demonstrations.prefix_token_ids) * heads * width
-    element, weights = torch.finfo(model.dtype).bits // 8, 0
-    for part in slices(model):
-        weights += part.shape.numel() * (max(4, element) + (element if element < 4 else 0))
-    return weights + element * vectors
+    return list(packed(runs, [run_bytes(model, task.data[unit].demonstrations) for unit, _ in runs], gigabytes))
 
 
 def forward_rate(model: PreTrainedModel, data: ICLDataModule, repeats: int = 3) -> float:

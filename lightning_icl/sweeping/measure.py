@@ -4,7 +4,9 @@ The zero-shot condition is observed once for the group and each in-context condi
 there are. A rate that diverges is recorded with its reason and disturbs no other.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import lightning as L
@@ -19,6 +21,7 @@ from lightning_icl.interrupts import interruptible
 from lightning_icl.probing.contrast import Contrast
 from lightning_icl.probing.findings import Prediction, accuracy
 from lightning_icl.probing.finetuning import Finetuned, Run
+from lightning_icl.probing.group_memory import groups_within
 from lightning_icl.probing.heldout import HeldOutAccuracy, batches_of
 from lightning_icl.probing.probe import ICLProbe
 from lightning_icl.process_watch import falling_together
@@ -26,7 +29,7 @@ from lightning_icl.report.sweep import RUN, SELECTION
 from lightning_icl.results import PREDICTIONS, to_json, to_json_lines
 from lightning_icl.saving.workspace import Workspace
 from lightning_icl.sweeping._progress import Advance, Spend
-from lightning_icl.sweeping.cost import STEP_PRICE, Runs, held_out_tokens, query_tokens, step_tokens, together
+from lightning_icl.sweeping.cost import STEP_PRICE, Runs, finetunings, held_out_tokens, query_tokens, step_tokens
 from lightning_icl.sweeping.plan import SCHEMA, SweepPlan, TaskSweep, Unit
 
 
@@ -83,20 +86,15 @@ def _finetune(
     spend: Spend,
 ) -> None:
     """Fine-tune runs, as many together as the memory holds."""
-    runs = [(outcome.unit, outcome.rate) for outcome in outcomes]
-    start = 0
-    for size in map(len, together(runs, task, model, gigabytes)):
-        _finetune_group(settings, model, task, outcomes[start : start + size])
-        spend(STEP_PRICE * sum(step_tokens(task.data[unit].demonstrations) for unit, _ in runs[start : start + size]))
-        start += size
+    waiting = iter(outcomes)
+    for runs in groups_within(finetunings(task, [(item.unit, item.rate) for item in outcomes]), model, gigabytes):
+        _finetune_group(settings, model, runs, list(islice(waiting, len(runs))))
+        spend(STEP_PRICE * sum(step_tokens(run.demonstrations) for run in runs))
 
 
 def _finetune_group(
-    settings: CompareSettings, model: PreTrainedModel, task: TaskSweep, outcomes: list[_Outcome]
+    settings: CompareSettings, model: PreTrainedModel, runs: Sequence[Run], outcomes: list[_Outcome]
 ) -> None:
-    runs = [
-        Run(learning_rate=outcome.rate, demonstrations=task.data[outcome.unit].demonstrations) for outcome in outcomes
-    ]
     group = fit_together(settings, model, runs)
     for number, outcome in enumerate(outcomes):
         tuned = group.finetuned.get(number)

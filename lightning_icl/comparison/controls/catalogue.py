@@ -9,6 +9,13 @@ from lightning_icl.comparison.controls._ground import Ground
 from lightning_icl.errors import UserError, did_you_mean
 from lightning_icl.probing.contrast import Contrast
 
+_LESSONS: Mapping[str, Callable[[Ground], examples.Lessons]] = {
+    "labels-random": examples.labels_random,
+    "labels-flipped": examples.labels_flipped,
+    "labels-abstract": examples.labels_abstract,
+    "order": examples.order,
+    "other-task": examples.other_task,
+}
 _OF_THE_MAIN_FINETUNING = ("query-position", "calibration", "shuffled-query", "ft-gaussian")
 
 
@@ -22,6 +29,8 @@ class Control:
     """What it is, in one sentence."""
     contrasts: Callable[[Ground], list[Contrast]]
     """Makes its contrasts, fine-tuning where it must."""
+    lessons: Callable[[Ground], examples.Lessons] | None = None
+    """The demonstrations that it learns from in place of the main ones; None where there are none."""
 
     @property
     def finetunes(self) -> bool:
@@ -30,20 +39,28 @@ class Control:
 
 
 CONTROLS: Mapping[str, Control] = {
-    name: Control(name=name, title=title, contrasts=contrasts)
+    name: Control(name=name, title=title, contrasts=contrasts, lessons=_LESSONS.get(name))
     for name, title, contrasts in (
         (
             "query-position",
             "Zero-shot and fine-tuned queries at the positions of in-context ones",
             examples.query_position,
         ),
-        ("labels-random", "Demonstrations with random labels, in the prompt and learnt", examples.labels_random),
-        ("labels-flipped", "Demonstrations with the next label, in the prompt and learnt", examples.labels_flipped),
-        ("labels-abstract", "Answers A, B, C, … in demonstrations and scores", examples.labels_abstract),
+        (
+            "labels-random",
+            "Demonstrations with random labels, in the prompt and learnt",
+            examples.taught(examples.labels_random),
+        ),
+        (
+            "labels-flipped",
+            "Demonstrations with the next label, in the prompt and learnt",
+            examples.taught(examples.labels_flipped),
+        ),
+        ("labels-abstract", "Answers A, B, C, … in demonstrations and scores", examples.scored_by_letters),
         ("calibration", "Answer probabilities divided by those of inputs without content", examples.calibration),
         ("shuffled-query", "The update of the prompt against that of another query", examples.shuffled_query),
-        ("order", "Demonstrations in other orders, in the prompt and learnt", examples.order),
-        ("other-task", "Fine-tuning on another task's demonstrations", examples.other_task),
+        ("order", "Demonstrations in other orders, in the prompt and learnt", examples.taught(examples.order)),
+        ("other-task", "Fine-tuning on another task's demonstrations", examples.tuned_on_other_task),
         ("ft-gaussian", "A Gaussian update of the fine-tuning's norm, parameter by parameter", weights.ft_gaussian),
         ("ft-query", "Fine-tuning of the query projections only", weights.ft_query),
         ("ft-all", "Fine-tuning of all parameters", weights.ft_all),

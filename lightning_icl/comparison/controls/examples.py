@@ -1,7 +1,7 @@
 """Controls that change the examples or where the query stands: labels, order, another task, positions."""
 
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from random import Random
 
@@ -15,6 +15,14 @@ PERMUTATIONS = 3
 CONTENT_FREE = ("N/A", "", "[MASK]")
 LETTERS = tuple(string.ascii_uppercase)
 
+Lessons = Mapping[str, Demonstrations]
+"""By name of a contrast, the demonstrations that are learnt from in place of the main ones."""
+
+
+def taught(lessons: Callable[[Ground], Lessons]) -> Callable[[Ground], list[Contrast]]:
+    """What makes a contrast of each lesson, which is in the prompt as well as learnt."""
+    return lambda ground: [ground.taught(name, demonstrations) for name, demonstrations in lessons(ground).items()]
+
 
 def query_position(ground: Ground) -> list[Contrast]:
     """Zero-shot and fine-tuned queries stand at the positions that they have behind the demonstrations."""
@@ -24,28 +32,47 @@ def query_position(ground: Ground) -> list[Contrast]:
     return [replace(ground.tuned("query-position", ground.finetuned), zsl=zsl, ft=ft)]
 
 
-def labels_random(ground: Ground) -> list[Contrast]:
+def labels_random(ground: Ground) -> Lessons:
     """Every demonstration's answer is drawn from its options, all alike likely (Min et al., arXiv 2202.12837)."""
     rng = Random(f"labels-random/{ground.seed}")
     labels = [rng.randrange(count) for count in ground.data.demonstration_options]
-    return [ground.taught("labels-random", ground.data.relabelled(labels))]
+    return {"labels-random": ground.data.relabelled(labels)}
 
 
-def labels_flipped(ground: Ground) -> list[Contrast]:
+def labels_flipped(ground: Ground) -> Lessons:
     """Every demonstration has the option after the right one, the first after the last; of two, the wrong one."""
     options = ground.data.demonstration_options
     labels = [(label + 1) % count for label, count in zip(ground.demonstrations.labels, options, strict=True)]
-    return [ground.taught("labels-flipped", ground.data.relabelled(labels))]
+    return {"labels-flipped": ground.data.relabelled(labels)}
 
 
-def labels_abstract(ground: Ground) -> list[Contrast]:
-    """Answers are letters in demonstrations and in the scores of all three conditions (Pan et al., arXiv 2305.09731).
+def labels_abstract(ground: Ground) -> Lessons:
+    """Answers are letters in demonstrations (Pan et al., arXiv 2305.09731).
 
     Raises:
         Unavailable: the task's answers differ by row or have several tokens, an answer is probed, or a letter is not
             one token.
     """
-    data = ground.data
+    letters, _ = _letters(ground.data)
+    return {"labels-abstract": ground.data.relabelled(ground.demonstrations.labels, letters)}
+
+
+def scored_by_letters(ground: Ground) -> list[Contrast]:
+    """Answers are letters in the scores of all three conditions too."""
+    _, answer_ids = _letters(ground.data)
+    (contrast,) = taught(labels_abstract)(ground)
+    return [
+        replace(
+            contrast,
+            zsl=replace(contrast.zsl, name="zsl@labels-abstract", answer_ids=answer_ids),
+            icl=replace(contrast.icl, answer_ids=answer_ids),
+            ft=replace(contrast.ft, answer_ids=answer_ids),
+        )
+    ]
+
+
+def _letters(data: ICLDataModule) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Letters that can stand in for the answers, and their tokens."""
     letters = LETTERS[: len(data.answers)]
     if not data.task.answers or data.probe_token != "prompt" or len(data.task.answers) > len(letters):
         raise Unavailable(
@@ -57,16 +84,7 @@ def labels_abstract(ground: Ground) -> list[Contrast]:
         raise Unavailable(f"letters can stand in only where each is one token of its own: {error}") from error
     if any(len(answer) != 1 for answer in (*ids, *data.answers)):
         raise Unavailable("letters can stand in only where they and the task's answers have one token each.")
-    answer_ids = tuple(answer[0] for answer in ids)
-    contrast = ground.taught("labels-abstract", data.relabelled(ground.demonstrations.labels, letters))
-    return [
-        replace(
-            contrast,
-            zsl=replace(contrast.zsl, name="zsl@labels-abstract", answer_ids=answer_ids),
-            icl=replace(contrast.icl, answer_ids=answer_ids),
-            ft=replace(contrast.ft, answer_ids=answer_ids),
-        )
-    ]
+    return letters, tuple(answer[0] for answer in ids)
 
 
 def calibration(ground: Ground) -> list[Contrast]:
@@ -109,15 +127,15 @@ def shuffled_query(ground: Ground) -> list[Contrast]:
     return [replace(main, ft=ground.icl, next_query=True, learning_rate=None, note=note)]
 
 
-def order(ground: Ground) -> list[Contrast]:
+def order(ground: Ground) -> Lessons:
     """The same demonstrations in other orders, in the prompt and in fine-tuning."""
     rng = Random(f"order/{ground.seed}")
-    contrasts = []
+    lessons = {}
     for number in range(1, PERMUTATIONS + 1):
         places = list(range(len(ground.demonstrations)))
         rng.shuffle(places)
-        contrasts.append(ground.taught(f"order-{number}", permuted(ground.demonstrations, places)))
-    return contrasts
+        lessons[f"order-{number}"] = permuted(ground.demonstrations, places)
+    return lessons
 
 
 def permuted(demonstrations: Demonstrations, places: Sequence[int]) -> Demonstrations:
@@ -135,15 +153,23 @@ def permuted(demonstrations: Demonstrations, places: Sequence[int]) -> Demonstra
     )
 
 
-def other_task(ground: Ground) -> list[Contrast]:
-    """Fine-tuning on demonstrations of the next task of the same group, against the main in-context learning.
-
-    Kendall is undefined: the two have other tokens.
+def other_task(ground: Ground) -> Lessons:
+    """Demonstrations of the next task of the same group, learnt from.
 
     Raises:
         Unavailable: there is no such task, or its rows cannot be read.
     """
     if ground.neighbour is None:
         raise Unavailable("the task has no neighbour in the catalogue whose rows can be read.")
-    finetuned = ground.fit(ground.neighbour)
-    return [ground.tuned("other-task", replace(finetuned, training_queries=None))]
+    return {"other-task": ground.neighbour}
+
+
+def tuned_on_other_task(ground: Ground) -> list[Contrast]:
+    """Fine-tuning on another task's demonstrations, against the main in-context learning.
+
+    Kendall is undefined: the two have other tokens.
+    """
+    return [
+        ground.tuned(name, replace(ground.fit(demonstrations), training_queries=None))
+        for name, demonstrations in other_task(ground).items()
+    ]

@@ -1,17 +1,21 @@
 """Controls inside a comparison: made after the main fine-tuning, observed in its pass, saved beside its figures."""
 
+import time
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from transformers import PreTrainedModel
 
+from lightning_icl import console
 from lightning_icl.comparison.controls._figures import left_out, measured
 from lightning_icl.comparison.controls._ground import Fit, Ground
 from lightning_icl.comparison.controls.catalogue import CONTROLS, Control
 from lightning_icl.comparison.controls.rounding import rounding_contrast
+from lightning_icl.comparison.group import fit_together
 from lightning_icl.comparison.plan import PlannedTask
 from lightning_icl.comparison.settings import CompareSettings
 from lightning_icl.comparison.trainer import make_trainer
@@ -19,7 +23,8 @@ from lightning_icl.errors import NumericalError, UserError
 from lightning_icl.interrupts import interruptible
 from lightning_icl.models.kv import LaidOver, Trained
 from lightning_icl.probing.contrast import Contrast
-from lightning_icl.probing.finetuning import Finetuned, KVFinetuning
+from lightning_icl.probing.finetuning import Finetuned, KVFinetuning, Run
+from lightning_icl.probing.group_memory import group_bytes, groups_within
 from lightning_icl.probing.layer_causal import Reading
 from lightning_icl.probing.probe import ICLProbe
 from lightning_icl.records import Demonstrations, KVOverlay
@@ -33,6 +38,8 @@ class Controlled:
     """By control, the contrasts it makes."""
     impossible: dict[str, str] = field(default_factory=dict)
     """By control, why it cannot be made here."""
+    learnt: dict[Run, Finetuned | NumericalError] = field(default_factory=dict)
+    """What has been fine-tuned side by side, or why it could not be."""
     seconds: float = 0.0
     """Time of their fine-tunings."""
 
@@ -58,8 +65,12 @@ def make_controls(
     made, settings = Controlled(), replace(settings, logger=None)  # only the run itself is logged
     if probe.finetuned is None:
         return made
-    for control in controls:
-        ground = _ground(settings, planned, probe, rates.get(control.name, planned.learning_rate), made)
+    grounds = {
+        control: _ground(settings, planned, probe, rates.get(control.name, planned.learning_rate), made)
+        for control in controls
+    }
+    _learn_together(settings, probe.model, grounds, made, f"{planned.task.name}, controls")
+    for control, ground in grounds.items():
         try:
             made.contrasts[control.name] = control.contrasts(ground)
         except UserError as error:
@@ -69,6 +80,34 @@ def make_controls(
         with suppress(NumericalError):  # where the main fine-tuning stays finite by chance alone
             probe.also_compare([rounding_contrast(_ground(settings, planned, probe, planned.learning_rate, made))])
     return made
+
+
+def _learn_together(
+    settings: CompareSettings, model: PreTrainedModel, grounds: Mapping[Control, Ground], made: Controlled, title: str
+) -> None:
+    """Fine-tune side by side what controls learn from demonstrations of their own.
+
+    The main fine-tuning is not among them: its figures are to the last bit those of a run without controls.
+    """
+    runs: dict[Run, None] = {}
+    for control, ground in grounds.items():
+        with suppress(UserError):  # said where its contrasts are made
+            lessons = {} if control.lessons is None else control.lessons(ground)
+            runs |= {Run(learning_rate=ground.learning_rate, demonstrations=item): None for item in lessons.values()}
+    started = time.perf_counter()
+    for group in groups_within(list(runs), model):
+        if len(group) > 1:
+            memory = group_bytes(model, group) / 1e9
+            _say(f"{title}: {len(group)} fine-tunings take their steps together, in about {memory:.1f} GB.")
+        fitted = fit_together(settings, model, group, title=title)
+        for number, run in enumerate(group):
+            made.learnt[run] = fitted.finetuned.get(number) or NumericalError(fitted.diverged[number])
+    made.seconds += time.perf_counter() - started
+
+
+@rank_zero_only
+def _say(text: str) -> None:
+    console.say(text)
 
 
 def _ground(settings: CompareSettings, planned: PlannedTask, probe: ICLProbe, rate: float, made: Controlled) -> Ground:
@@ -103,6 +142,12 @@ def _fit(
         rate: float | None = None,
         layer_causal: Reading | None = None,
     ) -> Finetuned:
+        run = Run(learning_rate=rate or own_rate, demonstrations=demonstrations)
+        learnt = made.learnt.get(run) if trained == "kv" and base is None and layer_causal is None else None
+        if isinstance(learnt, NumericalError):
+            raise learnt
+        if learnt is not None:
+            return learnt
         probe = ICLProbe(model, demonstrations)
         trainer = make_trainer(settings, [KVFinetuning(rate or own_rate, trained, layer_causal)], title=title)
         weights = nullcontext() if base is None else LaidOver(model, base).active()
