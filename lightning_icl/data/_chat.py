@@ -1,9 +1,9 @@
 """`--chat`: demonstrations as turns of user and assistant, written by the model's own chat template.
 
-The template writes a conversation of marked contents; what stands between the marks is what stands around every prompt
-and answer: a header (BOS and system message, in the role of BOS), the user's turn up to where the assistant begins to
-answer, and what closes the answer (in the role of the separator). Whether these pieces, put together, are what the
-template writes is checked on the very prompt that is used; a model where they are not is refused.
+The template writes a conversation whose contents are marked words. The text between the marks is what surrounds every
+prompt and answer: a header (BOS and system message, in the role of BOS), the user's turn up to where the assistant
+begins to answer, and what closes the answer (in the role of the separator). Whether these pieces, put together, give
+what the template writes is checked on the very prompt that is used; a model for which they do not is refused.
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ from lightning_icl.errors import TaskError, shown
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+# Words that no template contains and that no `strip` or capitalisation in a template would alter.
 _QUESTIONS, _ANSWER = ("QmarkedQ", "RmarkedR"), "AmarkedA"
 
 
@@ -25,7 +26,7 @@ class ChatLayout(Layout):
     """Prompts as turns of a user, answers as turns of an assistant."""
 
     def read(self, text: str) -> Ids:
-        """Tokens of what the template has written: its special tokens are special."""
+        """Tokens of text that the template has written: special tokens in it are meant as such."""
         return read(self.tokenizer, text)
 
     def content(self, text: str) -> str:
@@ -48,6 +49,7 @@ class ChatLayout(Layout):
         Raises:
             TaskError: they differ.
         """
+        # Templates strip contents, so the comparison must too.
         turns = [(self.content(text), answer) for text, answer in turns]
         written = _write(self.tokenizer, turns, self.content(prompt))
         if self.read(written) != tuple(token_ids):
@@ -63,11 +65,13 @@ def chat_layout(tokenizer: "PreTrainedTokenizerBase") -> ChatLayout:
     if not tokenizer.chat_template:
         raise TaskError("--chat: this model's tokenizer has no chat template. Leave --chat out.")
     first, second = _QUESTIONS
+    # A second question is needed: many templates write the first turn in a way of its own.
     whole = _write(tokenizer, [(first, _ANSWER)], second)
     closed = _write(tokenizer, [(first, _ANSWER)])
     if [whole.count(mark) for mark in (first, _ANSWER, second)] != [1, 1, 1] or not whole.startswith(closed):
         raise _uncuttable("it does not write one turn behind another")
     begin, rest = whole.split(first)
+    # One mark each, so every split gives two parts.
     answering, rest = rest.split(_ANSWER)
     between, after = rest.split(second)
     closing = closed.split(_ANSWER)[1]
@@ -76,8 +80,10 @@ def chat_layout(tokenizer: "PreTrainedTokenizerBase") -> ChatLayout:
         raise _uncuttable("it writes the first turn in another way than later ones")
     if not answering.startswith(after):
         raise _uncuttable("the assistant's turns do not begin as its generation prompt does")
+    # What precedes the first turn but no later one is the header (BOS, system message).
     head, joint = begin.removesuffix(before), answering.removeprefix(after)
     example = f"{head}{before}{first}{answering}{_ANSWER}"
+    # Encoded with and without the closing text: a tokenizer may merge an answer's end with what follows it.
     start, all_ids = read(tokenizer, example), read(tokenizer, example + closing)
     if all_ids[: len(start)] != start:
         raise _uncuttable("an answer and what closes it are joined into one token")
@@ -107,12 +113,14 @@ def _write(tokenizer: "PreTrainedTokenizerBase", turns: Sequence[tuple[str, str]
     try:
         return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt is not None))
     except Exception as error:  # templates are programs, and fail in ways of their own
+        # Their messages span lines; ours is one.
         reason = " ".join(str(error).split()) or type(error).__name__
         raise _uncuttable(shown(reason, most=200, quoted=False)) from error
 
 
 def _control_tokens(tokenizer: "PreTrainedTokenizerBase") -> list[str]:
     """Added tokens that mean something to the template: the special ones, and others that it writes."""
+    # Tokens such as <|im_start|> are not always flagged special, but they end a turn all the same.
     template = str(tokenizer.chat_template)
     return [
         token.content

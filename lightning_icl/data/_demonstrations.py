@@ -45,11 +45,13 @@ def choose_demonstrations(
     """
     if shots < 1:
         raise TaskError(f"--shots {shots}: in-context learning needs at least 1 demonstration.")
-    room = float("inf") if context_length is None else context_length - longest_query - len(bos)
+    # Space for demonstrations: the longest query must still fit behind the last of them.
+    space = float("inf") if context_length is None else context_length - longest_query - len(bos)
     chosen: list[Example] = []
+    # Stops at the first that does not fit and skips none: a shorter one from further down would be another sample.
     for example in examples[:shots]:
-        room -= len(example.token_ids) + len(sep)
-        if room < 0:
+        space -= len(example.token_ids) + len(sep)
+        if space < 0:
             break
         chosen.append(example)
     if not chosen:

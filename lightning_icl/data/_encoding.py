@@ -26,11 +26,13 @@ def encode(tokenizer: "PreTrainedTokenizerBase", text: str, special: Mapping[int
         TaskError: the text spells a special token that the tokenizer cannot read as text.
     """
     ids = read(tokenizer, text)
+    # The usual case: one tokenizer call for a text without special tokens.
     if special.keys().isdisjoint(ids):
         return ids
+    # Only now, since splitting special tokens is slow in some tokenizers and changes nothing for other texts.
     ids = read(tokenizer, text, split_special_tokens=True)
     spelt = next((special[number] for number in ids if number in special and special[number] in text), None)
-    if spelt is not None:  # others stand for what is unknown, and are not spelt
+    if spelt is not None:  # an unknown token is special too, but stands for text and is not spelt by it
         raise TaskError(
             f"the text spells {shown(spelt)}, a special token that this tokenizer cannot read as text. Change the text "
             "or leave the row out."
@@ -40,12 +42,14 @@ def encode(tokenizer: "PreTrainedTokenizerBase", text: str, special: Mapping[int
 
 def read(tokenizer: "PreTrainedTokenizerBase", text: str, **settings: bool) -> Ids:
     """Token ids as the tokenizer makes them, special tokens in the text being special."""
+    # `verbose=False` silences warnings about texts longer than the context, which are checked elsewhere.
     return tuple(tokenizer(text, add_special_tokens=False, verbose=False, **settings)["input_ids"])
 
 
 def special_tokens(tokenizer: "PreTrainedTokenizerBase") -> dict[int, str]:
     """Every special token's text by its id: those with a role, and those added without one."""
     added = {number: token.content for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    # Tokens with a role are not always among the added ones (SentencePiece models keep them in the vocabulary).
     return added | dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
 
 
@@ -63,4 +67,5 @@ def unknown_token(tokenizer: "PreTrainedTokenizerBase") -> int | None:
     Byte-level tokenizers such as GPT-2's name their EOS as the unknown token and never emit it for text.
     """
     unknown = tokenizer.unk_token_id
+    # Then every EOS would look like a character the tokenizer does not know.
     return None if unknown in (tokenizer.eos_token_id, tokenizer.bos_token_id) else unknown

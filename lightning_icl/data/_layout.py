@@ -49,6 +49,7 @@ class Layout:
     joint: str = " "
     """Text between that and an answer."""
 
+    # A method, so that the chat layout can read special tokens as special.
     def read(self, text: str) -> Ids:
         """Tokens of a text.
 
@@ -85,7 +86,7 @@ class Layout:
         Args:
             text: the prompt.
             words: the answers.
-            unknown: whether an answer may hold the unknown token, as texts of data sets do and answer words should not.
+            unknown: whether an answer may hold the unknown token: texts of data sets may, answer words should not.
 
         Raises:
             TaskError: the prompt or an answer has no tokens or cannot be read as text, an answer has an unknown token,
@@ -93,13 +94,14 @@ class Layout:
         """
         written = f"{self.head}{self.before}{self.content(text)}{self.after}"
         start, joined = self.read(written), []
+        # The header counts as BOS, so its tokens are cut off the prompt's.
         prompt = start[len(self.lead) :]
         if not prompt or start[: len(self.lead)] != self.lead:
             raise TaskError("the prompt tokenises to nothing of its own.")
         seen: dict[Ids, str] = {}
         for word in words:
-            ids, holds = self._behind(written, start, f"{self.joint}{self.content(word)}")
-            if not holds:
+            ids, separable = self._behind(written, start, f"{self.joint}{self.content(word)}")
+            if not separable:
                 joined.append(word)
             if not ids:
                 raise TaskError(f"the answer {shown(word)} tokenises to nothing. Choose another answer word.")
@@ -107,20 +109,23 @@ class Layout:
                 raise TaskError(
                     f"the answer {shown(word)} has a token this tokenizer does not know. Choose another word."
                 )
+            # Equal tokens would have equal scores, and the first answer would win every tie.
             if ids in seen:
                 raise TaskError(
                     f"the answers {shown(seen[ids])} and {shown(word)} have the same tokens {shown(list(ids))}, so no "
                     "score can tell them apart. Choose other answer words."
                 )
+            # Insertion order is the order of answers.
             seen[ids] = word
         return Encoded(prompt=prompt, answers=tuple(seen), joined=tuple(joined))
 
     def _behind(self, before: str, start: Ids, text: str) -> tuple[Ids, bool]:
-        """Tokens that a text has behind another one, and whether the boundary between the two holds.
+        """Tokens that a text has behind another one, and whether the boundary between the two is kept.
 
-        Where the tokenizer would join the end of one and the beginning of the other, the text is encoded apart: behind
-        a lone letter, so that a blank that some tokenizers put before a text of its own is not in it.
+        Where the tokenizer would join the end of one and the beginning of the other, the text is encoded alone behind a
+        single letter, so that the blank which some tokenizers put before any text is not in it.
         """
+        # Encoded together first: behind a prompt, tokenizers give " yes" other tokens than on its own.
         whole = self.read(before + text)
         if whole[: len(start)] == start:
             return whole[len(start) :], True
@@ -138,6 +143,7 @@ def plain_layout(tokenizer: "PreTrainedTokenizerBase", separator: str = "auto") 
     Raises:
         TaskError: the tokenizer has no such separator.
     """
+    # EOS would tell a chat model that the conversation is over.
     if separator == "auto":
         separator = _fitting_separator(tokenizer)
     sep = separator_ids(tokenizer, separator)
@@ -163,7 +169,7 @@ def separator_ids(tokenizer: "PreTrainedTokenizerBase", separator: str) -> Ids:
         return (int(tokenizer.eos_token_id),)
     try:
         ids = _text_ids(tokenizer, "\n" if separator == "newline" else separator)
-    except (UnicodeEncodeError, TypeError) as error:  # half of a surrogate pair
+    except (UnicodeEncodeError, TypeError) as error:  # half of a surrogate pair, which is no text
         raise TaskError(f"--separator {shown(separator)} is no text.") from error
     if not ids:
         raise TaskError(
@@ -175,5 +181,6 @@ def separator_ids(tokenizer: "PreTrainedTokenizerBase", separator: str) -> Ids:
 
 def _text_ids(tokenizer: "PreTrainedTokenizerBase", text: str) -> Ids:
     """Tokens of a separator where it stands, behind a word; special tokens in it are meant."""
+    # Behind a letter, since some tokenizers drop a leading newline or put a blank before a text.
     word, whole = read(tokenizer, "x"), read(tokenizer, f"x{text}")
     return whole[len(word) :] if whole[: len(word)] == word else read(tokenizer, text)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 class DemonstrationSteps(Dataset[Tensor]):
     """The fine-tuning examples `BOS ex_i` in prompt order."""
 
+    # Tensors are made once: the same few are asked for at every step.
     def __init__(self, bos: Sequence[int], examples: Sequence[Sequence[int]]) -> None:
         self._rows = [torch.tensor([*bos, *example]) for example in examples]
 
@@ -99,6 +100,7 @@ class ICLDataModule(LightningDataModule):
         batch_tokens: int = 2048,
     ) -> None:
         super().__init__()
+        # Checked before rows are read, which may take a download.
         if shots < 1:
             raise TaskError(f"--shots {shots}: in-context learning needs at least 1 demonstration.")
         self.task = task
@@ -106,12 +108,15 @@ class ICLDataModule(LightningDataModule):
         self.probe_token: ProbeToken = probe_token
         self.batch_tokens = batch_tokens
         self.tokenizer, self._variant = tokenizer, template
+        # The layout comes first: everything below encodes through it.
         self.layout = chat_layout(tokenizer) if chat else plain_layout(tokenizer, separator)
         self._check_template()
         rows: TaskRows = load_rows(task, data, template)
         self.origin, self._rows, self._context_length = rows.origin, rows, context_length
+        # An ordered set of answers whose boundary was not kept; see `joined_answers`.
         self._joined: dict[str, None] = {}
         self.query_rows = query_order(rows, limit)
+        # Queries are encoded before demonstrations: the longest decides how many demonstrations fit.
         self.queries = [self._query(row) for row in self.query_rows]
         self._check_lengths(context_length, len(self.layout.bos))
         self.train_rows = shuffled_train(rows, seed)[:shots]
@@ -128,7 +133,7 @@ class ICLDataModule(LightningDataModule):
 
     @property
     def answers(self) -> tuple[tuple[int, ...], ...]:
-        """Tokens of the answers that all rows share, behind the first query; none where rows bring their own."""
+        """Tokens of the answers that all rows share, as behind the first query; none where rows have their own."""
         return self.queries[0].answers if self.task.answers else ()
 
     def word_ids(self, words: Sequence[str]) -> tuple[tuple[int, ...], ...]:
@@ -146,9 +151,9 @@ class ICLDataModule(LightningDataModule):
 
     @property
     def repeated_queries(self) -> int:
-        """How many queries have the prompt of a demonstration, so that their answer can be copied from it."""
-        taught = {self._prompt(row) for row in self.train_rows[: len(self.demonstrations)]}
-        return sum(query.prompt_ids in taught for query in self.queries)
+        """How many queries have the same prompt as a demonstration, so that their answer can be copied from it."""
+        demonstrated = {self._prompt(row) for row in self.train_rows[: len(self.demonstrations)]}
+        return sum(query.prompt_ids in demonstrated for query in self.queries)
 
     @property
     def demonstration_options(self) -> tuple[int, ...]:
@@ -180,25 +185,28 @@ class ICLDataModule(LightningDataModule):
             for row, label in zip(self.train_rows[: len(self.demonstrations)], labels, strict=True)
         )
         changed = replace(self.demonstrations, labels=tuple(labels), examples=examples)
+        # Other words have other lengths: what fitted before may not fit now.
         reach = len(changed.prefix_token_ids) + self.longest_query
         if self._context_length is not None and reach > self._context_length:
             raise TaskError(f"With these answers prompts have {reach} tokens; the context has {self._context_length}.")
         return changed
 
     def content_free(self, texts: Sequence[str]) -> QueryBatch:
-        """Queries whose every field is one of some texts.
+        """Queries with the same uninformative text in every field.
 
         Args:
-            texts: that say nothing, such as "N/A".
+            texts: one query each, such as "N/A".
         """
         row, queries = self.query_rows[0], []
         for number, text in enumerate(texts):
+            # Other keys of the row (its label, its place) stay, so that messages can still name a row.
             fields = dict.fromkeys(row.fields, text)
             queries.append(self._query(replace(row, index=number, fields=fields)))
         return collate(queries)
 
     def teaching(self, demonstrations: Demonstrations) -> "ICLDataModule":
         """The same task with other demonstrations to learn from."""
+        # A shallow copy: queries and rows are shared, and only the demonstrations differ.
         other = copy.copy(self)
         other.demonstrations = demonstrations
         return other
@@ -216,7 +224,8 @@ class ICLDataModule(LightningDataModule):
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
-        """SHA-256 of the `rows` as they were read, and of what makes prompts and answers of them, the `task`."""
+        """SHA-256 of the `rows` as they were read, and of the `task`: what makes prompts and answers of them."""
+        # Only fields that the template reads: others cannot change a result.
         names = tuple(template_fields(self.template))
         rows = [
             ([row.fields.get(name) for name in names], row.options, row.label)
@@ -225,6 +234,7 @@ class ICLDataModule(LightningDataModule):
         task = (type(self.task).__name__, self.task.name, self.template, self.task.answers)
         return {
             name: hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
+            # The count tells where training rows end in the list, so moving one across the boundary changes the hash.
             for name, content in (("rows", (len(self._rows.train), rows)), ("task", task))
         }
 
@@ -243,19 +253,21 @@ class ICLDataModule(LightningDataModule):
                 reported query or a demonstration repeats, or that the context cannot hold.
         """
         sets = list(used)
+        # By index and by prompt below: data sets hold the same text twice.
         taken = {index for chosen in sets for index in chosen.indices}
-        known = {query.prompt_ids for query in self.queries}
-        known |= {self._prompt(row) for row in self._rows.train if row.index in taken}
-        room = float("inf") if self._context_length is None else self._context_length - len(self.demonstrations.bos)
-        found: list[Query] = []
+        excluded_prompts = {query.prompt_ids for query in self.queries}
+        excluded_prompts |= {self._prompt(row) for row in self._rows.train if row.index in taken}
+        space = float("inf") if self._context_length is None else self._context_length - len(self.demonstrations.bos)
+        queries: list[Query] = []
+        # The seed of queries and not of demonstrations: the choice must not move with the run's seed.
         for row in shuffled_train(self._rows, QUERY_SEED):
-            if len(found) == count:
+            if len(queries) == count:
                 break
             if row.index not in taken:
                 query = self._query(row)
-                if query.prompt_ids not in known and query.reach <= room:
-                    found.append(query)
-        return found
+                if query.prompt_ids not in excluded_prompts and query.reach <= space:
+                    queries.append(query)
+        return queries
 
     def _prompt(self, row: Row) -> tuple[int, ...]:
         return self._encoded(row, ()).prompt
@@ -281,6 +293,8 @@ class ICLDataModule(LightningDataModule):
         """Tokens of a row's prompt and of answers behind it."""
         text = self.task.prompt(row.fields, self._variant)
         try:
+            # Texts that rows bring themselves may hold anything; words that a task's author chose should be in the
+            # vocabulary.
             encoded = self.layout.encode(text, words, unknown=row.options != self.task.answers)
         except TaskError as error:
             raise TaskError(f"{row.place}: {error}") from error
@@ -289,7 +303,7 @@ class ICLDataModule(LightningDataModule):
         return encoded
 
     def _check_template(self) -> None:
-        """That nothing in the template was meant to be a special token, since all of a prompt is read as text."""
+        """Check that the template spells no special token: all of a prompt is read as text, so it would not be one."""
         spelt = next((text for text in self.layout.special.values() if text.strip() and text in self.template), None)
         if spelt is not None:
             raise TaskError(
@@ -298,7 +312,7 @@ class ICLDataModule(LightningDataModule):
             )
 
     def _check_whole(self) -> None:
-        """That the first query behind the demonstrations has the tokens that a chat template would give it."""
+        """Check that the first query behind the demonstrations has the tokens that a chat template would give it."""
         used = self.train_rows[: len(self.demonstrations)]
         turns = [(self.task.prompt(row.fields, self._variant), row.options[row.label]) for row in used]
         query = self.task.prompt(self.query_rows[0].fields, self._variant)
@@ -315,6 +329,7 @@ class ICLDataModule(LightningDataModule):
             )
 
     def _place(self, query: Query) -> str:
+        # Looked up only for a message.
         return next(row.place for row in self.query_rows if row.index == query.index)
 
     def train_dataloader(self) -> DataLoader[Tensor]:
@@ -324,13 +339,16 @@ class ICLDataModule(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[QueryBatch] | list[DataLoader[QueryBatch]]:
         """This process's share of the query batches; nothing during `Trainer.fit`, which does not probe."""
+        # Lightning asks for validation batches before fitting too, and would run a sanity check over them.
         if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             return []
         batches = budget_batches(self.queries, self.batch_tokens)
         share = batches
         if self.trainer is not None:
+            # Every n-th batch: batches are sorted by length, so each process gets long and short ones alike.
             share = batches[self.trainer.global_rank :: self.trainer.world_size]
-        if not share:  # Lightning skips validation where there is no batch, and the others would wait for this process
+        if not share:
+            # Lightning skips validation where there is no batch, and the others would wait for ever.
             nothing = collate(batches[-1]).rows(0, 0)
             return DataLoader([nothing], batch_size=None)  # type: ignore[arg-type]
         return DataLoader(QueryBatches(share), batch_size=None, shuffle=False)
@@ -346,6 +364,7 @@ def load_data(
     seed: int,
 ) -> ICLDataModule:
     """A task's data module as the settings have it; see `ICLDataModule` for arguments and errors."""
+    # By name, so that a new field of the settings needs no line here.
     options = {field.name: getattr(settings, field.name) for field in fields(DataSettings) if field.name != "task"}
     if settings.data is not None:
         options["data"] = input_path(settings.data, "--data")

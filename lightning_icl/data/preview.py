@@ -10,6 +10,7 @@ from lightning_icl.data.module import ICLDataModule
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+# Neighbouring tokens alternate in shade, which shows boundaries without adding characters.
 _SHADES = ("on grey23", "on grey35")
 
 
@@ -23,6 +24,7 @@ def show_prompt(data: ICLDataModule, tokenizer: "PreTrainedTokenizerBase", conso
     console.rule(Text(f"{data.task.name}: query {query.index}, gold {row.options[row.label]!r}"), align="left")
     for name, prefix in (("Zero-shot", demonstrations.bos), ("In-context", demonstrations.prefix_token_ids)):
         console.print(f"\n[bold]{name}[/] ({len(prefix)} + {len(own)} tokens; the last one is probed)")
+        # In a file, bars mark the boundaries; wrapping would add line breaks that are not in the prompt.
         console.print(_tokens(tokenizer, [*prefix, *own], bracketed=not console.is_terminal), soft_wrap=True)
     console.print(f"\nBOS {_named(tokenizer, demonstrations.bos)}", markup=False)
     separator = data.layout.separator
@@ -33,7 +35,7 @@ def show_prompt(data: ICLDataModule, tokenizer: "PreTrainedTokenizerBase", conso
         f"{', '.join(map(str, demonstrations.indices))} of the training split",
         highlight=False,
     )
-    last = own[len(own) - 1]
+    last = own[-1]
     console.print(f"Probe token ({query.probe_token}): {_named(tokenizer, (last,))}", highlight=False, markup=False)
     for word, ids in zip(row.options, query.answers, strict=True):
         console.print(f"Answer {word!r}: {_named(tokenizer, ids)}", highlight=False, soft_wrap=True, markup=False)
@@ -46,6 +48,7 @@ def _tokens(tokenizer: "PreTrainedTokenizerBase", ids: list[int], bracketed: boo
     """Each token apart: shaded in a terminal, between bars in a file; the last one, which is probed, stands out."""
     text = Text()
     for number, token_id in enumerate(ids):
+        # A line break inside a token would look like one between tokens.
         piece = str(tokenizer.decode([token_id])).replace("\n", "\\n")
         style = "bold reverse" if number == len(ids) - 1 else _SHADES[number % 2]
         text.append("|" if bracketed else "")

@@ -33,6 +33,7 @@ class Query:
     @cached_property
     def branches(self) -> tuple[tuple[int, ...], ...]:
         """What must be fed of each answer: all but its last token, and the whole first answer if it is probed."""
+        # A token's score is read at the token before it, so an answer's last token need not be fed.
         fed = [answer[:-1] for answer in self.answers]
         if self.probe_token == "answer":
             fed[0] = self.answers[0]
@@ -62,6 +63,7 @@ def groups(count: int) -> list[range]:
     >>> groups(7)
     [range(0, 3), range(3, 7)]
     """
+    # The last start lies three before the end at least, so no group is smaller than three unless all rows are fewer.
     starts = list(range(0, max(1, count - GROUP + 1), GROUP))
     return [range(start, stop) for start, stop in zip(starts, [*starts[1:], count], strict=True)]
 
@@ -81,10 +83,12 @@ def budget_batches(queries: Sequence[Query], batch_tokens: int) -> list[list[Que
     Batches hold whole `groups` of the sorted order, and so at least three queries where there are as many, whatever
     the budget. The longest batch comes first, so that a budget too large for the device shows at once.
     """
+    # By number where lengths are equal, so that the order does not depend on the order of the data.
     ordered = sorted(queries, key=lambda query: (-len(query), query.index))
     batches: list[list[Query]] = []
     for group in groups(len(ordered)):
         members = [ordered[row] for row in group]
+        # The first query of a batch is its longest, so its length times the rows counts padding too.
         if batches and (len(batches[-1]) + len(members)) * len(batches[-1][0]) <= batch_tokens:
             batches[-1] += members
         elif members:
@@ -94,16 +98,18 @@ def budget_batches(queries: Sequence[Query], batch_tokens: int) -> list[list[Que
 
 def collate(queries: Sequence[Query]) -> QueryBatch:
     """Queries side by side as tensors."""
+    # With at most one branch per query the row is plain causal text, and attention needs no mask.
     branched = max(sum(map(bool, query.branches)) for query in queries) > 1
     rows = [_row(query) for query in queries]
-    scored = [
-        (row, entry) for row, query in enumerate(queries) for entry in _scored(query)
-    ]  # entry: index in the row, token, answer
+    # Each entry: index in the row whose logits are read, token, answer.
+    scored = [(row, entry) for row, query in enumerate(queries) for entry in _scored(query)]
+    # Answers share places (all first tokens are read at the prompt's end): logits are computed once for each.
     places = list(dict.fromkeys((row, place) for row, (place, _, _) in scored))
     number = {place: count for count, place in enumerate(places)}
     return QueryBatch(
         query_ids=torch.tensor([query.index for query in queries]),
         gold=torch.tensor([query.gold for query in queries]),
+        # What pads tokens and positions does not matter, since nothing causal looks to its right.
         token_ids=_padded([tokens for tokens, _, _ in rows], 0),
         positions=_padded([positions for _, positions, _ in rows], 0),
         branches=_padded([branches for _, _, branches in rows], -1) if branched else None,
@@ -125,6 +131,7 @@ def _row(query: Query) -> tuple[list[int], list[int], list[int]]:
     tokens, positions, branches = list(query.prompt_ids), list(range(start)), [0] * start
     for number, branch in enumerate(query.branches, start=1):
         tokens += branch
+        # Every answer follows the prompt directly, so each branch starts again at the prompt's end.
         positions += range(start, start + len(branch))
         branches += [number] * len(branch)
     return tokens, positions, branches
@@ -134,6 +141,7 @@ def _scored(query: Query) -> list[tuple[int, int, int]]:
     """For each answer token: the index in the row whose logits predict it, the token, and its answer."""
     entries, start = [], len(query.prompt_ids)
     for number, (answer, branch) in enumerate(zip(query.answers, query.branches, strict=True)):
+        # The first token is read at the prompt's end, each later one at the token before it in its own branch.
         places = [len(query.prompt_ids) - 1, *range(start, start + len(answer) - 1)]
         entries += [(place, token, number) for place, token in zip(places, answer, strict=True)]
         start += len(branch)

@@ -1,6 +1,6 @@
-"""What a user can set about a task's prompts and queries. A new flag stands here and in `ICLDataModule`, nowhere else.
+"""What a user can set about a task's prompts and queries. A new flag goes here and into `ICLDataModule`.
 
-Light on purpose: `--help` reads this file and must answer at once.
+Imports nothing heavy: `--help` reads this file and must answer at once.
 """
 
 from dataclasses import dataclass
@@ -43,6 +43,7 @@ class DataSettings:
             UserError: a number out of range, or flags that exclude each other.
         """
         check_counts(self, "limit", "batch_tokens")
+        # Rejected here and not ignored: the user would think the separator was used.
         if self.chat and self.separator != "auto":
             raise UserError(
                 f"--chat --separator {shown(self.separator)}: the chat template closes every turn. Leave one out."
