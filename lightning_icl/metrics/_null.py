@@ -30,6 +30,8 @@ def random_vectors(
     draw = torch.randn if kind == "gaussian" else torch.rand
     drawn = []
     for query in query_ids.tolist():
+        # Reseeded for each query, so that its draw does not depend on which queries came before it.
         generator.manual_seed((salt + 1) * 1_000_000_007 + query)
         drawn.append(draw(shape, generator=generator, dtype=torch.float32))
+    # On the CPU: generators of other devices give other numbers for the same seed.
     return torch.stack(drawn).to(query_ids.device) if drawn else torch.zeros(0, *shape, dtype=torch.float32)

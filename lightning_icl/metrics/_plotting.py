@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def new_axes(ax: "Axes | None") -> "tuple[Figure, Axes]":
-    """The axes given, or new ones.
+    """The axes passed in, or new ones.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
@@ -36,6 +36,7 @@ def plot_layers(curves: Mapping[str, Tensor], title: str, ax: "Axes | None" = No
     figure, ax = new_axes(ax)
     for name, values in curves.items():
         ax.plot(range(len(values)), values.cpu().numpy(), marker="o", markersize=3, label=name)
+    # Zero is the value of no relation, so a reader needs to see it.
     ax.axhline(0.0, color="0.8", linewidth=0.8, zorder=0)
     ax.set_xlabel("layer")
     ax.set_title(title)

@@ -57,6 +57,7 @@ def own_weights(
     """
     beyond = torch.arange(scores.shape[-1], device=scores.device) >= lengths[:, None]
     beyond = beyond.view(len(lengths), *[1] * (scores.dim() - 2), -1)
+    # In float64: a softmax maps distinct scores to weights that may differ only in the eighth digit.
     return scores.double().masked_fill(beyond, -torch.inf).softmax(-1)
 
 
@@ -74,8 +75,8 @@ class SimAM(QueryMeans):
         layers: number of attention layers.
         heads: query heads of each.
         unmoved_layers: layers whose scores among the query's own tokens cannot depend on what stands before them, as
-            in the first layer of a model with relative positions. There `a_ICL = a_ZSL`, a difference would be one
-            of rounding errors, and the difference forms are undefined.
+            in the first layer of a model with relative positions. There `a_ICL = a_ZSL`, their difference would be
+            rounding errors only, and the difference forms are undefined.
         replicates: of the Poisson bootstrap over queries; 0 keeps none.
         kwargs: see `torchmetrics.Metric`.
 
@@ -119,11 +120,13 @@ class SimAM(QueryMeans):
             weights: the bootstrap's, where they are drawn already.
             resolution: what rounding leaves of a difference of scores; that of their type without.
         """
+        # Drawn once and used for all six forms.
         drawn = self._weights(query_ids, weights)
         resolution = resolution or Resolution.of(torch.finfo(zsl.dtype).eps)
         views = zsl, icl, ft
         updates = update_of(icl, zsl, resolution.icl), update_of(ft, zsl, resolution.ft)
         self._add_forms(("scores", "zsl", "difference"), drawn, views, updates)
+        # Rounding of a score is relative to its size, and the largest score of the row bounds it.
         largest = torch.stack([scores.abs().amax(-1) for scores in views]).amax(0)
         soft = [own_weights(scores, lengths) for scores in views]
         # An error of a score changes its weight by that share of itself.
@@ -140,6 +143,7 @@ class SimAM(QueryMeans):
         moved, learnt = updates
         self._add(names[0], cosine(icl, ft), drawn)
         self._add(names[1], cosine(icl, zsl), drawn)
+        # Rounding alone would give these layers a direction, so they are masked by what is known of the model.
         unmoved = torch.zeros_like(moved.zero)
         unmoved[:, self.unmoved_layers] = True
         self._add(
@@ -147,11 +151,13 @@ class SimAM(QueryMeans):
             update_cosine(moved, learnt).masked_fill(unmoved, torch.nan),
             drawn,
             reasons=(unmoved, moved.zero, learnt.zero),
+            # Errors of the two directions are independent, so they add as squares.
             rounding=torch.hypot(moved.rounding, learnt.rounding),
         )
 
     def details(self) -> SimAMResult:
         """All forms over all queries: per head, over heads per layer; for all processes to call, like `compute`."""
+        # Metrics may hold sums of one process only; inside, they are those of all.
         with self.sync_context():
             return SimAMResult(*(self._form(name) for name in self.names))
 

@@ -34,13 +34,14 @@ def divergence(
     tensor(0.)
     """
     logs, other_logs = reference.log_softmax(-1), other.log_softmax(-1)
+    # p log p is 0 at p = 0, but -inf - -inf is NaN.
     present = torch.isfinite(logs)
     difference = torch.where(present, logs - other_logs, 0.0)
     return (logs.exp() * difference).sum(-1)
 
 
 def margins(scores: Float[Tensor, "query answer"]) -> Float[Tensor, "query answer"]:
-    """Each answer's score minus the mean of the other answers' of the query; NaN for an answer the query lacks."""
+    """Each answer's score minus the mean of the query's other answers; NaN for an answer the query lacks."""
     present = torch.isfinite(scores)
     others = present.sum(-1, keepdim=True) - 1
     total = torch.where(present, scores, 0.0).sum(-1, keepdim=True)
@@ -77,6 +78,7 @@ class Closeness(Metric):
     def __init__(self, answers: int, *, replicates: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.replicates = replicates
+        # Sums only, so that a correlation over all queries streams and adds up over processes.
         # Queries, agreeing ones, and the two divergences; of each answer 1, x, y, x², y² and xy of its two margins.
         for name, shape in (("sums", (4,)), ("moments", (answers, 6))):
             self.add_state(name, default=torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
@@ -101,6 +103,7 @@ class Closeness(Metric):
         moments = self._moments(margins(reference), margins(other))
         self.sums += sums.sum(0)
         self.moments += moments.sum(0)
+        # The same weights for every figure pair their replicates.
         weights = batch_weights(self, self.replicates, query_ids, weights)
         if weights is not None:
             self.replicate_sums += weights.T @ sums
@@ -109,6 +112,7 @@ class Closeness(Metric):
     def _moments(self, one: Tensor, other: Tensor) -> Tensor:
         """(query, answer, 6); queries of a batch may all have fewer answers than others of the data."""
         moments = torch.stack([torch.ones_like(one), one, other, one**2, other**2, one * other], -1)
+        # Multiple-choice rows have different numbers of answers; what is missing must not count as a case.
         moments = torch.where(torch.isfinite(one + other).unsqueeze(-1), moments, 0.0)
         return torch.nn.functional.pad(moments, (0, 0, 0, self.moments.shape[0] - moments.shape[1]))
 
@@ -119,6 +123,7 @@ class Closeness(Metric):
     def details(self) -> ClosenessResult:
         """All figures over all queries, NaN for none; for all processes to call, like `compute`."""
         with self.sync_context():
+            # One transfer from the device instead of four.
             queries, *totals = self.sums.tolist()
             correlation = float(_correlation(self.moments))
         agreement, kl, answer_kl = (total / queries if queries else float("nan") for total in totals)
@@ -131,6 +136,7 @@ class Closeness(Metric):
         with self.sync_context():
             sums, drawn = self.sums.cpu(), self.replicate_sums.cpu()
             correlation, correlations = _correlation(self.moments.cpu()), _correlation(self.replicate_moments.cpu())
+        # One query has no spread, and an interval of it would be a point.
         several = sums[0] > 1
         figures = {"agreement": bootstrapped_share(sums[1], sums[0], drawn[:, 1], drawn[:, 0])}
         estimates = {"kl": sums[2] / sums[0], "answer_kl": sums[3] / sums[0], "margin_correlation": correlation}
@@ -145,6 +151,6 @@ def _correlation(moments: Float[Tensor, "*shape answer 6"]) -> Float[Tensor, "*s
     count, one, other, square, other_square, product = moments.unbind(-1)
     # A variance below its own rounding is none: margins of equal scores differ in their last bits.
     variance, other_variance = square - one**2 / count, other_square - other**2 / count
-    known = (variance > 1e-12 * square) & (other_variance > 1e-12 * other_square)
+    varying = (variance > 1e-12 * square) & (other_variance > 1e-12 * other_square)
     correlation = (product - one * other / count) / (variance * other_variance).sqrt()
-    return torch.where(known, correlation, torch.nan).nanmean(-1)
+    return torch.where(varying, correlation, torch.nan).nanmean(-1)

@@ -34,6 +34,7 @@ def mean_of_defined(values: Tensor) -> float:
     >>> mean_of_defined(torch.tensor([1.0, float("nan"), 3.0]))
     2.0
     """
+    # A layer without a value would make the whole mean NaN otherwise.
     return float(values.nanmean())
 
 
@@ -49,6 +50,7 @@ def flattened(result: Mapping[str, Any]) -> dict[str, Any]:
     """
     flat: dict[str, Any] = {}
     for place, (name, form) in enumerate(result.items()):
+        # Counts and tables pass through under their names.
         if not isinstance(form, Form):
             flat[name] = form
             continue

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Scores of float32 sums that are equal in exact arithmetic come out this close, relative to the largest of their row.
+# Float32 scores that are equal in exact arithmetic differ by no more than this share of the largest of their row.
 _ROUNDING = 2e-6
-# Tell the random scores apart.
+# Salts: random scores of tokens and of demonstrations must be independent of each other and of other baselines.
 _TOKENS, _EXAMPLES = 2, 3
 # Names of tau, its baseline and the recall over tokens and over whole demonstrations.
 _LEVELS = {"tokens": ("tokens", "random", "top_tokens"), "examples": ("example", "example_random", "top_examples")}
@@ -75,14 +75,16 @@ def example_scores(
     >>> example_scores(torch.zeros(3), torch.tensor([0, 1, 1]), 2)
     tensor([0.0000, 0.6931], dtype=torch.float64)
     """
+    # By loop over demonstrations: a few dozen at most, each of its own length.
     parts = [scores[..., token_example == number].double().logsumexp(-1) for number in range(examples)]
     return torch.stack(parts, dim=-1)
 
 
-def _taus(icl: Tensor, other: Tensor, seen: Tensor | None) -> Tensor:
-    """Tau of in-context scores with others (query, layer)."""
-    shown = None if seen is None else seen.flatten(0, 1)
-    return kendall_tau(icl.flatten(0, 1), other.flatten(0, 1), shown, resolution=_ROUNDING).view(icl.shape[:-1])
+def _taus(icl: Tensor, other: Tensor, in_reach: Tensor | None) -> Tensor:
+    """Tau of in-context scores with other scores (query, layer)."""
+    # Queries and layers become rows: one call ranks them all.
+    rows_in_reach = None if in_reach is None else in_reach.flatten(0, 1)
+    return kendall_tau(icl.flatten(0, 1), other.flatten(0, 1), rows_in_reach, resolution=_ROUNDING).view(icl.shape[:-1])
 
 
 def _reasons(top_tokens: int, top_examples: int) -> dict[str, tuple[str, ...]]:
@@ -146,10 +148,12 @@ class Kendall(QueryMeans):
         numbers = torch.tensor(token_example, dtype=torch.int64)
         self.places: Tensor
         self.numbers: Tensor
+        # Buffers, so that they follow the metric to its device; rebuilt with it, so not part of its state.
         self.register_buffer("places", (numbers >= 0).nonzero().flatten(), persistent=False)
         self.register_buffer("numbers", numbers[numbers >= 0], persistent=False)
         self.examples = int(numbers.max()) + 1 if len(numbers) else 0
         for name in ("example_icl", "example_ft"):
+            # Separate counts, since a demonstration may be in reach of some queries only.
             self._add_state(f"{name}_sum", (layers, self.examples))
             self._add_state(f"{name}_count", (layers, self.examples), torch.int64)
         self.first = {"tokens": top_tokens, "examples": top_examples}
@@ -188,8 +192,11 @@ class Kendall(QueryMeans):
             weights: the bootstrap's, where they are drawn already.
             baseline: of the same in-context scores, where it is known already.
         """
+        # Random scores do not depend on the fine-tuning, so controls with the same in-context scores share their
+        # baseline.
         baseline = baseline or self.baseline(icl, query_ids, visible)
         weights = self._weights(query_ids, weights)
+        # Both sides are masked alike: -inf ties what is out of reach on either.
         (icl, seen), (ft, _) = self._tokens(icl, visible), self._tokens(ft, visible)
         self._add_level("tokens", icl, ft, seen, baseline.tokens, weights)
         self._add("visible", torch.ones_like(icl[..., 0]) if seen is None else seen.double().mean(-1), weights)
@@ -208,12 +215,14 @@ class Kendall(QueryMeans):
     def _examples(self, scores: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Scores of whole demonstrations; and which have a token in reach."""
         scores = example_scores(scores, self.numbers, self.examples)
+        # A log-sum-exp of -inf everywhere is -inf: no token of this demonstration is in reach.
         return scores, None if seen is None else torch.isfinite(scores)
 
     def _add_example_means(self, icl: Tensor, ft: Tensor) -> None:
         """Means over each demonstration's tokens; a demonstration with a token out of reach is left out."""
         for name, scores in (("example_icl", icl), ("example_ft", ft)):
             parts = [scores[..., self.numbers == number].mean(-1) for number in range(self.examples)]
+            # A prompt without demonstrations has nothing to stack.
             self._add(name, torch.stack(parts, dim=-1) if parts else scores[..., :0])
 
     def _add_level(
@@ -222,9 +231,11 @@ class Kendall(QueryMeans):
         """Taus and recall over tokens or over whole demonstrations."""
         tau, chance, top = _LEVELS[level]
         count = torch.full(icl.shape[:-1], icl.shape[-1], device=icl.device) if seen is None else seen.sum(-1)
+        # "Tied" applies wherever the first reason does not: nothing else leaves a tau undefined.
         few, tied = count < 2, torch.ones_like(count, dtype=torch.bool)
         self._add(tau, _taus(icl, ft, seen), weights, reasons=(few, tied))
         self._add(chance, by_chance, weights, reasons=(few, tied))
+        # All or none of what is counted would be among the first whatever the scores.
         first, shown = self.first[level], None if seen is None else seen.flatten(0, 1)
         recall = top_recall(icl.flatten(0, 1), ft.flatten(0, 1), first, shown, resolution=_ROUNDING)
         short = torch.full_like(tied, icl.shape[-1] <= first)

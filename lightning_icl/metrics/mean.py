@@ -49,12 +49,15 @@ class QueryMeans(Metric):
         self.replicates = replicates
         self.names = tuple(shapes)
         self.reasons = {} if reasons is None else dict(reasons)
+        # Sums and counts instead of running means: they add up across processes in any order.
         self.rounded = tuple(rounded)
         for name, shape in shapes.items():
             layers = shape[:1]
             self._add_state(f"{name}_sum", shape)
             self._add_state(f"{name}_count", shape, torch.int64)
             for state in ("replicate_sum", "replicate_count") if replicates else ():
+                # Per layer and not per head: 1,000 replicates of every head would be larger than everything else a
+                # metric holds.
                 self._add_state(f"{name}_{state}", (replicates, *layers))
             if name in self.reasons:
                 self._add_state(f"{name}_undefined", (len(self.reasons[name]), *layers), torch.int64)
@@ -71,6 +74,7 @@ class QueryMeans(Metric):
     def _add(
         self,
         name: str,
+        # As a NaN would swallow the sum, it is left out and counted.
         values: Tensor,
         weights: Tensor | None = None,
         *,
@@ -94,6 +98,7 @@ class QueryMeans(Metric):
                 f"{tuple(values.shape[1:])}."
             )
         defined = torch.isfinite(values)
+        # `where` before the sum, since NaN times a mask is NaN.
         total += torch.where(defined, values.to(total.dtype), 0.0).sum(0)
         count += defined.sum(0)
         if weights is not None:
@@ -107,14 +112,17 @@ class QueryMeans(Metric):
 
     def _add_replicates(self, name: str, values: Tensor, weights: Tensor) -> None:
         if values.dim() > 2:
+            # Heads first: per-head replicates are not kept (see the class).
             values = values.flatten(2).nanmean(-1)
         total: Tensor = getattr(self, f"{name}_replicate_sum")
         count: Tensor = getattr(self, f"{name}_replicate_count")
+        # One matrix product adds the batch to all replicates.
         total += weights.T @ values.nan_to_num(0.0)
         count += weights.T @ torch.isfinite(values).to(weights.dtype)
 
     def _mean(self, name: str) -> Tensor:
         total, count = getattr(self, f"{name}_sum"), getattr(self, f"{name}_count")
+        # The clamp keeps 0 out of the denominator where `where` discards the quotient anyway.
         return torch.where(count > 0, total / count.clamp(min=1), torch.nan)
 
     def _form(self, name: str) -> Form:
@@ -126,6 +134,7 @@ class QueryMeans(Metric):
             entries = (defined + counts.sum(0)).clamp(min=1)
             undefined = dict(zip(self.reasons[name], counts / entries, strict=True))
         if name in self.rounded:
+            # NaN where nothing is defined, like the mean itself.
             rounding = getattr(self, f"{name}_rounding") / defined  # NaN where nothing is defined
         if means.dim() == 1:
             return Form(per_layer=means, undefined=undefined, rounding=rounding)
@@ -142,18 +151,21 @@ class QueryMeans(Metric):
         An interval is undefined (NaN) where fewer than two queries have a value. To be called by all processes, like
         `compute`; empty without replicates.
         """
-        found: dict[str, Bootstrapped] = {}
+        figures: dict[str, Bootstrapped] = {}
         with self.sync_context():
+            # All processes must enter the block above even without replicates, or the others would wait.
             for place, name in enumerate(self.names) if self.replicates else ():
                 key, curve = (name, f"{name}_per_layer") if place else ("value", "per_layer")
-                found[key], found[curve] = self._bootstrap(name)
-        return found
+                figures[key], figures[curve] = self._bootstrap(name)
+        return figures
 
     def _bootstrap(self, name: str) -> tuple[Bootstrapped, Bootstrapped]:
         means, queries = self._mean(name).cpu(), getattr(self, f"{name}_count").cpu()
         if means.dim() > 1:
+            # A layer counts as many queries as its best-covered head.
             means, queries = means.flatten(1).nanmean(-1), queries.flatten(1).amax(-1)
         curves = getattr(self, f"{name}_replicate_sum").cpu() / getattr(self, f"{name}_replicate_count").cpu()
+        # The mean over layers is taken in each replicate, so that correlated layers widen the interval as they should.
         figures, several = curves.nanmean(-1), queries > 1
         return (
             Bootstrapped(means.nanmean(), figures, percentile_interval(figures).where(several.any(), torch.nan)),
@@ -167,11 +179,12 @@ def _by_layer(values: Tensor) -> Tensor:
 
 
 def batch_weights(metric: Metric, replicates: int, query_ids: Tensor | None, weights: Tensor | None) -> Tensor | None:
-    """Bootstrap weights of a batch (query, replicate): those given, else drawn here; None for no replicates.
+    """Bootstrap weights of a batch (query, replicate): those passed in, else drawn here; None for no replicates.
 
     Raises:
         ValueError: there are replicates but no row numbers to draw them by, or weights of another number of them.
     """
+    # Before anything is drawn: callers pass no row numbers where no bootstrap is wanted.
     if not replicates:
         return None
     if weights is None:

@@ -45,6 +45,7 @@ def right_table(
     >>> right_table(no, yes, yes)[0, 1, 1]
     tensor(1)
     """
+    # Three bits to one of eight cells.
     cell = 4 * zsl.long() + 2 * icl.long() + ft.long()
     return torch.bincount(cell, minlength=8).view(2, 2, 2)
 
@@ -60,6 +61,7 @@ def share(part: int, whole: int) -> float:
 
 def _shares(table: Tensor, agreeing: Tensor) -> list[tuple[str, Tensor, Tensor]]:
     """Name, part and whole of each share, from tables (*shape, 2, 2, 2) and counts (*shape)."""
+    # Zero-shot wrong, both others right.
     both = table[..., 0, 1, 1]
     return [
         ("value", both, table[..., 0, :, 1].sum(-1)),
@@ -106,6 +108,7 @@ class Rec2FTP(Metric):
         self.add_state("table", default=torch.zeros(2, 2, 2, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("agreeing", default=torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
         if replicates:
+            # float64, since a replicate adds weights and a whole number below 2^53 is exact in it.
             zeros = torch.zeros(replicates, 2, 2, 2, dtype=torch.float64)
             self.add_state("replicate_table", default=zeros, dist_reduce_fx="sum")
             self.add_state("replicate_agreeing", default=zeros[:, 0, 0, 0].clone(), dist_reduce_fx="sum")
@@ -120,18 +123,21 @@ class Rec2FTP(Metric):
         weights: Float[Tensor, "query replicate"] | None = None,
     ) -> None:
         """Count a batch of queries, with the bootstrap's `weights` where they are drawn already."""
+        # Of equal scores, argmax takes the first, under all three conditions alike.
         chosen = [scores.argmax(-1) for scores in (zsl, icl, ft)]
         right, agreeing = [choice == gold for choice in chosen], chosen[1] == chosen[2]
         self.table += right_table(*right)
         self.agreeing += agreeing.sum()
         weights = batch_weights(self, self.replicates, query_ids, weights)
         if weights is not None:
+            # The table again, one row per query, so that the weights can multiply it.
             cell = one_hot(4 * right[0].long() + 2 * right[1].long() + right[2].long(), 8)
             self.replicate_table += (weights.T @ cell.to(weights.dtype)).view(-1, 2, 2, 2)
             self.replicate_agreeing += weights.T @ agreeing.to(weights.dtype)
 
     def compute(self) -> Tensor:
         """Rec2FTP over all queries, a tensor of one number; NaN where fine-tuning corrected nothing."""
+        # A tensor and not a float: Lightning logs only tensors from a metric's `compute`.
         return torch.tensor(self._details().value, dtype=torch.float64, device=self.table.device)
 
     def details(self) -> Rec2FTPResult:

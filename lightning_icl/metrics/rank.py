@@ -41,6 +41,7 @@ def kendall_tau(
     >>> kendall_tau(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), torch.tensor([[1.0, 3.0, 2.0, 4.0]]))
     tensor([0.6667], dtype=torch.float64)
     """
+    # A row's work is independent of the others', so pieces change nothing.
     step = max(1, _PIECE // max(1, x.shape[1]))
     tau = torch.zeros(len(x), dtype=torch.float64, device=x.device)
     for start in range(0, len(x), step):
@@ -64,11 +65,12 @@ def tie_ranks(
     """
     width = resolution * _largest(scores, visible)
     if visible is not None:
+        # +inf puts invisible items behind all others, where they share one rank.
         scores = scores.masked_fill(~visible, torch.inf)
     ordered, order = scores.sort(dim=-1)
     step = torch.zeros_like(order)
-    apart = ordered[:, 1:] - ordered[:, :-1] > width
-    step[:, 1:] = apart & (ordered[:, 1:] > ordered[:, :-1])
+    # Neighbours only: chains of close scores are one tie, however far their ends are apart.
+    step[:, 1:] = ordered[:, 1:] - ordered[:, :-1] > width  # inf - inf is NaN and not greater: invisible items tie
     return torch.empty_like(order).scatter_(-1, order, step.cumsum(-1))
 
 
@@ -83,7 +85,9 @@ def _tau(x: Tensor, y: Tensor, visible: Tensor | None) -> Tensor:
     # Both ranks in one number, as narrow as holds them: sorting takes most of the time.
     bits = items.bit_length()
     number = torch.int32 if 2 * bits < 32 else torch.int64
+    # x in the high bits and y in the low: one sort orders by x and, where x ties, by y.
     both = ((x.to(number) << bits) | y.to(number)).sort(dim=-1).values
+    # Stable, so that ties in y keep the order of x and add no inversion.
     y_ordered, order = (both & ((1 << bits) - 1)).sort(dim=-1, stable=True)
     # In the order of x, items are discordant that y's order turns round: the inversions of `order` or of its inverse.
     discordant = inversions(order)
@@ -91,7 +95,9 @@ def _tau(x: Tensor, y: Tensor, visible: Tensor | None) -> Tensor:
     tied_x = _tied_pairs(both >> bits, count)
     tied_y = _tied_pairs(y_ordered, count)
     tied_both = _tied_pairs(both, count)
+    # Every pair is concordant, discordant or tied; those tied on both sides were subtracted twice.
     concordant = pairs - tied_x - tied_y + tied_both - discordant
+    # Two roots and not one of the product, which exceeds float64's exact range for long rows.
     tau = (concordant - discordant) / (pairs - tied_x).sqrt() / (pairs - tied_y).sqrt()
     return torch.where((pairs > tied_x) & (pairs > tied_y), tau, torch.nan)
 
@@ -105,7 +111,9 @@ def _tied_pairs(ordered: Tensor, count: Tensor) -> Tensor:
     place = torch.arange(ordered.shape[1], device=ordered.device)
     new = torch.ones_like(ordered, dtype=torch.bool)
     new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    # The running maximum of starts is the start of each entry's own run.
     start = torch.where(new, place, 0).cummax(-1).values
+    # The k-th entry of a run ties with the k before it.
     return torch.where(place < count[:, None], place - start, 0).sum(-1).double()
 
 
@@ -116,26 +124,31 @@ def inversions(permutation: Int[Tensor, "row item"]) -> Int[Tensor, " row"]:
     tensor([2, 0])
     """
     rows, items = permutation.shape
+    # Rounded up, so that side² blocks hold all items.
     side = math.isqrt(max(items - 1, 0)) + 1
     numbers = torch.arange(side * side, device=permutation.device)
     small = numbers.to(torch.int16 if side * side < 1 << 15 else torch.int32)
+    # What is added behind the items is in order and larger than all, so it inverts nothing.
     ranks = small.repeat(rows, 1)  # what is added behind the items stands in order
     ranks[:, :items] = permutation
+    # The inverse permutation: pairs in one block of ranks are found in it as those in one block of places are here.
     places = torch.empty_like(ranks).scatter_(1, ranks.long(), small.expand_as(ranks))
     within = _descending(ranks.view(rows, side, side)) + _descending((places // side).view(rows, side, side))
     cell = numbers // side * side + ranks // side
     table = torch.zeros(ranks.shape, dtype=torch.int32, device=ranks.device)
     table = table.scatter_add_(1, cell, torch.ones_like(table)).view(rows, side, side)
     before = table.cumsum(1) - table
+    # Items in earlier blocks of places with higher blocks of ranks: each pair of cells counts once.
     before_and_above = before.flip(2).cumsum(2).flip(2) - before
     return within + (table * before_and_above).sum((1, 2))
 
 
 def _descending(blocks: Int[Tensor, "row block item"]) -> Int[Tensor, " row"]:
     """Pairs inside a block that stand in descending order, those of all blocks of a row together."""
-    items = blocks.permute(2, 1, 0).contiguous()  # shifted by whole slices, which are contiguous
-    narrow = len(items) <= 256  # an item is greater than all behind it at most
-    found = torch.zeros(items.shape, dtype=torch.uint8 if narrow else torch.int32, device=blocks.device)
+    items = blocks.permute(2, 1, 0).contiguous()  # shifts then move whole contiguous slices
+    # An item exceeds at most all that follow it, so counts of small blocks fit in a byte.
+    narrow = len(items) <= 256
+    counts = torch.zeros(items.shape, dtype=torch.uint8 if narrow else torch.int32, device=blocks.device)
     for shift in range(1, len(items)):
-        found[:-shift] += (items[:-shift] > items[shift:]).view(torch.uint8)
-    return found.sum((0, 1))
+        counts[:-shift] += (items[:-shift] > items[shift:]).view(torch.uint8)
+    return counts.sum((0, 1))

@@ -57,6 +57,7 @@ def update_similarity(
     >>> update_similarity(zsl, icl, ft)
     tensor(0.7071)
     """
+    # Unit vectors of nearly equal length differ mostly in direction, which is why the published form scores high.
     return raw_update_similarity(normalised(zsl), normalised(icl), normalised(ft))
 
 
@@ -68,14 +69,14 @@ def raw_update_similarity(
 
 
 class SimAOU(QueryMeans):
-    """Similarity of attention-output updates, normalised and raw, with both random nulls.
+    """Similarity of attention-output updates, normalised and raw, with both random baselines.
 
     For each query and layer `cos(u(h_ICL) - u(h_ZSL), u(h_FT) - u(h_ZSL))`, averaged over queries, then over layers.
     Normalising first lets even unrelated updates score high, so the raw form is always there too.
 
     Update takes attention outputs (query, layer, width) under zero-shot, in-context and fine-tuned conditions, and
-    the queries' numbers (query,), which seed the nulls and the bootstrap. An update that is zero up to rounding has no
-    direction: the query has no value at that layer. Compute gives the published form's mean, `details` a
+    the queries' numbers (query,), which seed the baselines and the bootstrap. An update that is zero up to rounding has
+    no direction: the query has no value at that layer. Compute gives the published form's mean, `details` a
     `SimAOUResult`.
 
     Args:
@@ -94,9 +95,9 @@ class SimAOU(QueryMeans):
     """
 
     def __init__(self, layers: int, *, replicates: int = 0, **kwargs: Any) -> None:
-        compared, nulls = ("normalised", "raw"), ("random", "random_uniform", "raw_random", "raw_random_uniform")
-        reasons = {**dict.fromkeys(compared, (_STILL_ICL, _STILL_FT)), **dict.fromkeys(nulls, (_STILL_ICL,))}
-        shapes: dict[str, tuple[int, ...]] = dict.fromkeys((*compared, *nulls), (layers,))
+        compared, baselines = ("normalised", "raw"), ("random", "random_uniform", "raw_random", "raw_random_uniform")
+        reasons = {**dict.fromkeys(compared, (_STILL_ICL, _STILL_FT)), **dict.fromkeys(baselines, (_STILL_ICL,))}
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys((*compared, *baselines), (layers,))
         super().__init__(shapes, replicates, reasons=reasons, rounded=compared, **kwargs)
 
     def update(
@@ -121,6 +122,7 @@ class SimAOU(QueryMeans):
         weights = self._weights(query_ids, weights)
         resolution = resolution or Resolution.of(torch.finfo(zsl.dtype).eps)
         shape = tuple(zsl.shape[1:])
+        # Different salts, or the two baselines would be functions of the same bits.
         gaussian = random_vectors(query_ids, shape, kind="gaussian", salt=0)
         uniform = random_vectors(query_ids, shape, kind="uniform", salt=1)
         units = [normalised(outputs) for outputs in (zsl, icl, ft)]
@@ -134,8 +136,9 @@ class SimAOU(QueryMeans):
                 reasons=still,
                 rounding=torch.hypot(moved.rounding, learnt.rounding),
             )
-            null = "random" if form == "normalised" else "raw_random"
-            for name, vectors in ((null, gaussian), (f"{null}_uniform", uniform)):
+            baseline = "random" if form == "normalised" else "raw_random"
+            for name, vectors in ((baseline, gaussian), (f"{baseline}_uniform", uniform)):
+                # A random vector is never zero: only the in-context update can leave the baseline undefined.
                 values = cosine(moved.vector, vectors).masked_fill(moved.zero, torch.nan)
                 self._add(name, values, weights, reasons=still[:1])
 

@@ -30,6 +30,7 @@ class Resolution(NamedTuple):
             epsilon: of the type.
             rotated: whether in-context queries stand at other positions, which rotary embedding turns further.
         """
+        # Two independent sources of error, bounded by their sum.
         icl = _OTHER_POSITIONS * epsilon + _ANGLES if rotated else _SAME_POSITIONS * epsilon
         return cls(icl=icl, ft=_SAME_POSITIONS * epsilon)
 
@@ -40,11 +41,12 @@ class Update(NamedTuple):
     vector: Float[Tensor, "*shape width"]
     """The difference."""
     rounding: Float[Tensor, "*shape"]
-    """Length of what rounding may have added, as a share of the difference's: from 1 on nothing else need be there."""
+    """Length of what rounding may have added, as a share of the difference's length: from 1 on it may be all of it."""
 
     @property
     def zero(self) -> Tensor:
         """(*shape): where it is zero up to rounding."""
+        # Written as a negation, so that 0 / 0, which compares false, counts as zero.
         return ~(self.rounding < 1)
 
 
@@ -53,7 +55,7 @@ def update_of(
     before: Float[Tensor, "*shape width"],
     resolution: float | Float[Tensor, "*shape"] | None = None,
 ) -> Update:
-    """The difference of two views, `resolution` times the longer of which may be rounding; of their type without.
+    """The difference of two views; `resolution` (by default that of their type) times the longer may be rounding.
 
     >>> update_of(torch.tensor([1.0, 1.0 + 1e-8]), torch.ones(2)).zero
     tensor(True)
@@ -61,6 +63,7 @@ def update_of(
     if resolution is None:
         resolution = Resolution.of(torch.finfo(after.dtype).eps).ft
     vector = after - before
+    # Relative to the longer view: it is the one whose rounding is larger.
     return Update(vector, resolution * torch.maximum(length(after), length(before)) / length(vector))
 
 
@@ -81,7 +84,9 @@ def cosine(one: Float[Tensor, "*shape width"], other: Float[Tensor, "*shape widt
 
 
 def _unit(vector: Tensor) -> Tensor:
+    # Division by the largest entry is exact enough and keeps squares within the type's range.
     scaled = vector / vector.abs().amax(-1, keepdim=True)
+    # The zero vector gives 0 / 0 = NaN, which is what an undefined direction should be.
     return scaled / torch.linalg.vector_norm(scaled, dim=-1, keepdim=True)
 
 

@@ -36,6 +36,7 @@ def top_recall(
     """
     counted = torch.full(one.shape[:1], one.shape[1], device=one.device) if visible is None else visible.sum(-1)
     if first >= one.shape[1]:
+        # The early return keeps `first` below the row's length for what follows.
         return torch.full(one.shape[:1], torch.nan, dtype=torch.float64, device=one.device)
     chances = [_chances(scores, first, visible, resolution) for scores in (one, other)]
     return ((chances[0] * chances[1]).sum(-1) / first).masked_fill(counted <= first, torch.nan)
@@ -44,6 +45,8 @@ def top_recall(
 def _chances(scores: Tensor, first: int, visible: Tensor | None, resolution: float) -> Tensor:
     """Chance of each item to be among the `first` highest, (row, item)."""
     ranks = tie_ranks(-scores, visible, resolution=resolution)  # 0 for the highest; what is invisible comes last
+    # How many items share each rank.
     sizes = torch.zeros_like(scores, dtype=torch.float64).scatter_add_(1, ranks, torch.ones_like(scores).double())
     higher = sizes.cumsum(1) - sizes
+    # Of a tie with s items that competes for the r places left, each gets one with chance r / s.
     return ((first - higher) / sizes.clamp(min=1)).clamp(0, 1).gather(1, ranks)
