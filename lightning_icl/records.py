@@ -59,6 +59,12 @@ class Demonstrations:
         return tuple(numbers)
 
     @cached_property
+    def token_owner(self) -> tuple[int, ...]:
+        """For each prefix token behind BOS its demonstration; a separator belongs to the one that it closes."""
+        lengths = (len(example) + len(self.sep) for example in self.examples)
+        return tuple(number for number, length in enumerate(lengths) for _ in range(length))
+
+    @cached_property
     def hash(self) -> str:
         """SHA-256 over rows and tokens in order: equal hashes mean that two runs used the same prompt."""
         content = repr((self.indices, self.labels, self.prefix_token_ids))

@@ -113,6 +113,12 @@ class HeadUpdate(Expansion):
     matrix: Float[Tensor, "head width width"] | None
     """Jacobian of N / Z at q̄, value rows and query columns; None where it is left out."""
 
+    @property
+    def jacobian(self) -> Float[Tensor, "head width width"]:
+        """The matrix of an update that has one."""
+        assert self.matrix is not None
+        return self.matrix
+
     def attend(
         self, query: Float[Tensor, "batch head token width"]
     ) -> tuple[Float[Tensor, "batch head token width"], Float[Tensor, "batch head token"]]:

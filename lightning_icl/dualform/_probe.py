@@ -128,19 +128,11 @@ class DualProbe(FinetunedModule):
         return LayerPrefix(
             demonstration_key=icl[0][:, :, bos:],
             demonstration_value=icl[1][:, :, bos:],
-            example=torch.tensor(self.token_owner, device=device),
+            example=torch.tensor(self.demonstrations.token_owner, device=device),
             bos=(icl[0][:, :, :bos], icl[1][:, :, :bos]),
             zsl_bos=zsl,
             ft_bos=ft,
         )
-
-    @property
-    def token_owner(self) -> list[int]:
-        """For each prefix token behind BOS its demonstration; a separator belongs to the one that it closes."""
-        owners: list[int] = []
-        for number, example in enumerate(self.demonstrations.examples):
-            owners += [number] * (len(example) + len(self.demonstrations.sep))
-        return owners
 
     def _check_finite(self, trio: LayerTrio, layer: int) -> None:
         for name in ("zsl", "icl", "ft"):

@@ -2,16 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
-from typing import Any
 
+from lightning_icl.report._head_matrices import Ladder, matrix_grids, shown
 from lightning_icl.report.grid import Grid
 from lightning_icl.results import finished_parts
 from lightning_icl.saved_json import read_json
 
 WEIGHT_UPDATE = "weight_update.json"
-Ladder = Mapping[str, Any]
-"""Content of `weight_update.json`."""
 
 TITLES: Mapping[str, str] = {
     "zsl": "absent (zero-shot)",
@@ -38,16 +35,6 @@ FIGURES: Sequence[tuple[str, str, str]] = (
     ("simaou_ft", "SimAOU\nwith FT", ".3f"),
 )
 """Name, heading and format of each column."""
-MATRICES: Sequence[tuple[str, str, str]] = (
-    ("cosine", "cosine", ".3f"),
-    ("cosine_of_gaussian", "with a\nGaussian", ".3f"),
-    ("norm_ratio", "norms\nFT : ICL", ".3g"),
-    ("left_overlap", "overlap,\nwritten", ".3f"),
-    ("right_overlap", "overlap,\nread", ".3f"),
-    ("icl_rank", "rank\nICL", ".1f"),
-    ("ft_rank", "rank\nFT", ".1f"),
-)
-"""Name, heading and format of each column about matrices."""
 _SCOPES: Mapping[str, str] = {
     "probe": "the prompt's last token; the query's other tokens attend to the demonstrations as ever",
     "query": "all tokens of the query",
@@ -68,13 +55,14 @@ def read_ladders(folder: Path) -> list[Ladder]:
 
 
 def ladder_grids(ladder: Ladder, *, intervals: bool = False) -> list[Grid]:
-    """The tables of the rungs, of layers where a rung was put into some of them, and of the affine rung's matrices.
+    """The tables of the rungs, of layers where a rung was put into some of them, and of the updates as matrices.
 
     Args:
         ladder: of one task.
         intervals: whether each figure has its interval below.
     """
-    return [_rungs(ladder, intervals), *([] if ladder["depth"] is None else [_layers(ladder)]), _matrices(ladder)]
+    depth = [] if ladder["depth"] is None else [_layers(ladder)]
+    return [_rungs(ladder, intervals), *depth, *matrix_grids(ladder)]
 
 
 def _rungs(ladder: Ladder, intervals: bool) -> Grid:
@@ -138,34 +126,3 @@ def _layers(ladder: Ladder) -> Grid:
             for layer, names in enumerate(zip(*columns, strict=True))
         ),
     )
-
-
-def _matrices(ladder: Ladder) -> Grid:
-    """Means over heads."""
-    figures = ladder["matrices_per_head"]
-    rows = []
-    for layer in range(len(figures["cosine"])):
-        defined = {name: [value for value in rows[layer] if value is not None] for name, rows in figures.items()}
-        means = {name: fmean(values) if values else None for name, values in defined.items()}
-        rows.append((str(layer), *(shown(means[name], form) for name, _, form in MATRICES)))
-    return Grid(
-        name=f"ladder_matrices_{ladder['task']['name']}_{ladder['scope']}",
-        title=f"The affine rung's matrix of each head beside fine-tuning's, {ladder['task']['name']}",
-        header=("layer", *(heading for _, heading, _ in MATRICES)),
-        rows=tuple(rows),
-        notes=(
-            "Both are first derivatives of a softmax head's output: of attention to the demonstrations, and what "
-            "fine-tuning changes in attention to zero-shot prompts; means over heads",
-            "Overlap: mean squared cosine of the principal angles of their leading singular subspaces; "
-            f"random ones have {shown(ladder['overlap_of_random'], '.2f')}. Rank: effective",
-        ),
-    )
-
-
-def shown(value: float | None, form: str) -> str:
-    """A number as text, a dash for what is undefined.
-
-    >>> shown(0.125, ".1%"), shown(-0.5, ".3f"), shown(None, ".3g")
-    ('12.5', '−0.500', '–')
-    """
-    return "–" if value is None else format(value, form).removesuffix("%").replace("-", "−")

@@ -18,11 +18,24 @@ from lightning_icl.weightupdate._probe import WeightUpdateProbe, part_name, part
 
 
 def weight_update_content(
-    plan: Plan, planned: PlannedTask, probe: WeightUpdateProbe, held_out: Sequence[Query]
+    plan: Plan,
+    planned: PlannedTask,
+    probe: WeightUpdateProbe,
+    held_out: Sequence[Query],
+    impossible: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Everything shown, and what it was made of; NaN marks what is undefined."""
+    """Everything shown, and what it was made of; NaN marks what is undefined.
+
+    Args:
+        plan: of the run.
+        planned: the task.
+        probe: has validated.
+        held_out: prompts that the rungs are expanded about.
+        impossible: by control why it cannot be made here.
+    """
     heads, kv_heads, width = head_counts(probe.model.config)
     assert probe.factors is not None
+    assert probe.matrices is not None
     return {
         "schema": SCHEMA,
         "kind": "weight_update",
@@ -47,7 +60,14 @@ def weight_update_content(
         "interval_level": LEVEL,
         "per_layer": {name: metrics.curves() for name, metrics in probe.rungs.items()},
         "depth": _depth(probe),
-        "matrices_per_head": probe.matrix_figures(),
+        "matrices_per_head": probe.matrices.figures(),
+        "matrix_controls": {
+            **{name: matrices.beside(probe.matrices) for name, matrices in probe.control_matrices.items()},
+            **{name: {"left_out": reason} for name, reason in impossible.items()},
+        },
+        "shares_per_layer": {
+            name: None if own is None else [of_layer.tolist() for of_layer in own] for name, own in probe.shares.items()
+        },
         "overlap_of_random": min(RANK, width) / width,
         "linear_factor_per_head": probe.factors.tolist(),
         "dropped": dict(probe.dropped),

@@ -5,74 +5,143 @@ zero-shot prompt, averaged over held-out prompts. Axes: H query heads, K key/val
 """
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
-from lightning_icl.attention.ladder import HeadUpdate, second_order
+from lightning_icl.attention.ladder import second_order
 from lightning_icl.dualform.matrix_similarity import likeness, matrix_cosine
 from lightning_icl.models.capture import Capture
 from lightning_icl.models.kv import LaidOver
+from lightning_icl.models.scope import Scope
+from lightning_icl.probing.contrast import Contrast
+from lightning_icl.records import Condition, Demonstrations, KVOverlay, QueryBatch
 from lightning_icl.weightupdate._survey import Survey
 
 RANK = 4
 """Leading singular vectors that span the subspaces compared."""
+HeadFigures = dict[str, list[list[float]]]
+"""By figure one value for each layer and head."""
 
 
-def finetuned_matrices(
-    capture: Capture, overlay: LaidOver, prompts: Sequence[Sequence[int]], survey: Survey, shift: int
-) -> list[Tensor]:
-    """Per layer the mean change of the derivative (H, D, D).
+@dataclass(frozen=True, kw_only=True)
+class Matrices:
+    """Both updates of every head, by layer (H, D, D), on the CPU."""
+
+    icl: Sequence[Tensor]
+    """The affine rung's."""
+    ft: Sequence[Tensor]
+    """Fine-tuning's."""
+
+    @classmethod
+    def of(cls, capture: Capture, contrast: Contrast, held_out: Sequence[QueryBatch], scope: Scope) -> "Matrices":
+        """Those of a control, made as the main ones are: about its own q̄, from its own prompt and its own weights.
+
+        Args:
+            capture: an open visit to the model.
+            contrast: demonstrations in the prompt and learnt, under weights of its own where it has some.
+            held_out: the prompts.
+            scope: whose queries q̄ is the mean of.
+        """
+        demonstrations = contrast.demonstrations
+        with laid_over(capture.model, contrast.icl.overlay):
+            survey = surveyed(capture, demonstrations, held_out, scope)
+        return cls.about(survey, capture, contrast, zero_shot_inputs(demonstrations, held_out))
+
+    @classmethod
+    def about(cls, survey: Survey, capture: Capture, contrast: Contrast, inputs: Sequence[Sequence[int]]) -> "Matrices":
+        """Those about a survey's q̄.
+
+        Args:
+            survey: of the contrast's prompt.
+            capture: an open visit to the model.
+            contrast: its zero-shot and fine-tuned weights are compared.
+            inputs: zero-shot ones of the held-out prompts.
+        """
+        shift = zero_shot_shift(capture, contrast.demonstrations)
+
+        def under(condition: Condition) -> list[Tensor]:
+            with laid_over(capture.model, condition.overlay):
+                return derivatives(capture, inputs, survey, shift)
+
+        moved = [after - before for before, after in zip(under(contrast.zsl), under(contrast.ft), strict=True)]
+        return cls(icl=[survey.expansion(layer).first.jacobian.cpu() for layer in survey.layers], ft=moved)
+
+    def figures(self) -> HeadFigures:
+        """How alike the two are."""
+        figures: HeadFigures = {}
+        for layer, (own, other) in enumerate(zip(self.icl, self.ft, strict=True)):
+            own = own.to(other)
+            alike = likeness(own, other, min(RANK, own.shape[-1]))
+            draw = torch.Generator().manual_seed(zlib.crc32(f"matrix/{layer}".encode()))
+            values = {
+                "cosine": alike.cosine,
+                "cosine_of_gaussian": matrix_cosine(own, torch.randn(own.shape, generator=draw).to(own)),
+                "norm_ratio": alike.norm_ratio,
+                "left_overlap": alike.left.square().mean(-1),
+                "right_overlap": alike.right.square().mean(-1),
+                "icl_rank": alike.one_rank,
+                "ft_rank": alike.other_rank,
+            }
+            for name, of_heads in values.items():
+                figures.setdefault(name, []).append(of_heads.tolist())
+        return figures
+
+    def beside(self, main: "Matrices") -> HeadFigures:
+        """A control's figures, and the cosines of its two updates with the main ones."""
+        pairs = {"cosine_with_icl": (self.icl, main.icl), "cosine_with_ft": (self.ft, main.ft)}
+        with_main = {
+            name: [matrix_cosine(own.to(other), other).tolist() for own, other in zip(one, two, strict=True)]
+            for name, (one, two) in pairs.items()
+        }
+        return self.figures() | with_main
+
+
+def laid_over(model: PreTrainedModel, overlay: KVOverlay | None) -> AbstractContextManager[None]:
+    """The model with an overlay's weights, or with its own."""
+    return nullcontext() if overlay is None else LaidOver(model, overlay).active()
+
+
+def surveyed(capture: Capture, demonstrations: Demonstrations, held_out: Sequence[QueryBatch], scope: Scope) -> Survey:
+    """The held-out prompts behind demonstrations, under the weights now in the model."""
+    prefix = capture.prefix(demonstrations.prefix_token_ids)
+    assert prefix is not None
+    return Survey(len(prefix.keys), len(demonstrations.bos), scope).of(capture, prefix, held_out)
+
+
+def zero_shot_inputs(demonstrations: Demonstrations, batches: Sequence[QueryBatch]) -> list[list[int]]:
+    """Prompts with BOS before them."""
+    return [
+        [*demonstrations.bos, *ids[: int(last) + 1].tolist()]
+        for batch in batches
+        for ids, last in zip(batch.token_ids, batch.probe_index, strict=True)
+    ]
+
+
+def zero_shot_shift(capture: Capture, demonstrations: Demonstrations) -> int:
+    """Where BOS of a zero-shot input stands, so that rotary embedding turns the prompt's end as it does in context."""
+    between = len(demonstrations.prefix_token_ids) - len(demonstrations.bos)
+    return 0 if capture.architecture.absolute_positions else between
+
+
+def derivatives(capture: Capture, inputs: Sequence[Sequence[int]], survey: Survey, shift: int) -> list[Tensor]:
+    """By layer the mean derivative of attention to zero-shot inputs (H, D, D), under the weights now in the model.
 
     Args:
         capture: an open visit to the model.
-        overlay: the fine-tuned weights.
-        prompts: zero-shot inputs, BOS first.
-        survey: of the same prompts in context, which has q̄ and how scores come about.
-        shift: where BOS stands, so that rotary embedding turns the prompt's end as it does in context.
+        inputs: token ids, BOS first.
+        survey: has q̄, and how scores come about.
+        shift: position of the first token.
     """
-    totals: dict[int, Tensor] = {}
-    for prompt in prompts:
-        before = capture.prefix(prompt, shift)
-        with overlay.active():
-            after = capture.prefix(prompt, shift)
-        assert before is not None
-        assert after is not None
+    totals = dict.fromkeys(survey.layers, torch.zeros((), dtype=torch.float64))
+    for token_ids in inputs:
+        seen = capture.prefix(token_ids, shift)
+        assert seen is not None
         for layer in survey.layers:
-            matrices = [
-                second_order(survey.tokens_like(layer, key, value), survey.point(layer)).first.matrix
-                for key, value in ((part.keys[layer], part.values[layer]) for part in (after, before))
-            ]
-            assert matrices[0] is not None
-            assert matrices[1] is not None
-            totals[layer] = totals.get(layer, torch.zeros(())) + (matrices[0] - matrices[1]).cpu()
-    return [totals[layer] / len(prompts) for layer in survey.layers]
-
-
-def matrix_figures(updates: Mapping[int, HeadUpdate], finetuned: Sequence[Tensor]) -> dict[str, list[list[float]]]:
-    """By figure one value for each layer and head.
-
-    Args:
-        updates: the affine rung's.
-        finetuned: of each layer (H, D, D).
-    """
-    figures: dict[str, list[list[float]]] = {}
-    for layer, other in enumerate(finetuned):
-        matrix = updates[layer].matrix
-        assert matrix is not None
-        own = matrix.cpu().to(other)
-        alike = likeness(own, other, min(RANK, own.shape[-1]))
-        draw = torch.Generator().manual_seed(zlib.crc32(f"matrix/{layer}".encode()))
-        values = {
-            "cosine": alike.cosine,
-            "cosine_of_gaussian": matrix_cosine(own, torch.randn(own.shape, generator=draw).to(own)),
-            "norm_ratio": alike.norm_ratio,
-            "left_overlap": alike.left.square().mean(-1),
-            "right_overlap": alike.right.square().mean(-1),
-            "icl_rank": alike.one_rank,
-            "ft_rank": alike.other_rank,
-        }
-        for name, of_heads in values.items():
-            figures.setdefault(name, []).append(of_heads.tolist())
-    return figures
+            tokens = survey.tokens_like(layer, seen.keys[layer], seen.values[layer])
+            totals[layer] = totals[layer] + second_order(tokens, survey.point(layer)).first.jacobian.cpu()
+    return [totals[layer] / len(inputs) for layer in survey.layers]

@@ -5,10 +5,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from lightning_icl.attention.ladder import HeadUpdate, PrefixUpdate
+from lightning_icl.attention.ladder import PrefixUpdate
 from lightning_icl.errors import NumericalError, ProtocolError
 from lightning_icl.metrics.bootstrap import REPLICATES, poisson_weights
 from lightning_icl.models.capture import Capture
@@ -16,11 +17,13 @@ from lightning_icl.models.kv import LaidOver
 from lightning_icl.models.recording import Prefix
 from lightning_icl.models.replacement import Replacement, Updated
 from lightning_icl.models.scope import Scope
+from lightning_icl.probing.contrast import Contrast
 from lightning_icl.probing.findings import Prediction
 from lightning_icl.probing.module import FinetunedModule
 from lightning_icl.records import Demonstrations, QueryBatch
-from lightning_icl.weightupdate._matrices import finetuned_matrices, matrix_figures
+from lightning_icl.weightupdate._matrices import Matrices, zero_shot_inputs
 from lightning_icl.weightupdate._metrics import RungMetrics
+from lightning_icl.weightupdate._shares import Trace, affine_parts, shares
 from lightning_icl.weightupdate._survey import Survey
 from lightning_icl.weightupdate.fast_weights import FastWeights, stored
 from lightning_icl.weightupdate.look import Look, look
@@ -47,7 +50,7 @@ class WeightUpdateProbe(FinetunedModule):
     """A causal language model whose attention to the demonstrations is replaced by ever simpler updates of each head.
 
     `Trainer.fit` with a `KVFinetuning` callback makes the fine-tuned view; `Trainer.validate` then streams over the
-    queries and leaves `rungs`, the metrics of every rung by name, and `predictions`.
+    queries and leaves `rungs`, the metrics of every rung by name, `predictions`, `matrices` and `shares`.
 
     Args:
         model: a Hugging Face causal language model of a supported architecture.
@@ -80,8 +83,14 @@ class WeightUpdateProbe(FinetunedModule):
         self.rungs: dict[str, RungMetrics] = {}
         self.factors: Tensor | None = None
         """β of the linear rung (layer, head)."""
-        self.finetuned_matrices: list[Tensor] = []
-        """What fine-tuning changes in the first derivative of each head, by layer (head, width, width)."""
+        self.matrices: Matrices | None = None
+        """The affine rung's update of every head beside fine-tuning's."""
+        self.control_matrices: dict[str, Matrices] = {}
+        """The same of other demonstrations or weights, by name."""
+        self.shares: dict[str, list[Tensor] | None] = {}
+        """Of `icl` and `ft` by layer the share of each demonstration; None where no step was seen."""
+        self._contrasts: Sequence[Contrast] = ()
+        self._trace: Trace | None = None
         self._prefix: Prefix | None = None
         self._updates: dict[str, Mapping[int, PrefixUpdate]] = {}
         self._conditions: dict[str, _Condition] = {}
@@ -90,6 +99,23 @@ class WeightUpdateProbe(FinetunedModule):
     def layers(self) -> int:
         """Attention layers of the model."""
         return len(self.capture.attentions)
+
+    def also_compare(self, contrasts: Sequence[Contrast]) -> None:
+        """Make the matrices of controls too, in the next validation."""
+        self._contrasts = tuple(contrasts)
+
+    def on_train_start(self) -> None:
+        """Look at the held-out prompts before the first step."""
+        self.model.eval()
+        with self.capture, self.trainer.precision_plugin.forward_context():
+            self._trace = Trace(self.capture, self.demonstrations, self.held_out, self.scope)
+        super().on_train_start()
+
+    def on_train_batch_end(self, outputs: STEP_OUTPUT, batch: Tensor, batch_idx: int) -> None:
+        """Look at them again after each."""
+        assert self._trace is not None
+        with self.capture, self.trainer.precision_plugin.forward_context():
+            self._trace.step(self.capture, self._at_work().masters.overlay(0))
 
     def on_validation_epoch_start(self) -> None:
         """Run the prefixes once, survey the held-out prompts, and build every rung.
@@ -108,8 +134,7 @@ class WeightUpdateProbe(FinetunedModule):
             with overlay.active():
                 tuned = self.capture.prefix(bos)
             survey = Survey(self.layers, len(bos), self.scope).of(self.capture, prefix, self.held_out)
-            shift = 0 if self.capture.architecture.absolute_positions else prefix.length - len(bos)
-            self.finetuned_matrices = finetuned_matrices(self.capture, overlay, self._prompts(), survey, shift)
+            self._compare_matrices(survey, Contrast.of(self.demonstrations, self.finetuned))
         self._updates = survey.rungs()
         if self.scope != "alone":  # there it is in-context learning itself
             del self._updates["softmax"]
@@ -120,18 +145,19 @@ class WeightUpdateProbe(FinetunedModule):
         self.metrics = nn.ModuleList(self.rungs.values())
         self.predictions, self.dropped = [], {}
 
-    def _prompts(self) -> list[list[int]]:
-        """The held-out prompts as zero-shot inputs."""
-        return [
-            [*self.demonstrations.bos, *ids[: int(last) + 1].tolist()]
-            for batch in self.held_out
-            for ids, last in zip(batch.token_ids, batch.probe_index, strict=True)
-        ]
-
-    def matrix_figures(self) -> dict[str, list[list[float]]]:
-        """The affine rung's matrices beside fine-tuning's, by figure one value for each layer and head."""
-        affine = {layer: update for layer, update in self._updates["affine"].items() if isinstance(update, HeadUpdate)}
-        return matrix_figures(affine, self.finetuned_matrices)
+    def _compare_matrices(self, survey: Survey, main: Contrast) -> None:
+        """Set the affine rung's matrices and their parts beside fine-tuning's, and those of the controls."""
+        inputs = zero_shot_inputs(self.demonstrations, self.held_out)
+        self.matrices = Matrices.about(survey, self.capture, main, inputs)
+        self.control_matrices = {
+            contrast.name: Matrices.of(self.capture, contrast, self.held_out, self.scope)
+            for contrast in self._contrasts
+        }
+        owners = self.demonstrations.token_owner
+        self.shares = {
+            "icl": [shares(affine_parts(survey.expansion(layer), owners)).cpu() for layer in survey.layers],
+            "ft": None if self._trace is None else self._trace.shares(),
+        }
 
     def _new_metrics(self) -> RungMetrics:
         rotated = not self.capture.architecture.absolute_positions

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from lightning_icl.attention.ladder import PrefixUpdate, SharedTokens, climb, linear_update
+from lightning_icl.attention.ladder import PrefixUpdate, SecondOrder, SharedTokens, climb, linear_update, second_order
 from lightning_icl.attention.prefix import join_attention
 from lightning_icl.models.capture import Capture
 from lightning_icl.models.recording import Prefix
@@ -98,6 +98,10 @@ class Survey(Replacement):
     def factor(self, layer: int) -> Tensor:
         """(H): β, by which ΔW q comes closest to what the demonstrations change in attention's output."""
         return self._sums[layer][:, -2] / self._sums[layer][:, -1]
+
+    def expansion(self, layer: int) -> SecondOrder:
+        """Attention to the demonstrations about q̄."""
+        return second_order(self._demonstrations[layer], self.point(layer))
 
     def rungs(self) -> dict[str, Mapping[int, PrefixUpdate]]:
         """Every rung of the ladder, by name an update for each layer."""

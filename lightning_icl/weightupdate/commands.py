@@ -6,6 +6,8 @@ from pathlib import Path
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from lightning_icl.comparison.controls.catalogue import choose
+from lightning_icl.comparison.controls.run import Controlled, contrasts_of
 from lightning_icl.comparison.output import Run, claimed, say
 from lightning_icl.comparison.plan import Plan, PlannedTask, carried_out, make_plan
 from lightning_icl.comparison.rate import with_chosen_rate
@@ -25,6 +27,8 @@ from lightning_icl.weightupdate._probe import WeightUpdateProbe
 from lightning_icl.weightupdate.settings import WeightUpdateSettings
 
 FAST_WEIGHTS = "fast_weights.safetensors"
+CONTROLS = choose("labels-flipped,untrained")
+"""What the two updates as matrices are held against, beside a Gaussian."""
 
 
 def weight_update(settings: WeightUpdateSettings) -> Path:
@@ -77,8 +81,11 @@ def carry_out(settings: WeightUpdateSettings, plan: Plan, *, show: bool = True) 
             trainer = make_trainer(plan.settings, [KVFinetuning(planned.learning_rate)], title=planned.task.name)
             with interruptible():
                 trainer.fit(probe, datamodule=planned.data)
+            controlled = contrasts_of(plan.settings, planned, probe, CONTROLS)
+            probe.also_compare([contrast for contrasts in controlled.contrasts.values() for contrast in contrasts])
+            with interruptible():
                 trainer.validate(probe, datamodule=planned.data, verbose=False)
-            _save(settings, run, planned, probe, queries, show)
+            _save(settings, run, planned, probe, queries, controlled, show)
         if show:
             say(f"\nThe figures of every rung are in {run.plan.out}.")
     return run.plan.out
@@ -126,10 +133,11 @@ def _save(
     planned: PlannedTask,
     probe: WeightUpdateProbe,
     held_out: Sequence[Query],
+    controlled: Controlled,
     show: bool,
 ) -> None:
     """Write one task's folder, whole or not at all, and print its tables if asked."""
-    content = weight_update_content(run.plan, planned, probe, held_out)
+    content = weight_update_content(run.plan, planned, probe, held_out, controlled.impossible)
     with run.writing(planned) as part:
         (part / WEIGHT_UPDATE).write_text(to_json(content), encoding="utf-8")
         (part / CONFIG).write_text(to_yaml(carried_out(settings, run.plan, planned)), encoding="utf-8")

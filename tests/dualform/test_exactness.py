@@ -112,7 +112,7 @@ def test_every_figure_equals_a_loop(variant: str, tmp_path: Path) -> None:
             cells: dict[str, list] = defaultdict(list)
             for head in range(model.config.num_attention_heads):
                 for name, value in one_head(
-                    zsl, icl, ft, layer, head, windows[layer], bos, len(prefix), probe.token_owner
+                    zsl, icl, ft, layer, head, windows[layer], bos, len(prefix), probe.demonstrations.token_owner
                 ).items():
                     cells[name].append(value)
             for name, cell in cells.items():

@@ -130,6 +130,13 @@ def test_the_file_holds_every_condition_with_intervals(run: Path) -> None:
             assert value is None or ends is None or ends[0] - 1e-9 <= value <= ends[1] + 1e-9, (name, figure)
     assert all(len(row) == 6 for rows in found["matrices_per_head"].values() for row in rows)
     assert all(-1 <= value <= 1 for row in found["matrices_per_head"]["cosine"] for value in row)
+    assert set(found["matrix_controls"]) == {"labels-flipped", "untrained"}
+    assert found["matrix_controls"]["labels-flipped"].keys() - found["matrices_per_head"].keys() == {
+        "cosine_with_icl", "cosine_with_ft",
+    }  # fmt: skip
+    for name in ("icl", "ft"):
+        assert [sum(row) for row in found["shares_per_layer"][name]] == pytest.approx([1] * 4, abs=1e-5)
+        assert {len(row) for row in found["shares_per_layer"][name]} == {4}
     assert found["conditions"]["icl"]["kl"] == 0
     assert found["conditions"]["icl"]["agreement"] == 1
 
@@ -176,6 +183,11 @@ def test_the_tables_show_the_rungs_in_every_format(
     assert "Demonstrations as a weight update" in text
     ranks = found["matrices_per_head"]["ft_rank"][2]
     assert f"<td>{sum(ranks) / len(ranks):.1f}</td>" in text
+    fresh = found["matrix_controls"]["untrained"]["cosine_with_ft"][1]
+    assert f"<td>{sum(fresh) / len(fresh):.3f}</td>".replace("-", "−") in text
+    second = [row[1] for row in found["shares_per_layer"]["ft"]]
+    assert f"<td>{sum(second) / len(second):.3f}</td>".replace("-", "−") in text
+    assert f"{sum(second) / len(second):.3f}".replace("-", "−") in printed
     with (folder / "ladder_tiny-cb_alone.csv").open() as file:
         rows = {row["condition"]: row for row in csv.DictReader(file)}
     assert float(rows["affine"]["kl"]) == found["conditions"]["affine"]["kl"]

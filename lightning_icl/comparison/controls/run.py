@@ -26,6 +26,7 @@ from lightning_icl.probing.contrast import Contrast
 from lightning_icl.probing.finetuning import Finetuned, KVFinetuning, Run
 from lightning_icl.probing.group_memory import group_bytes, groups_within
 from lightning_icl.probing.layer_causal import Reading
+from lightning_icl.probing.module import FinetunedModule
 from lightning_icl.probing.probe import ICLProbe
 from lightning_icl.records import Demonstrations, KVOverlay
 
@@ -51,7 +52,26 @@ def make_controls(
     controls: tuple[Control, ...],
     rates: Mapping[str, float] = MappingProxyType({}),
 ) -> Controlled:
-    """Fine-tune what the controls need, and give the probe their contrasts.
+    """Fine-tune what the controls need, and give the probe their contrasts; see `contrasts_of`."""
+    made = contrasts_of(settings, planned, probe, controls, rates)
+    if probe.finetuned is None:
+        return made
+    probe.also_compare([contrast for contrasts in made.contrasts.values() for contrast in contrasts])
+    if settings.checks_rounding:
+        settings = replace(settings, logger=None)
+        with suppress(NumericalError):  # where the main fine-tuning stays finite by chance alone
+            probe.also_compare([rounding_contrast(_ground(settings, planned, probe, planned.learning_rate, made))])
+    return made
+
+
+def contrasts_of(
+    settings: CompareSettings,
+    planned: PlannedTask,
+    probe: FinetunedModule,
+    controls: tuple[Control, ...],
+    rates: Mapping[str, float] = MappingProxyType({}),
+) -> Controlled:
+    """Fine-tune what the controls need; no contrasts where there was no main fine-tuning.
 
     A control that this task or model does not allow, or whose fine-tuning diverges, is left out with its reason.
 
@@ -75,10 +95,6 @@ def make_controls(
             made.contrasts[control.name] = control.contrasts(ground)
         except UserError as error:
             made.impossible[control.name] = str(error)
-    probe.also_compare([contrast for contrasts in made.contrasts.values() for contrast in contrasts])
-    if settings.checks_rounding:
-        with suppress(NumericalError):  # where the main fine-tuning stays finite by chance alone
-            probe.also_compare([rounding_contrast(_ground(settings, planned, probe, planned.learning_rate, made))])
     return made
 
 
@@ -110,7 +126,9 @@ def _say(text: str) -> None:
     console.say(text)
 
 
-def _ground(settings: CompareSettings, planned: PlannedTask, probe: ICLProbe, rate: float, made: Controlled) -> Ground:
+def _ground(
+    settings: CompareSettings, planned: PlannedTask, probe: FinetunedModule, rate: float, made: Controlled
+) -> Ground:
     assert probe.finetuned is not None
     return Ground(
         model=probe.model,
