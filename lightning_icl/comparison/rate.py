@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from lightning import LightningModule
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from lightning_icl.comparison.group import fit_together
@@ -15,9 +17,9 @@ from lightning_icl.comparison.trainer import make_trainer
 from lightning_icl.interrupts import interruptible
 from lightning_icl.models.rotary import length_scaling
 from lightning_icl.probing.finetuning import Finetuned, Run
-from lightning_icl.probing.heldout import HeldOutAccuracy, batches_of
+from lightning_icl.probing.heldout import DemonstrationLoss, HeldOutAccuracy, batches_of
 from lightning_icl.process_watch import falling_together
-from lightning_icl.records import Condition
+from lightning_icl.records import Condition, KVOverlay
 
 DECADES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Rates that are tried first."""
@@ -35,7 +37,7 @@ class Trial:
     loss: float | None = None
     """Of the gold answer there, in nats per token."""
     demonstrations: float | None = None
-    """Mean loss over the demonstrations after the last step."""
+    """Mean loss over the demonstrations after the last step; None where the rate could not be chosen anyhow."""
     out: str | None = None
     """Why it cannot be chosen."""
 
@@ -74,10 +76,12 @@ def with_chosen_rate(settings: CompareSettings, planned: PlannedTask, model: Pre
                 "guess."
             )
         return planned
-    before, trials = _tried(settings, planned, model, DECADES)
+    say(f"{planned.task.name}: {_cost(planned)}")
+    before = _demonstration_loss(settings, planned, model, None)
+    trials = _tried(settings, planned, model, DECADES, before)
     best = chosen(trials)
     if best is not None:
-        trials += _tried(settings, planned, model, [factor * best.rate for factor in FINER], before)[1]
+        trials += _tried(settings, planned, model, [factor * best.rate for factor in FINER], before)
     choice = judged(sorted(trials, key=lambda trial: trial.rate), len(planned.held_out), before)
     say(f"{planned.task.name}: --lr auto chose {choice.rate:g}, of {len(trials)} rates. {choice.note}".rstrip())
     return replace(planned, learning_rate=choice.rate, choice=choice.content())
@@ -111,48 +115,70 @@ def chosen(trials: Sequence[Trial]) -> Trial | None:
     return min(sound, key=lambda trial: (-(trial.accuracy or 0.0), trial.loss or 0.0, trial.rate), default=None)
 
 
+def _cost(planned: PlannedTask) -> str:
+    """What the choice will take, beside the comparison that follows."""
+    rates, steps = len(DECADES) + len(FINER), len(planned.data.demonstrations)
+    queries, held_out = len(planned.data.queries), len(planned.held_out)
+    return (
+        f"--lr auto tries {len(DECADES)} and then {len(FINER)} rates: {rates} fine-tunings of {steps} steps for the "
+        f"comparison's 1, side by side, and {rates} looks at {held_out} held-out rows for its 3 at {queries} queries."
+    )
+
+
 def _tried(
-    settings: CompareSettings,
-    planned: PlannedTask,
-    model: PreTrainedModel,
-    rates: Sequence[float],
-    before: float | None = None,
-) -> tuple[float, list[Trial]]:
-    """The demonstrations' loss before fine-tuning, and what comes of some rates, together where that can be.
+    settings: CompareSettings, planned: PlannedTask, model: PreTrainedModel, rates: Sequence[float], before: float
+) -> list[Trial]:
+    """What comes of some rates.
+
+    What a rate leaves of the demonstrations' loss is measured for the best on held-out rows, then for the next one as
+    long as that raises it: the others cannot be chosen before them.
 
     Args:
         settings: of the run.
         planned: the task.
         model: the model under study.
         rates: to be tried.
-        before: that loss, where it is known; zero-shot is then not looked at again.
+        before: the loss of the demonstrations before fine-tuning.
     """
     tuned, diverged = _finetuned(settings, planned, model, rates)
     zsl = Condition.zero_shot(planned.data.demonstrations)
-    conditions = [replace(zsl, name=repr(rate), overlay=tuned[rate].overlay) for rate in tuned]
-    plain = [zsl] if before is None else []
-    module = HeldOutAccuracy(model, [*plain, *conditions], planned.data.demonstrations)
+    module = HeldOutAccuracy(model, [replace(zsl, name=repr(rate), overlay=tuned[rate].overlay) for rate in tuned])
+    _validate(settings, planned, module, batches_of(planned.held_out, settings.batch_tokens))
+    outs = diverged | {rate: module.dropped[repr(rate)] for rate in tuned if repr(rate) in module.dropped}
+    trials = [
+        Trial(rate=rate, out=outs.get(rate), accuracy=module.accuracy.get(repr(rate)), loss=module.loss.get(repr(rate)))
+        for rate in rates
+    ]
+    while (best := chosen(trials)) is not None:
+        after = _demonstration_loss(settings, planned, model, tuned[best.rate].overlay)
+        place = trials.index(best)
+        trials[place] = _learnt(best, before, after)
+        if trials[place].out is None:
+            break
+    return trials
+
+
+def _learnt(trial: Trial, before: float, after: float) -> Trial:
+    """The trial with the demonstrations' loss; out where that has risen."""
+    if math.isfinite(after) and after <= before:
+        return replace(trial, demonstrations=after)
+    out = f"It takes the loss of the demonstrations from {before:.3f} to {after:.3f}."
+    return replace(trial, demonstrations=after if math.isfinite(after) else None, out=out)
+
+
+def _demonstration_loss(
+    settings: CompareSettings, planned: PlannedTask, model: PreTrainedModel, overlay: KVOverlay | None
+) -> float:
+    """Mean loss over the demonstrations, in nats per token, with what was learnt."""
+    module = DemonstrationLoss(model, planned.data.demonstrations, overlay)
+    _validate(settings, planned, module, module.batches())
+    return module.loss
+
+
+def _validate(settings: CompareSettings, planned: PlannedTask, module: LightningModule, data: DataLoader[Any]) -> None:
     trainer = make_trainer(settings, [], title=f"{planned.task.name}: rates")
     with interruptible(), falling_together(trainer):
-        trainer.validate(module, batches_of(planned.held_out, settings.batch_tokens), verbose=False)
-    if before is None:
-        before = module.demonstration_loss[zsl.name]
-    return before, [_judged(rate, module, before, diverged.get(rate)) for rate in rates]
-
-
-def _judged(rate: float, module: HeldOutAccuracy, before: float, diverged: str | None) -> Trial:
-    name = repr(rate)
-    if out := diverged or module.dropped.get(name):
-        return Trial(rate=rate, out=out)
-    after = module.demonstration_loss[name]
-    sound = math.isfinite(after) and after <= before
-    return Trial(
-        rate=rate,
-        accuracy=module.accuracy[name],
-        loss=module.loss[name],
-        demonstrations=after if math.isfinite(after) else None,
-        out=None if sound else f"It takes the loss of the demonstrations from {before:.3f} to {after:.3f}.",
-    )
+        trainer.validate(module, data, verbose=False)
 
 
 def _finetuned(

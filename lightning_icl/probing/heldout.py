@@ -6,6 +6,8 @@ from functools import cached_property
 
 import torch
 from lightning import LightningModule
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
@@ -13,12 +15,17 @@ from lightning_icl.data.module import QueryBatches
 from lightning_icl.data.queries import Query, budget_batches
 from lightning_icl.errors import NumericalError
 from lightning_icl.models.capture import Capture
+from lightning_icl.models.kv import LaidOver
+from lightning_icl.models.rotary import length_scaling
 from lightning_icl.probing._backoff import Backoff
 from lightning_icl.probing._loss import language_modelling
 from lightning_icl.probing._passes import Pass, prepared
 from lightning_icl.probing.finetuning import Run
 from lightning_icl.probing.observation import View
-from lightning_icl.records import Condition, Demonstrations, QueryBatch
+from lightning_icl.records import Condition, Demonstrations, KVOverlay, QueryBatch
+
+# Logits that a batch of demonstrations may have: 256 MB in float32.
+_LOGITS = 1 << 26
 
 
 class HeldOutAccuracy(LightningModule):
@@ -27,20 +34,14 @@ class HeldOutAccuracy(LightningModule):
     Args:
         model: the model under study.
         conditions: what to look at, each under a name of its own.
-        demonstrations: whose loss is measured under every condition too; None for none.
     """
 
-    def __init__(
-        self, model: PreTrainedModel, conditions: Sequence[Condition], demonstrations: Demonstrations | None = None
-    ) -> None:
+    def __init__(self, model: PreTrainedModel, conditions: Sequence[Condition]) -> None:
         super().__init__()
-        self.model = model
-        self.conditions, self.demonstrations = conditions, demonstrations
+        self.model, self.conditions = model, conditions
         self.accuracy: dict[str, float] = {}
         self.loss: dict[str, float] = {}
         """Mean over queries of the gold answer's negative log-probability, in nats per token."""
-        self.demonstration_loss: dict[str, float] = {}
-        """Mean over the demonstrations of the loss that fine-tuning learns from, all under a condition's weights."""
         self.dropped: dict[str, str] = {}
         """Conditions that yielded NaN, with the reason."""
         self._views: dict[str, View] = {}
@@ -58,20 +59,7 @@ class HeldOutAccuracy(LightningModule):
         """Make every condition ready."""
         with self.capture, self.trainer.precision_plugin.forward_context():
             self._views = prepared(self.capture, self.conditions)
-            if self.demonstrations is not None:
-                run = Run(learning_rate=1.0, demonstrations=self.demonstrations)
-                self.demonstration_loss = {name: self._loss_of(run, view) for name, view in self._views.items()}
         self._right, self._lost, self._seen = dict.fromkeys(self._views, 0), dict.fromkeys(self._views, 0.0), 0
-
-    def _loss_of(self, run: Run, view: View) -> float:
-        with view.overlay.active() if view.overlay else nullcontext():
-            losses = [
-                language_modelling(
-                    self.capture, torch.tensor([run.tokens(step)], device=self.device), [run.learnt(step)]
-                )[0]
-                for step in range(len(run.demonstrations))
-            ]
-        return float(torch.cat(losses).double().mean())
 
     def validation_step(self, batch: QueryBatch, batch_idx: int) -> None:
         """Count right answers under every condition."""
@@ -99,3 +87,50 @@ class HeldOutAccuracy(LightningModule):
 def batches_of(queries: Sequence[Query], batch_tokens: int) -> DataLoader[QueryBatch]:
     """Queries in batches of a token budget."""
     return DataLoader(QueryBatches(budget_batches(queries, batch_tokens)), batch_size=None, shuffle=False)
+
+
+class DemonstrationLoss(LightningModule):
+    """Mean of the loss that fine-tuning learns from, under the same weights for every demonstration.
+
+    `Trainer.validate` on `batches()` fills `loss`.
+
+    Args:
+        model: the model under study.
+        demonstrations: learnt from.
+        overlay: what was learnt; None for the model as it is.
+    """
+
+    def __init__(self, model: PreTrainedModel, demonstrations: Demonstrations, overlay: KVOverlay | None) -> None:
+        super().__init__()
+        self.model, self.overlay = model, overlay
+        self.loss = float("nan")
+        """In nats per token; each demonstration counts the same."""
+        self._run = Run(learning_rate=1.0, demonstrations=demonstrations)
+        self._losses: list[Tensor] = []
+
+    def batches(self) -> DataLoader[list[int]]:
+        """Numbers of demonstrations in batches of like length, whose logits over the vocabulary stay small."""
+        lengths = [len(self._run.tokens(step)) for step in range(len(self._run.demonstrations))]
+        # Padding would turn shorter examples at other angles where rotary scaling goes by length.
+        budget = (
+            0 if length_scaling(self.model.config) else _LOGITS // self.model.get_output_embeddings().weight.shape[0]
+        )
+        batches: list[list[int]] = []
+        for step in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+            if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= budget:
+                batches[-1].append(step)
+            else:
+                batches.append([step])
+        return DataLoader(batches, batch_size=None, shuffle=False)  # type: ignore[arg-type]
+
+    def validation_step(self, steps: list[int], batch_idx: int) -> None:
+        """The losses of a batch."""
+        tokens = pad_sequence([torch.tensor(self._run.tokens(step)) for step in steps], batch_first=True)
+        overlaid = LaidOver(self.model, self.overlay).active() if self.overlay else nullcontext()
+        with Capture(self.model) as capture, overlaid:
+            spans = [self._run.learnt(step) for step in steps]
+            self._losses.append(language_modelling(capture, tokens.to(self.device), spans)[0])
+
+    def on_validation_epoch_end(self) -> None:
+        """From losses to their mean."""
+        self.loss, self._losses = float(torch.cat(self._losses).double().mean()), []
