@@ -59,6 +59,18 @@ def _loss_rose(results: Results) -> str | None:
     )
 
 
+def _rate(results: Results) -> str | None:
+    """What `--lr auto` has to say of the rate that it chose."""
+    choice = (results.get("finetune") or {}).get("choice") or {}
+    if not choice.get("note"):
+        return None
+    return f"the rate {choice['rate']:g} was chosen among {len(choice['trials'])}: {_as_clause(choice['note'])}"
+
+
+def _as_clause(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:].rstrip(".")
+
+
 def _one_class(view: str, name: str) -> Callable[[Results], str | None]:
     def text(results: Results) -> str | None:
         answers = results.get("answers") or {}
@@ -202,6 +214,7 @@ def _is_number(value: Any) -> TypeGuard[float]:
 
 NOTES: Sequence[Note] = (
     Note("loss-rose", _loss_rose),
+    Note("rate-choice", _rate),
     Note("ft-one-class", _one_class("ft", "fine-tuning")),
     Note("icl-one-class", _one_class("icl", "in-context learning")),
     Note("uneven-answers", _uneven),

@@ -20,6 +20,11 @@ SOUND: dict[str, Any] = {
 }
 CASES = [
     ("loss-rose", {"finetune.loss": [4.3, 4.1, 4.4, 4.0, 11.0, 9.0, 7.0, 7.5]}, "rose from 4.20"),
+    (
+        "rate-choice",
+        {"finetune.choice": {"rate": 0.0002, "trials": [{}] * 9, "note": "It stands at the edge of the rates tried."}},
+        "the rate 0.0002 was chosen among 9: it stands at the edge of the rates tried",
+    ),
     ("ft-one-class", {"answers.ft": [4, 196]}, "98% of the queries one answer, 'Positive'"),
     ("icl-one-class", {"answers.icl": [200, 0]}, "100% of the queries one answer, 'Negative'"),
     ("ft-no-better", {"accuracy.ft": 0.6}, "no better than zero-shot (60.0%)"),
@@ -48,6 +53,7 @@ HARMLESS = [
     {"task.answer_token_ids": [[1], [2, 3, 4]], "answers.zsl": [196, 4]},
     {"task.answer_token_ids": [[1, 5], [2, 3]], "answers.zsl": [4, 196]},
     {"finetune.loss": [4.0, 3.0, 4.2, 3.1, 4.1, 3.2, 4.3, 3.0]},
+    {"finetune.choice": {"rate": 0.01, "trials": [{}] * 9, "note": ""}},
     {"answers.ft": [4, 196], "answers.gold": [4, 196]},
     {"answers.ft": [1, 0], "answers.gold": [0, 1]},
     {"rec2ftp.corrected_by_ft": 0, "rec2ftp.value": None},

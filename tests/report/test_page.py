@@ -57,6 +57,23 @@ def test_markup_in_data_stays_text_and_nothing_is_loaded(run: Path) -> None:
     assert "@import" not in page
 
 
+def test_the_rates_that_were_tried_stand_beside_the_fine_tuning(tmp_path: Path) -> None:
+    trials = [
+        {"rate": 0.001, "accuracy": 0.5, "loss": 0.7},
+        {"rate": 0.01, "accuracy": 0.75, "loss": 0.5, "demonstrations": 1.25},
+        {"rate": 0.1, "accuracy": 0.875, "loss": 0.4, "demonstrations": 3.5, "out": "It takes the loss from 2 to 3."},
+        {"rate": 1.0, "out": "The loss became nan."},
+    ]
+    task = repetition()
+    task["finetune"]["choice"] = {"rate": 0.01, "held_out": 16, "before": 2.0, "trials": trials}
+    page = run_page(read_run(save(tmp_path / "run", task, queries=60)))
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", page))
+    assert "Learning rates tried, sst2. rate held-out accuracy held-out loss loss of the demonstrations" in text
+    assert "0.001 50.0 0.700 – 0.01 75.0 0.500 1.250 chosen 0.1 87.5 0.400 3.500 It takes the loss from 2 to 3" in text
+    assert "1 – – – The loss became nan" in text
+    assert "(2.000 before fine-tuning)" in text
+
+
 def test_an_old_run_without_the_optional_parts_still_has_a_page(tmp_path: Path) -> None:
     results = repetition()
     for key in ("intervals", "controls", "finetune", "versions"):

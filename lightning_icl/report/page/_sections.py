@@ -18,6 +18,7 @@ from lightning_icl.report.page._charts import (
     rate_chart,
 )
 from lightning_icl.report.paired import paired_grid
+from lightning_icl.report.rates import rates_grid
 from lightning_icl.report.scales import extent
 from lightning_icl.report.seeds import Run, same_task
 from lightning_icl.report.strokes import Strokes, legend_of
@@ -91,6 +92,7 @@ def task_part(run: TaskRun) -> Part:
         "right": list(_right(run.results)),
         "rate": None if rate is None else f"{rate:g}",
         "finetuning": list(_finetuning(finetune)),
+        "rates": rates_grid(run),
         "heads": list(_heads(run.results)),
         "examples": _examples(run.results),
         "tables": [grid for grid in (controls_grid([run]), paired_grid([run])) if grid],
