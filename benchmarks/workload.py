@@ -5,9 +5,18 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, GPT2Config, PretrainedConfig, PreTrainedModel, XGLMConfig
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    GPT2Config,
+    LlamaConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    XGLMConfig,
+)
 
 from lightning_icl.data.queries import Query, collate
+from lightning_icl.models.architecture import head_counts
 from lightning_icl.models.capture import Capture
 from lightning_icl.models.masters import Masters
 from lightning_icl.probing.finetuning import Finetuned
@@ -23,7 +32,7 @@ class Workload:
     """A model's shape, and how much is asked of it."""
 
     size: str
-    """Name of the shape: tiny, gpt2 or fairseq-1.3b."""
+    """Name of the shape: tiny, gpt2, fairseq-1.3b, smollm2 (135M) or gemma3 (270M)."""
     prefix: int
     """Tokens of the demonstrations, BOS left out."""
     shots: int
@@ -49,6 +58,28 @@ class Workload:
                 ffn_dim=4 * width,
                 attention_heads=width // 64,
                 vocab_size=51_200,
+            )
+        if self.size == "smollm2":
+            return LlamaConfig(
+                num_hidden_layers=self.layers or 30,
+                hidden_size=self.width or 576,
+                intermediate_size=1536,
+                num_attention_heads=9,
+                num_key_value_heads=3,
+                vocab_size=49_152,
+                max_position_embeddings=8192,
+                tie_word_embeddings=True,
+            )
+        if self.size == "gemma3":
+            return Gemma3TextConfig(
+                num_hidden_layers=self.layers or 18,
+                hidden_size=self.width or 640,
+                intermediate_size=2048,
+                num_attention_heads=4,
+                num_key_value_heads=1,
+                head_dim=256,
+                vocab_size=262_144,
+                sliding_window=512,
             )
         layers, width, words, heads = (2, 64, 500, 4) if self.size == "tiny" else (12, 768, 50_257, 12)
         width = self.width or width
@@ -96,6 +127,8 @@ WORKLOADS = {
     "tiny": Workload(size="tiny", prefix=96, shots=8, queries=4, tokens=12),
     "gpt2": Workload(size="gpt2", prefix=1000, shots=20, queries=32, tokens=40),
     "fairseq-1.3b": Workload(size="fairseq-1.3b", prefix=1600, shots=32, queries=64, tokens=40),
+    "smollm2": Workload(size="smollm2", prefix=560, shots=32, queries=32, tokens=20),
+    "gemma3": Workload(size="gemma3", prefix=560, shots=32, queries=32, tokens=20),
 }
 
 
@@ -113,8 +146,8 @@ def made_up_finetuning(model: PreTrainedModel, demonstrations: Demonstrations) -
     with torch.no_grad():
         for parameter in masters.parameters:
             parameter += 1e-3 * torch.randn_like(parameter)
-    config = model.config
-    shape = config.num_hidden_layers, len(demonstrations.prefix_token_ids), config.hidden_size
+    heads, _, width = head_counts(model.config)
+    shape = model.config.num_hidden_layers, len(demonstrations.prefix_token_ids), heads * width
     queries = torch.randn(shape, device=model.device)
     return Finetuned(
         overlay=masters.overlay(), learning_rate=0.01, losses=(), update_norms=(), training_queries=queries
