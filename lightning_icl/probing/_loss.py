@@ -1,10 +1,12 @@
 """The causal language-modelling loss of examples, exact to rounding for vocabularies of any size."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from lightning_icl.attention.precision import at_least_float32
 from lightning_icl.models.capture import Capture
@@ -28,8 +30,7 @@ def language_modelling(capture: Capture, token_ids: Tensor, spans: Sequence[slic
         The loss of each row (row,) in nats per predicted token, and per layer the query vectors of all tokens.
     """
     logits, queries = capture.train_forward(token_ids)
-    losses = [next_token_loss(logits[row, span], token_ids[row, span]) for row, span in enumerate(spans)]
-    return torch.stack(losses), queries
+    return _MeanLosses.apply(logits, token_ids, tuple(spans)), queries
 
 
 def next_token_loss(logits: Float[Tensor, "token vocabulary"], token_ids: Int[Tensor, " token"]) -> Float[Tensor, ""]:
@@ -45,14 +46,56 @@ def next_token_loss(logits: Float[Tensor, "token vocabulary"], token_ids: Int[Te
     >>> next_token_loss(torch.zeros(3, 4), torch.tensor([0, 1, 2]))
     tensor(1.3863)
     """
-    step = max(1, _PIECE // logits.shape[-1])
-    targets = token_ids[1:].to(logits.device)
-    losses = [
-        _token_losses(at_least_float32(piece), targets_of_piece)
-        for piece, targets_of_piece in zip(logits[:-1].split(step), targets.split(step), strict=True)
-    ]
-    return torch.cat(losses).mean()
+    return _MeanLosses.apply(logits[None], token_ids[None], (slice(0, len(token_ids)),))[0]
 
 
-def _token_losses(logits: Tensor, targets: Tensor) -> Tensor:
-    return logits.logsumexp(-1) - logits.gather(-1, targets[:, None])[:, 0]
+class _MeanLosses(torch.autograd.Function):
+    """The loss of every row, with a gradient that is written once.
+
+    Autograd would write one as large as all rows for each of them, and several on the way from each row's slices.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, token_ids: Tensor, spans: Sequence[slice]) -> Tensor:
+        token_ids = token_ids.to(logits.device)
+        losses, totals = [], []
+        for row, span in enumerate(spans):
+            own, totals_of_row = [], []
+            for piece, targets in _pieces(logits[row, span], token_ids[row, span]):
+                wide = at_least_float32(piece)
+                total = wide.logsumexp(-1)
+                own.append(total - wide.gather(-1, targets[:, None])[:, 0])
+                totals_of_row.append(total)
+            losses.append(torch.cat(own).mean())
+            totals.append(torch.cat(totals_of_row))
+        ctx.save_for_backward(logits, token_ids, *totals)
+        ctx.spans = spans
+        return torch.stack(losses)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_losses: Tensor) -> tuple[Tensor, None, None]:
+        logits, token_ids, *totals = ctx.saved_tensors
+        gradient = torch.empty_like(logits)
+        for row, span in enumerate(ctx.spans):
+            own = gradient[row, span]
+            gradient[row, : span.start] = 0  # padding, and what is given: nothing is predicted there
+            gradient[row, span.stop - 1 :] = 0
+            share = of_losses[row] / len(totals[row])
+            places = iter(totals[row].split(_step(logits)))
+            for (piece, targets), into in zip(
+                _pieces(logits[row, span], token_ids[row, span]), own[:-1].split(_step(logits)), strict=True
+            ):
+                shares = (at_least_float32(piece) - next(places)[:, None]).exp_().mul_(share)
+                shares.scatter_add_(-1, targets[:, None], -share.expand(len(targets), 1))
+                into.copy_(shares)
+        return gradient, None, None
+
+
+def _pieces(logits: Tensor, token_ids: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits and the tokens that follow them, few enough at a time to be widened."""
+    return zip(logits[:-1].split(_step(logits)), token_ids[1:].split(_step(logits)), strict=True)
+
+
+def _step(logits: Tensor) -> int:
+    return max(1, _PIECE // logits.shape[-1])
