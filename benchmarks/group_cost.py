@@ -19,7 +19,7 @@ from benchmarks.workload import WORKLOADS
 from lightning_icl.comparison.trainer import quiet
 from lightning_icl.probing.finetuning import Finetuned, Run
 from lightning_icl.probing.group import GroupFinetuning, group_steps
-from lightning_icl.probing.group_memory import training_bytes
+from lightning_icl.probing.group_memory import group_bytes
 from lightning_icl.probing.module import FinetunedModule
 from lightning_icl.records import Demonstrations
 from lightning_icl.sweeping.settings import PAPER_RATES
@@ -80,7 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model, demonstrations = AutoModelForCausalLM.from_config(workload.config()).eval(), workload.demonstrations()
     for count in given.runs:
         ratio, difference = measured(model, demonstrations, count, given.rounds)
-        memory = count * training_bytes(model, demonstrations) / 1e9
+        runs = [Run(learning_rate=rate, demonstrations=demonstrations) for rate in PAPER_RATES[:count]]
+        memory = group_bytes(model, runs) / 1e9
         print(
             f"{ratio.name}: {ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f}), to be {ratio.target}; weights "
             f"differ by {difference:.1e} at most; about {memory:.1f} GB beside the model"

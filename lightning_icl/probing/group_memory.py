@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
-from lightning_icl.models.architecture import head_counts
+from lightning_icl.models.architecture import architecture_of, head_counts
 from lightning_icl.models.kv import slices
 from lightning_icl.models.rotary import length_scaling
 from lightning_icl.probing.finetuning import Run
@@ -15,8 +17,10 @@ from lightning_icl.records import Demonstrations
 GIGABYTES = 4.0
 """For a group, where nobody gave another limit. A constant, since a group's size moves the last digits of its runs."""
 
-# Of each token and layer, the widths of the model that are kept for the backward pass: norms, projections, MLP.
-_STATES = 24
+# Of each token, how much is kept for the backward pass, as a multiple of the widths of all projections' outputs: norms,
+# rotary embedding and activations keep copies of them.
+_KEPT = 2.5
+_LOGITS = 2  # and their gradient
 
 Item = TypeVar("Item")
 
@@ -25,7 +29,8 @@ def groups_within(runs: Sequence[Run], model: PreTrainedModel, gigabytes: float 
     """Runs in groups that are fine-tuned side by side within the memory, in order; at least one run a group."""
     if length_scaling(model.config) is not None:  # a padded example would turn at the angles of a longer one
         return [[run] for run in runs]
-    return packed(runs, [training_bytes(model, run.demonstrations) for run in runs], gigabytes)
+    longest = _longest(runs)
+    return packed(runs, [training_bytes(model, run.demonstrations, longest) for run in runs], gigabytes)
 
 
 def packed(items: Sequence[Item], sizes: Sequence[int], gigabytes: float) -> list[list[Item]]:
@@ -42,18 +47,39 @@ def packed(items: Sequence[Item], sizes: Sequence[int], gigabytes: float) -> lis
 
 
 def group_bytes(model: PreTrainedModel, runs: Sequence[Run]) -> int:
-    """Memory of a group beside the model."""
-    return sum(training_bytes(model, run.demonstrations) for run in runs)
+    """Memory of a group beside the model, at most."""
+    longest = _longest(runs)
+    passing = 4 * _LOGITS * longest * int(model.config.vocab_size)  # of one run at a time, in float32
+    return passing + sum(training_bytes(model, run.demonstrations, longest) for run in runs)
 
 
-def training_bytes(model: PreTrainedModel, demonstrations: Demonstrations) -> int:
+def _longest(runs: Sequence[Run]) -> int:
+    """Tokens to which the examples of a group may be padded."""
+    return max((len(run.tokens(step)) for run in runs for step in range(len(run.demonstrations))), default=0)
+
+
+def training_bytes(model: PreTrainedModel, demonstrations: Demonstrations, longest: int) -> int:
     """Memory of one fine-tuning that takes its steps beside others: masters, gradients, states kept for the backward
-    pass, logits, and the query vectors of all steps."""
-    config, element = model.config, max(4, torch.finfo(model.dtype).bits // 8)
+    pass, logits, and the query vectors of all steps.
+
+    Args:
+        model: that learns.
+        demonstrations: that it learns from.
+        longest: tokens of the longest example of the group.
+    """
+    element = max(4, torch.finfo(model.dtype).bits // 8)
     weights = sum(part.shape.numel() for part in slices(model))
-    longest = len(demonstrations.bos) + max(map(len, demonstrations.examples))
-    states = _STATES * int(config.num_hidden_layers) * int(config.hidden_size) + 3 * int(config.vocab_size)
-    return run_bytes(model, demonstrations) + element * (weights + longest * states)
+    blocks = model.get_submodule(architecture_of(model.config).layers).modules()
+    widths = sum(map(_output_width, blocks))
+    states = _KEPT * widths + _LOGITS * int(model.config.vocab_size)
+    return run_bytes(model, demonstrations) + element * (weights + int(longest * states))
+
+
+def _output_width(module: nn.Module) -> int:
+    """Of a projection; 0 of anything else."""
+    if isinstance(module, Conv1D):
+        return module.nf
+    return module.out_features if isinstance(module, nn.Linear) else 0
 
 
 def run_bytes(model: PreTrainedModel, demonstrations: Demonstrations) -> int:

@@ -18,7 +18,8 @@ def test_runs_take_their_steps_in_groups_that_fit_the_memory(tmp_path: Path) -> 
     task = plan.tasks[0]
     model = load_model(task.subject.source, DTYPES["32-true"])
     runs = finetunings(task, [(unit, rate) for unit in task.data for rate in plan.settings.rates])
-    sizes = {run: training_bytes(model, run.demonstrations) for run in runs}
+    longest = max(len(run.tokens(step)) for run in runs for step in range(len(run.demonstrations)))
+    sizes = {run: training_bytes(model, run.demonstrations, longest) for run in runs}
     assert all(size > run_bytes(model, run.demonstrations) for run, size in sizes.items())
     for budget in (1e-6, 2.5 * max(sizes.values()) / 1e9, 100.0):
         groups = groups_within(runs, model, budget)
