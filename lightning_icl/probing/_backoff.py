@@ -37,6 +37,7 @@ class Backoff:
             MemoryShortError: a single query does not fit.
         """
         queries, width = batch.token_ids.shape
+        # Within a budget that failed before, do not try the whole batch again; a lone query cannot be cut.
         if self.tokens is None or queries * width <= self.tokens or queries == 1:
             try:
                 return observe(batch)
@@ -45,10 +46,13 @@ class Backoff:
                     raise
             # Outside the handler: its traceback would keep the failed activations alive.
             self._lower(queries, width)
+        # Cut by queries and not by tokens: a query's row must stay whole.
         half = (queries + 1) // 2
+        # Recursion halves again where a half is still too large.
         return joined([self.observe(observe, batch.rows(0, half)), self.observe(observe, batch.rows(half, queries))])
 
     def _lower(self, queries: int, width: int) -> None:
+        # What the failed attempt cached is of no use in smaller pieces.
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if queries == 1:
@@ -62,6 +66,7 @@ class Backoff:
                 "parts, which changes no number. A smaller --batch-tokens avoids the failed attempt.",
                 stacklevel=2,
             )
+        # The size that is about to be tried: later batches start from it.
         self.tokens = (queries + 1) // 2 * width
 
 
@@ -77,5 +82,6 @@ def joined(parts: list[Observation]) -> Observation:
     values: dict[str, Any] = {}
     for field in fields(Observation):
         of_parts = [getattr(part, field.name) for part in parts]
+        # What belongs to the batch as a whole (the type's resolution, for one) is the same in every part.
         values[field.name] = torch.cat(of_parts) if isinstance(of_parts[0], Tensor) else of_parts[0]
     return Observation(**values)

@@ -29,8 +29,10 @@ def to_checkpoint(
         model: which was fine-tuned.
         demonstrations: on which it was.
     """
+    # Lightning puts the module's state there, which would be the whole model.
     checkpoint["state_dict"] = {} if tuned is None else dict(tuned.overlay.tensors)
     if tuned is not None:
+        # The overlay fits any model of the same shapes, so the checkpoint names the one it was learnt on.
         made_for = {"model": _digest(model), "demonstrations": demonstrations.hash}
         checkpoint[_KEY] = {name: getattr(tuned, name) for name in _PLAIN} | made_for
 
@@ -50,6 +52,7 @@ def from_checkpoint(
         ModelError: the overlay does not fit the model.
     """
     tensors, content = checkpoint["state_dict"], checkpoint.get(_KEY)
+    # Tensors without our key: another module's checkpoint, whose weights must not pass for an overlay.
     if content is None and tensors:
         raise ProtocolError("The checkpoint was not saved by an ICLProbe. Give one that was, or fit anew.")
     if content is None:
@@ -66,7 +69,7 @@ def from_checkpoint(
             "neither compared nor continued. Give the one that was saved at the end, or fit anew."
         )
     overlay = KVOverlay(tensors=tensors)
-    LaidOver(model, overlay)
+    LaidOver(model, overlay)  # raises if names or shapes do not fit
     if content["model"] != _digest(model):
         raise ProtocolError(
             "The checkpoint's fine-tuning was of a model with other weights. Use that model, or fit anew."
@@ -78,6 +81,7 @@ def _digest(model: PreTrainedModel) -> str:
     """SHA-256 over names and weights as bfloat16, which are the same in whatever wider type the model was loaded."""
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
+        # Summed as integers, which no order of summation changes; the digest must not depend on the device.
         bits = parameter.detach().to(torch.bfloat16).view(torch.int16)
         digest.update(f"{name} {tuple(bits.shape)} {int(bits.sum())}".encode())
     return digest.hexdigest()

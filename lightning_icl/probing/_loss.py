@@ -57,9 +57,10 @@ class _MeanLosses(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, token_ids: Tensor, spans: Sequence[slice]) -> Tensor:
-        token_ids = token_ids.to(logits.device)
+        token_ids = token_ids.to(logits.device)  # logits of a spread model come from its last device
         losses, totals = [], []
         for row, span in enumerate(spans):
+            # In pieces: a vocabulary of 262,144 tokens makes one example's float32 logits larger than the model.
             own, totals_of_row = [], []
             for piece, targets in _pieces(logits[row, span], token_ids[row, span]):
                 wide = at_least_float32(piece)
@@ -86,6 +87,7 @@ class _MeanLosses(torch.autograd.Function):
             for (piece, targets), into in zip(
                 _pieces(logits[row, span], token_ids[row, span]), own[:-1].split(_step(logits)), strict=True
             ):
+                # Softmax minus one at the target is the gradient of the loss by the logits.
                 shares = (at_least_float32(piece) - next(places)[:, None]).exp_().mul_(share)
                 shares.scatter_add_(-1, targets[:, None], -share.expand(len(targets), 1))
                 into.copy_(shares)

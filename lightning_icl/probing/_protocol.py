@@ -23,7 +23,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lightning_icl.errors import ProtocolError
 
-_BENDING = {
+# Callbacks that alter steps or weights. `isinstance` below catches their subclasses too.
+_ALTERING = {
     StochasticWeightAveraging: "averages weights",
     WeightAveraging: "averages weights",
     ModelPruning: "changes weights",
@@ -31,7 +32,6 @@ _BENDING = {
     BatchSizeFinder: "takes steps of its own",
     LearningRateFinder: "takes steps of its own",
 }
-"""Callbacks of Lightning that change steps or weights, and how."""
 
 
 def check_trainer(trainer: Trainer) -> None:
@@ -41,9 +41,10 @@ def check_trainer(trainer: Trainer) -> None:
         ProtocolError: with the setting, its value, and the value it must have.
     """
     check_settings(trainer)
+    # Ahead of callbacks: under a wrong strategy none of the rest can be set right.
     check_strategy(trainer)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        for kind, effect in _BENDING.items():
+        for kind, effect in _ALTERING.items():
             if isinstance(callback, kind):
                 raise ProtocolError(
                     f"The callback {type(callback).__name__} {effect}, which breaks the fine-tuning protocol (one "
@@ -61,17 +62,19 @@ def check_settings(trainer: Trainer) -> None:
         ("max_epochs", trainer.max_epochs, 1),
         ("max_steps", trainer.max_steps, -1),
         ("accumulate_grad_batches", trainer.accumulate_grad_batches, 1),
+        # Lightning has both None and 0 for "no clipping".
         ("gradient_clip_val", trainer.gradient_clip_val or None, None),
         ("limit_train_batches", trainer.limit_train_batches, 1.0),
         ("overfit_batches", getattr(trainer, "overfit_batches", 0.0), 0.0),
         ("fast_dev_run", bool(getattr(trainer, "fast_dev_run", False)), False),
     )
-    for name, given, needed in settings:
-        if given != needed:
+    for name, value, needed in settings:
+        if value != needed:
             raise ProtocolError(
-                f"Trainer({name}={given}) breaks the fine-tuning protocol (one epoch, one plain SGD step for each "
+                f"Trainer({name}={value}) breaks the fine-tuning protocol (one epoch, one plain SGD step for each "
                 f"demonstration). Set {name}={needed}, and leave out callbacks that change it."
             )
+    # In every spelling: "16", "16-true", "16-mixed".
     if str(trainer.precision).startswith("16"):
         raise ProtocolError(
             f"Trainer(precision={trainer.precision!r}): gradients underflow in float16. Use 32-true, bf16-true or "
@@ -86,6 +89,7 @@ def check_strategy(trainer: Trainer) -> None:
         ProtocolError: with the strategy, and those that serve.
     """
     strategy = trainer.strategy
+    # Spawned processes are children of this one: their modules die with them.
     spawned = isinstance(strategy.launcher, _MultiProcessingLauncher)
     if spawned or not isinstance(strategy, (SingleDeviceStrategy, DDPStrategy)):
         reason = (
@@ -101,6 +105,7 @@ def check_strategy(trainer: Trainer) -> None:
 
 def fit_from_the_start(trainer: Trainer) -> None:
     """Let a Trainer that has spent its one epoch on another fit begin again."""
+    # Lightning counts epochs over all fits of a Trainer, and would take this fit for finished.
     if trainer.max_epochs is not None and trainer.current_epoch >= trainer.max_epochs:
         trainer.fit_loop.epoch_progress.reset()
 
@@ -108,12 +113,14 @@ def fit_from_the_start(trainer: Trainer) -> None:
 def keep_gradients_apart(trainer: Trainer) -> None:
     """Every process takes all steps itself: what wraps the module must wait for no gradients, since none are sent."""
     wrapped = trainer.strategy.model
+    # Otherwise DDP waits at the end of every step for gradients that it never gets.
     if isinstance(wrapped, DistributedDataParallel):
         wrapped.require_backward_grad_sync = False
 
 
 def checksums(model: nn.Module) -> dict[str, int]:
     """By name of parameter a sum over its bits, which any change of the weights changes."""
+    # By width: a view as integers needs as many bits as the parameter has, and sums of integers are exact in any order.
     words = {2: torch.int16, 4: torch.int32, 8: torch.int64}
     return {
         name: int(parameter.detach().view(words[parameter.element_size()]).sum())

@@ -50,7 +50,7 @@ class Contrast:
     training_queries: Tensor | None = None
     """Query vectors of the same tokens in training (layer, prefix, query_width); Kendall is undefined without."""
     next_query: bool = False
-    """Whether `icl` is held not against `ft` but against itself: another query's update, added to the zero-shot view.
+    """Whether `icl` is compared not with `ft` but with another query's in-context update, added to the zero-shot view.
 
     The other query is the next of its group (`data.queries.partners`): neighbours in the order of length, whatever
     the batch size and the number of processes. Only representations can be compared."""
@@ -67,6 +67,7 @@ class Contrast:
     @property
     def same_positions(self) -> bool:
         """Whether queries stand where they stand in context, so that the first layer's own scores cannot differ."""
+        # `position_offset` moves zero-shot queries to where they would stand behind the demonstrations.
         return len(self.zsl.prefix_token_ids) + self.zsl.position_offset == len(self.icl.prefix_token_ids)
 
     @classmethod
@@ -113,6 +114,7 @@ class Comparison(NamedTuple):
     """Attention to the demonstrations; all NaN without the query vectors of fine-tuning."""
 
 
+# A module, so that Lightning moves the metrics to the device.
 class ContrastMetrics(nn.Module):
     """The metrics of one contrast.
 
@@ -131,7 +133,9 @@ class ContrastMetrics(nn.Module):
         self.contrast = contrast
         self.rec2ftp = Rec2FTP(replicates=replicates)
         self.sim_aou = SimAOU(layers, replicates=replicates)
+        # With relative positions, a shift of all tokens changes nothing that the first layer computes among them.
         self.placed_alike = contrast.same_positions or not architecture.absolute_positions
+        # Rotated by another angle: equal in exact arithmetic, but with rounding of its own.
         self.rotated = self.placed_alike and not contrast.same_positions
         unmoved = (0,) if self.placed_alike else ()
         self.sim_am = SimAM(layers, heads, unmoved_layers=unmoved, replicates=replicates)
@@ -157,8 +161,9 @@ class ContrastMetrics(nn.Module):
         before, context = zsl.attention_output, self._in_context_output(zsl, icl)
         resolution = Resolution.of(icl.epsilon, rotated=self.rotated)
         if self.contrast.next_query:
-            if len(ids) > 1:
+            if len(ids) > 1:  # a lone query has no other to borrow from
                 other = before + (context - before)[partners(len(ids))]
+                # Both sides are in-context updates here, so both carry the rounding of other positions.
                 alike = resolution._replace(ft=resolution.icl)
                 self.sim_aou.update(before, context, other, ids, weights, alike)
             return
@@ -191,13 +196,14 @@ class ContrastMetrics(nn.Module):
         if self.contrast.training_queries is None or self.contrast.next_query:
             return
         training_queries = self.contrast.training_queries.to(ft.query)
+        # Inner product of the query's own vector with each recorded training token's, heads side by side.
         by_query = torch.einsum("ble,lpe->blp", ft.query, training_queries)
         scores, visible = icl.prefix_scores, icl.prefix_visible
-        same = self.contrast.icl.inputs, self.contrast.demonstrations.token_example
+        shared_by = self.contrast.icl.inputs, self.contrast.demonstrations.token_example
         baselines = {} if baselines is None else baselines
-        if same not in baselines:
-            baselines[same] = self.kendall.baseline(scores, batch.query_ids, visible)
-        self.kendall.update(scores, by_query, batch.query_ids, visible, weights, baselines[same])
+        if shared_by not in baselines:
+            baselines[shared_by] = self.kendall.baseline(scores, batch.query_ids, visible)
+        self.kendall.update(scores, by_query, batch.query_ids, visible, weights, baselines[shared_by])
 
     def bootstrap(self) -> dict[str, Bootstrapped]:
         """Every figure with replicates and interval, by level and name (`sim_aou.value`); for all processes to call."""
@@ -207,7 +213,7 @@ class ContrastMetrics(nn.Module):
             "sim_am": self.sim_am.bootstrap(),
             "kendall": self.kendall.bootstrap(),
         }
-        return {f"{level}.{name}": figure for level, found in levels.items() for name, figure in found.items()}
+        return {f"{level}.{name}": figure for level, figures in levels.items() for name, figure in figures.items()}
 
     def compute(self) -> Comparison:
         """All results over all queries of all processes."""
@@ -225,11 +231,12 @@ def by_name(contrasts: "list[Contrast]") -> dict[str, Condition]:
     Raises:
         ValueError: two different conditions share a name.
     """
-    found: dict[str, Condition] = {}
+    conditions: dict[str, Condition] = {}
     for contrast in contrasts:
         for condition in contrast.conditions:
-            known = found.setdefault(condition.name, condition)
-            same = replace(known, overlay=None) == replace(condition, overlay=None)
-            if not same or known.overlay is not condition.overlay:
+            first = conditions.setdefault(condition.name, condition)
+            # Overlays by identity: `==` on tensors gives tensors, not a truth value.
+            same = replace(first, overlay=None) == replace(condition, overlay=None)
+            if not same or first.overlay is not condition.overlay:
                 raise ValueError(f"Two different conditions are called {condition.name!r}.")
-    return found
+    return conditions

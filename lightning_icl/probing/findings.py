@@ -43,4 +43,5 @@ def accuracy(predictions: Sequence[Prediction], condition: str) -> float:
 
 def best_answer(scores: Sequence[float]) -> int:
     """The first of the best answers."""
+    # `max` keeps the first of equals, as `argmax` does on tensors.
     return max(range(len(scores)), key=scores.__getitem__)

@@ -81,7 +81,7 @@ class Run:
         return [*self.demonstrations.bos, *self.demonstrations.examples[step]]
 
     def learnt(self, step: int) -> slice:
-        """Those of a step's tokens that are learnt from: of a chat's header the last one only, which is given."""
+        """The example's tokens and the last one before them, from which the first is predicted."""
         return slice(self.demonstrations.first_learnt - 1, len(self.tokens(step)))
 
 
@@ -102,6 +102,7 @@ class Course:
     def record(self, loss: float, queries: list[Tensor]) -> None:
         """Keep what a step showed: its loss, and the query vectors (token, query_width) of each layer."""
         step = len(self.losses)
+        # BOS is no demonstration token: Kendall ranks the tokens of examples only.
         tokens = slice(len(self.run.demonstrations.bos), len(self.run.tokens(step)))
         self.losses.append(loss)
         self.queries.append([of_layer[tokens] for of_layer in queries])
@@ -113,6 +114,7 @@ class Course:
             learning_rate=self.run.learning_rate,
             losses=tuple(self.losses),
             update_norms=tuple(masters.update_norms(row)),
+            # Incomplete runs are saved by checkpoints; their query vectors would not fill the prompt.
             training_queries=training_queries(self.queries, self.run.demonstrations) if self.complete else None,
         )
 
@@ -153,11 +155,13 @@ class KVFinetuning(Callback):
         """Check the Trainer's side of the protocol; from here on gradients reach what is trained only."""
         if stage == "fit":
             check_trainer(trainer)
+            # Two would both take steps, with rates of their own.
             others = [item for item in trainer.callbacks if isinstance(item, KVFinetuning)]  # type: ignore[attr-defined]
             if len(others) > 1:
                 raise ProtocolError(f"The Trainer has {len(others)} callbacks KVFinetuning; one fit takes one.")
             fit_from_the_start(trainer)
             probe = self._probe(pl_module)
+            # Cleared first: a fit that fails must not leave an older fine-tuning behind.
             probe.finetuning, probe.finetuned = self, None
             self._courses = [Course(run=run) for run in self.runs(probe)]
             self._rows = list(range(len(self._courses)))
@@ -176,10 +180,13 @@ class KVFinetuning(Callback):
             capture: an open visit to the model.
             token_ids: `BOS ex_i` of every run that has this step (run, token), padded at the end.
         """
+        # The masters know how many steps were taken, whatever Lightning's counters say.
         step = self.masters.steps
+        # Runs with fewer demonstrations have no row in this step's batch, and rows close up.
         in_batch = [number for number, course in enumerate(self._courses) if step < len(course.run.demonstrations)]
         spans = [self._courses[number].run.learnt(step) for number in self._rows]
         rows = [in_batch.index(number) for number in self._rows]
+        # Runs that left the group may have had the longest example: cut to what the others need.
         own = token_ids[rows, : max(span.stop for span in spans)]
         with self.masters.in_use():
             return self._loss(capture, own, spans)
@@ -204,10 +211,12 @@ class KVFinetuning(Callback):
                 "batches. Use ICLDataModule, or a DataLoader over the same examples with batch_size=1."
             )
         keep_gradients_apart(trainer)
+        # A sum per parameter costs one pass over the model and detects any write.
         self._before = checksums(self._probe(pl_module).model)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Tensor, batch_idx: int) -> None:
         """Check that this step's example is the demonstration whose turn it is, in every run."""
+        # Again at every step: callbacks can change a Trainer's settings while it runs.
         check_settings(trainer)
         if not torch.is_tensor(batch) or batch.tolist() != step_tokens(
             [course.run for course in self._courses], batch_idx
@@ -238,7 +247,7 @@ class KVFinetuning(Callback):
                 )
 
     def diverge(self, number: int, message: str) -> None:
-        """A run's loss is no number any more.
+        """A run's loss is NaN or infinite.
 
         Raises:
             NumericalError: always; a group goes on with its others.
@@ -246,7 +255,7 @@ class KVFinetuning(Callback):
         raise NumericalError(message)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave what was learnt with the probe."""
+        """Hand what was learnt to the probe."""
         probe = self._probe(pl_module)
         for number in self._rows:
             course = self._courses[number]
@@ -258,7 +267,7 @@ class KVFinetuning(Callback):
         self.leave(probe)
 
     def leave(self, probe: Finetunable) -> None:
-        """Leave what was learnt where it is looked for."""
+        """Store what was learnt where the probe looks for it."""
         probe.finetuned = self._courses[0].finetuned(self.masters, 0)
         check_same_everywhere([probe.finetuned])
 
@@ -275,6 +284,7 @@ class KVFinetuning(Callback):
         try:
             check_untouched(before, probe.model)
         except ProtocolError:
+            # What was learnt cannot be trusted either, since steps were taken on changed weights.
             probe.finetuned = None
             raise
 
@@ -290,6 +300,7 @@ class KVFinetuning(Callback):
         if self._gate is not None:
             self._gate.open()
         self._masters, self._gate, self._courses, self._before = None, None, [], {}
+        # Only if it is ours: another callback may have taken over meanwhile.
         if isinstance(module, Finetunable) and module.finetuning is self:
             module.finetuning = None
 
@@ -318,11 +329,13 @@ def training_queries(steps: list[list[Tensor]], demonstrations: Demonstrations) 
     Raises:
         RuntimeError: fine-tuning saw another number of tokens than the prompt holds.
     """
+    # Demonstration tokens have a number from 0; BOS and separators have -1.
     places = [place for place, number in enumerate(demonstrations.token_example) if number >= 0]
     recorded = sum(len(step[0]) for step in steps)
     if len(places) != recorded:
         raise RuntimeError(f"{recorded} training tokens were recorded; the prompt has {len(places)}.")
     first = steps[0]
+    # 0 where nothing was recorded; those places take no part in any figure.
     placed = first[0].new_zeros(len(first), len(demonstrations.token_example), first[0].shape[-1])
     index = torch.tensor(places, device=placed.device)
     for layer, tokens in enumerate(zip(*steps, strict=True)):
@@ -339,6 +352,7 @@ def check_same_everywhere(tuned: Sequence[Finetuned]) -> None:
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return
     hashes: list[Any] = [None] * torch.distributed.get_world_size()
+    # Hashes travel instead of weights.
     torch.distributed.all_gather_object(hashes, tuple(item.overlay.hash for item in tuned))
     if len(set(hashes)) > 1:
         raise ProtocolError(f"Processes ended fine-tuning with different weights: {hashes}. Use the same devices.")

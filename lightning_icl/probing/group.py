@@ -25,7 +25,8 @@ class GroupFinetuning(KVFinetuning):
     """Fine-tune many runs side by side, in one `Trainer.fit` of a `FinetunedModule` on `group_steps(runs)`.
 
     A run whose loss is no number any more, or whose demonstrations are all learnt, leaves the group without touching
-    the others.
+    A run whose loss is NaN or infinite, or whose demonstrations are all learnt, leaves the group without touching the
+    others.
 
     Args:
         runs: what learns.
@@ -49,7 +50,7 @@ class GroupFinetuning(KVFinetuning):
         return self._group
 
     def diverge(self, number: int, message: str) -> None:
-        """A run's loss is no number any more: the group goes on without it."""
+        """Note that a run's loss is NaN or infinite: the group goes on without it."""
         self.diverged[number] = message
 
     def on_train_batch_end(
@@ -64,11 +65,13 @@ class GroupFinetuning(KVFinetuning):
         ]
         if len(going_on) == len(self._rows):
             return
+        # Before masters are dropped: what a complete run has learnt is in them.
         self._take_complete()
         if going_on:
             self.masters.keep(going_on)
         else:
             trainer.should_stop = True
+        # In place, since the optimizer holds these lists.
         self._rows[:] = [self._rows[row] for row in going_on]
         self._rates[:] = [self._rates[row] for row in going_on]
 
@@ -77,10 +80,12 @@ class GroupFinetuning(KVFinetuning):
             course = self._courses[number]
             if course.complete and number not in self.diverged:
                 self.finetuned[number] = course.finetuned(self.masters, row)
+                # The largest part of a finished run, and no longer needed.
                 course.queries = []
 
     def leave(self, probe: Finetunable) -> None:
-        """Everything has been taken when it was complete."""
+        """Check what was learnt: runs were taken from the masters when they were complete."""
+        # In the runs' order, not in that of their ends.
         self.finetuned = dict(sorted(self.finetuned.items()))
         check_same_everywhere(list(self.finetuned.values()))
 
@@ -100,4 +105,5 @@ class _GroupSteps(Dataset[Tensor]):
 
 def group_steps(runs: Sequence[Run]) -> DataLoader[Tensor]:
     """Training data of a group, in prompt order."""
+    # The data set makes whole batches already.
     return DataLoader(_GroupSteps(runs), batch_size=None, shuffle=False)

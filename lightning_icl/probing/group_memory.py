@@ -15,7 +15,8 @@ from lightning_icl.probing.finetuning import Run
 from lightning_icl.records import Demonstrations
 
 GIGABYTES = 4.0
-"""For a group, where nobody gave another limit. A constant, since a group's size moves the last digits of its runs."""
+"""The limit of a group's memory where the user sets none. A constant and not what the device has free, since a group's
+size moves the last digits of its runs."""
 
 # Of each token, how much is kept for the backward pass, as a multiple of the widths of all projections' outputs: norms,
 # rotary embedding and activations keep copies of them.
@@ -27,7 +28,7 @@ Item = TypeVar("Item")
 
 def groups_within(runs: Sequence[Run], model: PreTrainedModel, gigabytes: float = GIGABYTES) -> list[list[Run]]:
     """Runs in groups that are fine-tuned side by side within the memory, in order; at least one run a group."""
-    if length_scaling(model.config) is not None:  # a padded example would turn at the angles of a longer one
+    if length_scaling(model.config) is not None:  # rotary angles would follow the padded length, not the example's own
         return [[run] for run in runs]
     longest = _longest(runs)
     return packed(runs, [training_bytes(model, run.demonstrations, longest) for run in runs], gigabytes)
@@ -67,7 +68,7 @@ def training_bytes(model: PreTrainedModel, demonstrations: Demonstrations, longe
         demonstrations: that it learns from.
         longest: tokens of the longest example of the group.
     """
-    element = max(4, torch.finfo(model.dtype).bits // 8)
+    element = max(4, torch.finfo(model.dtype).bits // 8)  # masters and gradients are float32 at least
     weights = sum(part.shape.numel() for part in slices(model))
     blocks = model.get_submodule(architecture_of(model.config).layers).modules()
     widths = sum(map(_output_width, blocks))
@@ -88,5 +89,6 @@ def run_bytes(model: PreTrainedModel, demonstrations: Demonstrations) -> int:
     vectors = int(model.config.num_hidden_layers) * len(demonstrations.prefix_token_ids) * heads * width
     element, weights = torch.finfo(model.dtype).bits // 8, 0
     for part in slices(model):
+        # Narrow models hold the weights twice: as masters, and rounded to their own type.
         weights += part.shape.numel() * (max(4, element) + (element if element < 4 else 0))
     return weights + element * vectors

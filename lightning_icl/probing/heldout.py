@@ -13,7 +13,6 @@ from transformers import PreTrainedModel
 
 from lightning_icl.data.module import QueryBatches
 from lightning_icl.data.queries import Query, budget_batches
-from lightning_icl.errors import NumericalError
 from lightning_icl.models.capture import Capture
 from lightning_icl.models.kv import LaidOver
 from lightning_icl.models.rotary import length_scaling
@@ -43,7 +42,7 @@ class HeldOutAccuracy(LightningModule):
         self.loss: dict[str, float] = {}
         """Mean over queries of the gold answer's negative log-probability, in nats per token."""
         self.dropped: dict[str, str] = {}
-        """Conditions that yielded NaN, with the reason."""
+        """Fine-tuned conditions that yielded NaN, with the reason."""
         self._views: dict[str, View] = {}
         self._backoff = Backoff()
         self._right: dict[str, int] = {}
@@ -65,17 +64,14 @@ class HeldOutAccuracy(LightningModule):
         """Count right answers under every condition."""
         self._seen += len(batch.gold)
         with self.capture:
-            queries = Pass(self.capture, self._views, batch, self._backoff)
+            queries = Pass(self.capture, self._views, batch, self._backoff, self.dropped)
             for name in self._views:
-                if name not in self.dropped:
-                    try:
-                        queries.look(name)
-                        scores = queries.scores[name]
-                        self._right[name] += int(torch.sum(scores.argmax(-1) == batch.gold))
-                        self._lost[name] -= float(scores.gather(1, batch.gold[:, None]).double().sum())
-                    except NumericalError as error:
-                        self.dropped[name] = str(error)
-                    queries.forget(name)
+                queries.look(name)
+                if name in queries.scores:
+                    scores = queries.scores[name]
+                    self._right[name] += int(torch.sum(scores.argmax(-1) == batch.gold))
+                    self._lost[name] -= float(scores.gather(1, batch.gold[:, None]).double().sum())
+                queries.forget(name)
 
     def on_validation_epoch_end(self) -> None:
         """From counts to shares."""

@@ -1,4 +1,4 @@
-"""The layer-causal loss of fine-tuning (Deutch et al., arXiv 2311.07772, "causal GD"): each layer learns from its own.
+"""The layer-causal loss of fine-tuning (Deutch et al., arXiv 2311.07772, "causal GD"): each layer has its own.
 
 Every layer's output goes through the final norm and the unembedding; the losses of all layers are summed, and no
 gradient passes a layer's input, so that no layer is updated for what happens above it.
@@ -34,6 +34,7 @@ def layer_outputs(model: PreTrainedModel, reading: Reading) -> Iterator[list[Ten
     inputs: list[Tensor] = []
 
     def stop(_: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        # Families differ in how they hand the residual stream to a block: by position or by name.
         if arguments:
             arguments = (arguments[0].detach(), *arguments[1:])
             inputs.append(arguments[0])
@@ -44,9 +45,11 @@ def layer_outputs(model: PreTrainedModel, reading: Reading) -> Iterator[list[Ten
 
     def keep(_: nn.Module, __: Any, output: Any) -> None:
         state = output[0] if isinstance(output, tuple) else output
+        # Attention's output is what is added to the residual stream, so the stream after it needs the block's input.
         outputs.append(state if reading == "block" else inputs[-1] + state.reshape(inputs[-1].shape))
 
     with ExitStack() as stack:
+        # Pre-hooks on every block cut the gradient between layers and remember the input for `keep`.
         for block in model.get_submodule(architecture.layers).children():
             stack.callback(block.register_forward_pre_hook(stop, with_kwargs=True).remove)
             watched = block if reading == "block" else block.get_submodule(architecture.attention)
@@ -61,7 +64,7 @@ def layer_causal(reading: Reading) -> TrainingLoss:
         reading: what a layer's output is.
 
     Raises:
-        ModelError: when used, if the model's final norm is not known.
+        ModelError: when used, if the model's final norm cannot be told.
     """
 
     def loss(capture: Capture, token_ids: Tensor, spans: Sequence[slice]) -> tuple[Tensor, list[Tensor]]:
@@ -73,6 +76,7 @@ def layer_causal(reading: Reading) -> TrainingLoss:
             losses = [
                 next_token_loss(head(norm(output[row : row + 1, span]))[0], token_ids[row, span]) for output in outputs
             ]
+            # Layers of a spread model sit on several devices; the sum needs one.
             return torch.stack([loss.to(losses[0].device) for loss in losses]).sum()
 
         return torch.stack([of_row(row, span) for row, span in enumerate(spans)]), queries
@@ -84,10 +88,11 @@ def final_norm(model: PreTrainedModel) -> nn.Module:
     """The normalisation between the last block and the unembedding.
 
     Raises:
-        ModelError: it is not known, or the logits are not plainly those of the unembedding.
+        ModelError: it cannot be told, or the logits are scaled or capped after the unembedding.
     """
     body, _, name = architecture_of(model.config).final_norm.rpartition(".")
-    norm = getattr(model.get_submodule(body), name)  # None in OPT models that have no norm there
+    # OPT models without a final norm have None there, which `get_submodule` would refuse.
+    norm = getattr(model.get_submodule(body), name)
     if norm is None or scales_logits(model.config):
         raise ModelError(f"The layer-causal loss is not offered for {model.config.model_type!r} models.")
     return norm

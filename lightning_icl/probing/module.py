@@ -38,7 +38,8 @@ class FinetunedModule(LightningModule):
         super().__init__()
         check_plain(model)
         if is_spread(model):
-            vars(self)["model"] = model  # Lightning moves the modules it knows to one device
+            # Hidden from Lightning, which would move all of a registered module to one device.
+            vars(self)["model"] = model
         else:
             self.model = model
         self.demonstrations = demonstrations
@@ -56,7 +57,7 @@ class FinetunedModule(LightningModule):
         return Capture(self.model)
 
     def configure_callbacks(self) -> list[Callback]:
-        """None of its own; but this is where a Trainer is checked before any callback of it acts.
+        """No callbacks of its own: this is the hook where a Trainer can be checked before any of its callbacks acts.
 
         Raises:
             ProtocolError: the Trainer would break the protocol, or lose the results.
@@ -65,6 +66,7 @@ class FinetunedModule(LightningModule):
             check_trainer(self.trainer)
         else:
             check_strategy(self.trainer)
+        # Checked only: Lightning adds what is returned here.
         return []
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -77,14 +79,15 @@ class FinetunedModule(LightningModule):
 
     def training_step(self, batch: Tensor, batch_idx: int) -> dict[str, Any]:
         """One demonstration: the loss that the fine-tuning brings, in nats per token, and query vectors by layer."""
-        self.model.eval()  # no dropout, whoever has switched it on
+        self.model.eval()  # no dropout, even if a callback has switched it on
         with self.capture:
             losses, queries = self._at_work().loss(self.capture, batch)
         self.log("finetune/loss", losses.detach().mean(), prog_bar=True)
+        # Lightning calls backward on "loss": a sum, so that each run's gradient is what it would be alone.
         return {"loss": losses.sum(), "losses": losses.detach(), "queries": queries}
 
     def backward(self, loss: Tensor, *_: Any, **__: Any) -> None:
-        """Take gradients of what is trained and of nothing else, past all that listens for a parameter's gradient."""
+        """Take gradients of what is trained only, without running hooks that listen for a parameter's gradient."""
         self._at_work().masters.backward(loss)
 
     def on_train_end(self) -> None:
@@ -103,7 +106,7 @@ class FinetunedModule(LightningModule):
             ProtocolError: it holds none, a part of one, or one of another model or other demonstrations.
         """
         self.finetuned = from_checkpoint(checkpoint, self.model, self.demonstrations)
-        checkpoint["state_dict"] = self.state_dict()  # what Lightning loads next: the module stays as it is
+        checkpoint["state_dict"] = self.state_dict()  # Lightning loads it next, and must find what it expects
 
     def _at_work(self) -> KVFinetuning:
         if self.finetuning is None:

@@ -36,6 +36,7 @@ class View:
         """
         if overlay is None and condition.overlay is not None:
             overlay = LaidOver(capture.model, condition.overlay)
+        # The prefix is run under the fine-tuned weights too: its keys and values depend on them.
         with overlay.active() if overlay else nullcontext():
             prefix = capture.prefix(condition.prefix_token_ids)
         return cls(condition=condition, prefix=prefix, overlay=overlay).read_as(condition, capture)
@@ -51,6 +52,7 @@ class View:
         if condition.content_free is None:
             return view
         scores = view.observe(capture, condition.content_free.to(capture.model.device)).answer_scores
+        # Mean probability over the content-free inputs, in logarithms.
         return replace(view, content_free=scores.log_softmax(-1).logsumexp(0) - math.log(len(scores)))
 
     def observe(self, capture: Capture, batch: QueryBatch) -> Observation:
@@ -64,6 +66,7 @@ class View:
         answers = self.condition.answer_ids
         scores = answer_scores(logits, batch if answers is None else batch.scoring(answers))
         outputs = at_least_float32(torch.stack(recording.outputs, dim=1))
+        # -inf of answers that a row lacks is meant, and no sign of divergence.
         absent = ~_present(batch)
         if not (torch.isfinite(scores).logical_or(absent).all() and torch.isfinite(outputs).all()):
             raise _not_finite(self.condition.name, scores.masked_fill(absent, 0.0), outputs, batch)
@@ -76,6 +79,7 @@ class View:
             prefix_scores=_prefix_scores(recording, outputs),
             prefix_visible=_visible(recording, self.prefix, batch, self.condition.position_offset),
             reaches_prefix=_reaches_prefix(recording, self.prefix, batch),
+            # Taken before the widening above: rounding happened in the model's own type.
             epsilon=torch.finfo(recording.outputs[0].dtype).eps,
         )
 
@@ -83,6 +87,7 @@ class View:
         """What this condition makes of an observation under its inputs: calibrated answer scores, if that is asked."""
         if self.content_free is None:
             return observation
+        # Subtracting logarithms divides by the probability after content-free inputs (Zhao et al., 2021).
         return replace(observation, answer_scores=observation.answer_scores - self.content_free)
 
 
@@ -98,9 +103,11 @@ def answer_scores(logits: Tensor, batch: QueryBatch) -> Tensor:
     logits = at_least_float32(logits)
     chosen = logits[batch.scored_logits, batch.scored_ids] - logits.logsumexp(-1)[batch.scored_logits]
     shape = (len(batch.query_ids), batch.answers)
+    # `index_put_` with accumulate sums each answer's tokens whatever their number.
     place = (batch.scored_rows, batch.scored_answers)
     total = logits.new_zeros(shape).index_put_(place, chosen, accumulate=True)
     count = logits.new_zeros(shape).index_put_(place, torch.ones_like(chosen), accumulate=True)
+    # Lacking answers are 0 / 0 here.
     return (total / count).masked_fill(~_present(batch), float("-inf"))
 
 
@@ -120,6 +127,7 @@ def _visible(recording: Recording, prefix: Prefix | None, batch: QueryBatch, off
     if prefix is None or all(window is None for window in recording.windows):
         return None
     tokens = torch.arange(prefix.length, device=batch.probe_index.device)
+    # Counted from the prefix's start, as the window counts.
     position = prefix.length + offset + batch.positions.gather(1, batch.probe_index[:, None])
     return torch.stack(
         [
@@ -136,15 +144,18 @@ def _reaches_prefix(recording: Recording, prefix: Prefix | None, batch: QueryBat
     A layer with a window of w tokens looks back w - 1 tokens from where the layer below has looked to.
     """
     windows = recording.windows
-    if prefix is None or prefix.emas or windows[0] is None:  # a moving average of values has no end
+    # Full attention at the first layer can reach everything; so can a moving average of values.
+    if prefix is None or prefix.emas or windows[0] is None:
         return None
     steps = [math.inf if window is None else float(window - 1) for window in windows]
+    # Layers add up: the keys in reach have themselves looked back.
     looked_back = torch.tensor(steps, device=batch.positions.device).cumsum(0)
     return batch.positions.gather(1, batch.probe_index[:, None]) < looked_back
 
 
 def _not_finite(condition: str, scores: Tensor, outputs: Tensor, batch: QueryBatch) -> NumericalError:
     bad = ~torch.isfinite(outputs).all(-1)
+    # The first row that went wrong, for the message.
     row = int((bad.any(1) | ~torch.isfinite(scores).all(1)).nonzero()[0])
     layers = bad[row].nonzero()
     where = f"first in the attention output of layer {int(layers[0])}" if len(layers) else "in its answer scores"

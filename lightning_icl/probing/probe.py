@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from lightning_icl.errors import NumericalError, ProtocolError
+from lightning_icl.errors import ProtocolError
 from lightning_icl.metrics.bootstrap import REPLICATES, Bootstrapped, poisson_weights
 from lightning_icl.metrics.kendall import RandomBaseline
 from lightning_icl.models.architecture import architecture_of
@@ -70,6 +70,7 @@ class ICLProbe(FinetunedModule):
         self._seconds: dict[str, float] = {}
         self.views: Mapping[str, View] = {}
         """The conditions made ready, by name, while a pass goes on."""
+        # Outlives a pass: what was learnt about the device's memory stays true.
         self._backoff = Backoff()
         self._started = 0.0
 
@@ -88,6 +89,7 @@ class ICLProbe(FinetunedModule):
         """Zero-shot and in-context, other readings of them, and whatever the contrasts need, by name."""
         own = (Condition.zero_shot(self.demonstrations), Condition.in_context(self.demonstrations))
         plain = (*own, *self._readings)
+        # Zero-shot and in-context come first, so that they are observed before anything can be forgotten.
         return {item.name: item for item in plain} | by_name(self.studied)
 
     @property
@@ -134,7 +136,9 @@ class ICLProbe(FinetunedModule):
     def begin_pass(self) -> None:
         """Run every condition's prefix once, and start all metrics anew."""
         started = time.perf_counter()
+        # Emptied first, so that a failed pass leaves no figures of an earlier one.
         self.findings, self._predictions, self._dropped = Findings(), [], {}
+        # Made anew in each pass: contrasts may have been added, and each needs metrics of its own shape.
         self.metrics = nn.ModuleList(
             ContrastMetrics.of_model(contrast, self.model, self._replicates) for contrast in self.studied
         )
@@ -149,36 +153,29 @@ class ICLProbe(FinetunedModule):
         A fine-tuned condition is looked at when its contrast's turn comes and forgotten after the last one that needs
         it, so that many of them need no more memory than one.
         """
-        if not len(batch.query_ids):  # this process's share is empty
+        if not len(batch.query_ids):  # this process's share is empty; see `val_dataloader`
             return
         contrasts = self.studied
+        # Drawn once and shared: all metrics of all contrasts see the same replicates.
         weights = poisson_weights(batch.query_ids, self._replicates) if self._replicates and contrasts else None
+        # Later contrasts overwrite earlier ones, which leaves the last one that needs each input.
         last = {item.inputs: contrast.name for contrast in contrasts for item in contrast.conditions}
         baselines: dict[Hashable, RandomBaseline] = {}
         with self.capture:
-            queries = Pass(self.capture, self.views, batch, self._backoff)
+            dropped = self._dropped if self._drop_nonfinite else None
+            queries = Pass(self.capture, self.views, batch, self._backoff, dropped)
             for name in ("zsl", "icl", *(item.name for item in self._readings)):
+                # These have predictions of their own even when no contrast needs them.
                 queries.look(name)
             for contrast, metrics in zip(contrasts, self.metrics, strict=True):
                 for item in contrast.conditions:
-                    self._look_or_drop(queries, item)
+                    queries.look(item.name)
                 if not self._is_dropped(contrast):
                     self._compare(queries, metrics, weights, baselines)
                 for item in contrast.conditions:
                     if last[item.inputs] == contrast.name:
                         queries.forget(item.name)
         self._keep_predictions(batch, queries.scores)
-
-    def _look_or_drop(self, queries: Pass, condition: Condition) -> None:
-        """Observe a condition of a contrast, or drop it if it diverged and that is wanted."""
-        if condition.name in queries.scores or condition.name in self._dropped:
-            return
-        try:
-            queries.look(condition.name)
-        except NumericalError as error:
-            if condition.overlay is None or not self._drop_nonfinite:
-                raise
-            self._dropped[condition.name] = str(error)
 
     def _is_dropped(self, contrast: Contrast) -> bool:
         return any(item.name in self._dropped for item in contrast.conditions)
@@ -187,18 +184,22 @@ class ICLProbe(FinetunedModule):
         self, queries: Pass, metrics: nn.Module, weights: Tensor | None, baselines: dict[Hashable, RandomBaseline]
     ) -> None:
         """The paper's levels, in the precision of the observations whatever the model runs in."""
+        # `ModuleList` loses the type of its items.
         assert isinstance(metrics, ContrastMetrics)
         zsl, icl, ft = (queries.read(item.name) for item in metrics.contrast.conditions)
+        # Autocast would compute cosines and rank scores in half precision.
         with torch.autocast(self.model.device.type, enabled=False):
             metrics.update(queries.batch, zsl, icl, ft, weights)
             started = time.perf_counter()
             metrics.update_kendall(queries.batch, icl, ft, weights, baselines)
+            # Without waiting for the device, so a lower bound on a GPU; it serves to compare controls, not kernels.
             self._seconds["kendall"] += time.perf_counter() - started
 
     def _keep_predictions(self, batch: QueryBatch, seen: Mapping[str, Tensor]) -> None:
         scores = {name: rows.tolist() for name, rows in seen.items()}
         rows = zip(batch.query_ids.tolist(), batch.gold.tolist(), batch.answer_counts.tolist(), strict=True)
         for row, (index, gold, answers) in enumerate(rows):
+            # Scores of answers that this query lacks are padding.
             own = {name: of_batch[row][:answers] for name, of_batch in scores.items()}
             self._predictions.append(Prediction(index=index, gold=gold, scores=own))
 
@@ -208,14 +209,17 @@ class ICLProbe(FinetunedModule):
         Raises:
             ProtocolError: no process has looked at a query.
         """
+        # Batches are sorted by length and divided over processes; users expect the order of their file.
         predictions = sorted(_gathered(self._predictions), key=lambda prediction: prediction.index)
         if not predictions:
             raise ProtocolError("No query was looked at, so that there is no figure. Give the data at least one query.")
+        # A condition that diverged in one process is dropped in all, or figures would mix different queries.
         self._dropped = dict(_gathered(list(self._dropped.items())))
         for prediction in predictions:
             for condition in self._dropped:
                 prediction.scores.pop(condition, None)
         every = [metrics for metrics in self.metrics if isinstance(metrics, ContrastMetrics)]
+        # Only now, when all processes know what was dropped: `compute` waits for every one of them.
         sound = {metrics.contrast.name: metrics for metrics in every if not self._is_dropped(metrics.contrast)}
         comparisons = {name: metrics.compute() for name, metrics in sound.items()}
         bootstraps = {name: metrics.bootstrap() for name, metrics in sound.items()}
@@ -228,7 +232,7 @@ class ICLProbe(FinetunedModule):
             seconds=self._seconds,
         )
         self._log_main_figures()
-        self.views = {}
+        self.views = {}  # prefixes and overlays take memory that the next fit needs
 
     def _log_main_figures(self) -> None:
         for condition in (name for name in self.views if name not in self.dropped):
