@@ -37,6 +37,7 @@ def adapted(model: PreTrainedModel, attend: Attend) -> Iterator[None]:
     blocks = model.get_submodule(architecture.layers)
     modules = [block.get_submodule(architecture.attention) for block in blocks.children()]
     forward = _FORWARDS[architecture.model_type]
+    # Bound with `partial` and not as methods: the forward function is one for all modules of a family.
     with replaced_forwards({module: partial(forward, module, attend) for module in modules}):
         yield
 
@@ -44,11 +45,13 @@ def adapted(model: PreTrainedModel, attend: Attend) -> Iterator[None]:
 @contextmanager
 def replaced_forwards(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
     """Modules run other forward functions until the context ends."""
+    # Only forwards set on the instance: others come from the class, and deleting ours brings them back.
     before = {module: vars(module)["forward"] for module in forwards if "forward" in vars(module)}
     try:
         for module, forward in forwards.items():
             module.forward = forward
         yield
+    # Undone even when the visit fails, or the user's model would stay routed through a closed capture.
     finally:
         for module in forwards:
             del module.forward
@@ -76,6 +79,7 @@ def _gpt_neo(module: Any, attend: Attend, hidden_states: Tensor, *_: object, **_
         for projection in (module.q_proj, module.k_proj, module.v_proj)
     )
     window = module.config.window_size if module.attention_type == "local" else None
+    # GPT-Neo was trained without a scale on its scores.
     out, _none = attend(module, query, key, value, scaling=1.0, sliding_window=window)
     return module.out_proj(out.flatten(2)), None
 
@@ -88,7 +92,9 @@ def _gptj(
         projection(hidden_states).unflatten(-1, (heads, -1))
         for projection in (module.q_proj, module.k_proj, module.v_proj)
     )
+    # The module keeps sine and cosine side by side, one row per position.
     sin, cos = module.embed_positions.to(query)[position_ids].chunk(2, dim=-1)
+    # GPT-J rotates only the first part of each head; the rest passes as it is.
     width = module.rotary_dim or module.head_dim
     query, key = (
         torch.cat(
@@ -103,6 +109,7 @@ def _gptj(
 def _bloom(
     module: Any, attend: Attend, hidden_states: Tensor, residual: Tensor, *_: object, **__: object
 ) -> tuple[Tensor, None]:
+    # Fused by head: query, key and value of a head stand together.
     query, key, value = module.query_key_value(hidden_states).unflatten(-1, (module.num_heads, 3, -1)).unbind(-2)
     out, _none = attend(
         module,
@@ -112,6 +119,7 @@ def _bloom(
         scaling=module.inv_norm_factor,
         position_bias=partial(_alibi, modeling_bloom.build_alibi_tensor, module.num_heads, hidden_states, module.beta),
     )
+    # BLOOM adds the residual inside its attention module, so the output projection alone is what is recorded.
     return module.dense(out.flatten(2)) + residual, None
 
 
@@ -132,6 +140,7 @@ def _falcon(
     else:
         query, key, value = fused.unflatten(-1, (-1, width)).split((heads, 1, 1), dim=2)
     query, key, value = (states.transpose(1, 2) for states in (query, key, value))
+    # Falcon has rotary embedding or ALiBi, by configuration.
     bias = None
     if alibi is None and position_embeddings is not None:
         query, key = modeling_falcon.apply_rotary_pos_emb(query, key, *position_embeddings)
@@ -144,6 +153,7 @@ def _falcon(
 def _alibi(build: Callable[..., Tensor], heads: int, like: Tensor, factor: float, length: int) -> Tensor:
     """The model's own bias of each head at key positions 0..length-1, (H, length), as it is added to scaled scores."""
     ones = torch.ones(1, length, dtype=torch.long, device=like.device)
+    # Built by the model's own function, with its rounding; widened only afterwards.
     return at_least_float32(build(ones, heads, like.dtype).view(heads, length)) * factor
 
 

@@ -23,6 +23,7 @@ _TOKENIZERS = (
     "sentencepiece.bpe.model",
 )
 _SETTINGS = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json")
+# Git checks out this text where git-lfs is not installed.
 _POINTER = b"version https://git-lfs"
 
 
@@ -42,6 +43,7 @@ def read_config(folder: Path) -> Mapping[str, Any]:
         ModelError: it is missing, cannot be read, or is no configuration of a model.
     """
     path = folder / CONFIG
+    # Asked before `config.json`: adapter folders may lack one, and then "missing" would be the wrong advice.
     if (folder / "adapter_config.json").is_file():
         raise ModelError(
             f"The folder {str(folder)!r} holds a PEFT adapter. Give the model it was trained on as --model and this "
@@ -52,6 +54,7 @@ def read_config(folder: Path) -> Mapping[str, Any]:
     content = read_object(path)
     if not isinstance(content.get("model_type"), str):
         raise ModelError(f"{str(path)!r} is no configuration of a model: `model_type` must name its architecture.")
+    # Optional, but transformers fails late and unclearly on a damaged one.
     for name in _SETTINGS:
         if (folder / name).is_file():
             read_object(folder / name)
@@ -86,6 +89,7 @@ def weight_files(folder: Path, *, allow_pickle: bool = False) -> tuple[Path, ...
         ModelError: there are none, or one is missing, unsafe, cut short or something else.
     """
     paths = _named_files(folder)
+    # Headers only: a gigabyte of weights is checked in milliseconds.
     for path in paths:
         read_header(path)
     if paths:
@@ -113,22 +117,24 @@ def read_header(path: Path) -> dict[str, Header]:
     try:
         with path.open("rb") as file:
             start = file.read(len(_POINTER))
+        # Told apart from a damaged file, since the remedy differs.
         if start == _POINTER:
             raise ModelError(
                 f"The weight file {str(path)!r} is a git-lfs pointer, not the weights. Fetch them: git lfs pull."
             )
         with safe_open(path, framework="np") as tensors:
+            # Lazy slices: shapes and types come from the header, without reading data.
             headers = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
-            found = {name: Header(dtype=s.get_dtype(), shape=tuple(s.get_shape())) for name, s in headers.items()}
+            contents = {name: Header(dtype=s.get_dtype(), shape=tuple(s.get_shape())) for name, s in headers.items()}
     except (OSError, SafetensorError) as error:
         reason = str(error).removeprefix("Error while deserializing header: ")
         raise ModelError(
             f"The weight file {str(path)!r} is cut short or no safetensors file ({reason[:200]}). Download or convert "
             "it again."
         ) from error
-    if not found:
+    if not contents:
         raise ModelError(f"The weight file {str(path)!r} holds no tensor. Download or save the model again.")
-    return found
+    return contents
 
 
 def indexed_files(index: Path) -> tuple[Path, ...]:
@@ -141,8 +147,10 @@ def indexed_files(index: Path) -> tuple[Path, ...]:
     names = content.get("weight_map")
     if not isinstance(names, dict) or not names:
         raise ModelError(f"{str(index)!r} is damaged: `weight_map` must name the file of each tensor.")
+    # transformers reads this field without asking whether it is present.
     if not isinstance(content.get("metadata"), dict):
         raise ModelError(f"{str(index)!r} is damaged: `metadata` must be there, as an object.")
+    # A dict keeps each file once: an index names one file per tensor.
     files = dict.fromkeys(_inside(index.parent, name) for name in names.values())
     return tuple(sorted(files))
 
@@ -150,6 +158,7 @@ def indexed_files(index: Path) -> tuple[Path, ...]:
 def _named_files(folder: Path) -> tuple[Path, ...]:
     """The files that transformers would read: those that the configuration names, one file, or those of an index."""
     config = read_config(folder)
+    # transformers would prefer the shards over the plain file without a word.
     if any(folder.glob("shard-*-model-*.safetensors")):
         raise ModelError(f"The folder {str(folder)!r} holds a distributed checkpoint. Save it as one model first.")
     explicit = config.get("transformers_weights")
@@ -164,6 +173,7 @@ def _named_files(folder: Path) -> tuple[Path, ...]:
 
 def _inside(folder: Path, name: object, suffix: str = ".safetensors") -> Path:
     """A file of the folder by the name that an index or a configuration gives it."""
+    # A pure path: names are those of the checkpoint's system, and nothing is resolved yet.
     path = PurePosixPath(name) if isinstance(name, str) else None
     if path is None or path.is_absolute() or ".." in path.parts or not path.name.endswith(suffix):
         raise ModelError(
@@ -181,6 +191,7 @@ def read_object(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+    # Deep nesting raises RecursionError in the parser.
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{str(path)!r} cannot be read as JSON: {str(error)[:200]}.") from error
     if not isinstance(content, dict):

@@ -22,7 +22,7 @@ from lightning_icl.bfloat16_support import multiplies_bfloat16
 from lightning_icl.models._adapters import replaced_forwards
 from lightning_icl.records import QueryBatch
 
-# Widened weights are at most this many numbers (3 MB): larger blocks come from the system anew each time.
+# At most this many numbers are widened at a time (3 MB): larger blocks are new pages from the system each time.
 _WIDENED = 3 << 18
 _TANH_GELUS = (NewGELUActivation, FastGELUActivation)
 
@@ -46,6 +46,7 @@ def wide_products(model: PreTrainedModel) -> Iterator[None]:
 
 
 def _forward(module: Any, states: Tensor) -> Tensor:
+    # Conv1D stores the transpose; a view is enough.
     weight = module.weight.T if isinstance(module, Conv1D) else module.weight
     return wide_linear(states, weight, module.bias)
 
@@ -67,8 +68,10 @@ def wide_linear(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 class _WideLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        # Only the narrow tensors: widened ones would triple the memory of a step.
         ctx.save_for_backward(states, weight)
         wide, out = states.float(), states.new_empty(*states.shape[:-1], len(weight))
+        # Rows of outputs are independent, so pieces give the same numbers.
         for rows in _pieces(weight):
             out[..., rows] = linear(wide, weight[rows].float(), None if bias is None else bias[rows].float())
         return out
@@ -79,6 +82,7 @@ class _WideLinear(torch.autograd.Function):
         wide = grad.float().flatten(0, -2)
         to_states = to_weight = to_bias = None
         if ctx.needs_input_grad[0]:
+            # Summed in float32 over pieces and rounded once at the end, as a single product would be.
             summed = wide.new_zeros(len(wide), weight.shape[1])
             for rows in _pieces(weight):
                 summed.addmm_(wide[:, rows], weight[rows].float())
@@ -101,6 +105,7 @@ def fused_activations(model: nn.Module) -> Iterator[None]:
 
     Spelled out it makes eight passes over the widest states of a block.
     """
+    # Exact types: a subclass may compute something else in its forward.
     with replaced_forwards({module: _tanh_gelu for module in model.modules() if type(module) in _TANH_GELUS}):
         yield
 
@@ -121,17 +126,19 @@ def shared_embedding(embedding: nn.Module, batch: Callable[[], QueryBatch | None
         batch: the batch under observation; None in a prefix or in training, which are left alone.
     """
     look_up = embedding.forward
-    known: tuple[QueryBatch, torch.UntypedStorage, Tensor] | None = None
+    # The last batch, the weights it was embedded with, and the result.
+    last: tuple[QueryBatch, torch.UntypedStorage, Tensor] | None = None
 
     def embed(token_ids: Tensor) -> Tensor:
-        nonlocal known
-        now = batch()
-        if now is None:
+        nonlocal last
+        observed = batch()
+        if observed is None:
             return look_up(token_ids)
+        # By storage: a control may train embeddings, and then a parameter of the same name holds other numbers.
         weight = embedding.get_parameter("weight").untyped_storage()
-        if known is None or known[0] is not now or known[1] is not weight:
-            known = now, weight, look_up(token_ids)
-        return known[2]
+        if last is None or last[0] is not observed or last[1] is not weight:
+            last = observed, weight, look_up(token_ids)
+        return last[2]
 
     with replaced_forwards({embedding: embed}):
         yield

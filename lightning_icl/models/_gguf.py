@@ -1,4 +1,4 @@
-"""GGUF files: read by transformers, their quantised weights made numbers of floating point.
+"""GGUF files: read by transformers, their quantised weights dequantised to floating point.
 
 Reading one is slow, a second for each 20,000 words of its vocabulary, and transformers does it for configuration,
 tokenizer and weights each. Here one reading serves all three.
@@ -36,6 +36,7 @@ def check_start(path: Path) -> None:
         raise ModelError(
             f"The model {str(path)!r} is no GGUF file. Give one, or the folder that holds config.json and the weights."
         )
+    # Looked up without importing, which would cost seconds before the first message.
     if find_spec("gguf") is None or find_spec("accelerate") is None:
         raise ModelError("GGUF files need gguf and accelerate. Install them: pip install 'lightning-icl[gguf]'")
 
@@ -51,10 +52,11 @@ def check_whole(path: Path) -> None:
 
     try:
         reader = _reader(str(path))
-    except Exception as error:  # the reader checks nothing, and falls over what it finds
+    except Exception as error:  # the reader checks nothing, and raises whatever a damaged file leads to
         raise ModelError(f"The GGUF file {str(path)!r} is cut short or damaged. Download it again.") from error
     for kind in {tensor.tensor_type for tensor in reader.tensors}:
         width = GGML_QUANT_SIZES[kind][1]
+        # One block of zeros tells whether this kind is supported, without touching the weights.
         try:
             dequantize(np.zeros((1, width), np.uint8), kind)
         except NotImplementedError as error:
@@ -64,6 +66,7 @@ def check_whole(path: Path) -> None:
             ) from error
 
 
+# One file at a time: a reader maps the whole file.
 @lru_cache(maxsize=1)
 def _reader(path: str) -> "GGUFReader":
     from gguf.gguf_reader import GGUFReader  # not the name that `read_once` replaces
@@ -73,10 +76,11 @@ def _reader(path: str) -> "GGUFReader":
 
 @contextmanager
 def read_once() -> Iterator[None]:
-    """While it lasts, transformers gets the file that was read last as it was read, and draws no bar."""
+    """Until the context ends, transformers gets the reader that was made last, and draws no progress bar."""
     import gguf
     from transformers import modeling_gguf_pytorch_utils
 
+    # transformers imports the reader inside its functions, so replacing the name in its module is enough.
     with (
         _replaced(gguf, "GGUFReader", lambda path: _reader(str(path))),
         _replaced(modeling_gguf_pytorch_utils, "tqdm", lambda tensors, **_: tensors),
@@ -100,7 +104,8 @@ def forget() -> None:
 
 
 def as_plain(model: "PreTrainedModel") -> None:
-    """Take away the note of a quantisation that the weights no longer have."""
+    """Remove the record of a quantisation that the weights no longer have."""
+    # Otherwise saving or fine-tuning would refuse the model as quantised.
     quantizer: Any = getattr(model, "hf_quantizer", None)
     if quantizer is not None:
         quantizer.remove_quantization_config(model)

@@ -45,18 +45,20 @@ def check_adapter_fits(folder: Path, names: frozenset[str], config: "PretrainedC
     Raises:
         ModelError: it belongs to another model, or is of a kind that cannot be merged.
     """
+    # Some adapters were saved without the name; then the shapes below must decide alone.
     base = str(read_object(folder / CONFIG).get("base_model_name_or_path") or "")
+    # Only the last part: the same model has other owners and folders on other machines.
     if base and Path(base).name.casefold() not in names:
         raise ModelError(
             f"--adapter {str(folder)!r} was trained on {base!r}, not on {' or '.join(sorted(names))}. Give the model "
             "it was trained on as --model."
         )
     expected = _expected(folder, config)
-    given = {name: header.shape for name, header in read_header(folder / WEIGHTS).items()}
-    odd = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
+    saved = {name: header.shape for name, header in read_header(folder / WEIGHTS).items()}
+    odd = sorted(name for name in expected.keys() | saved.keys() if expected.get(name) != saved.get(name))
     if odd:
         raise ModelError(
-            f"--adapter {str(folder)!r} does not fit the model: {odd[0]} has shape {given.get(odd[0])} in the adapter, "
+            f"--adapter {str(folder)!r} does not fit the model: {odd[0]} has shape {saved.get(odd[0])} in the adapter, "
             f"needs {expected.get(odd[0])} ({len(odd)} differ). Give the model it was trained on as --model."
         )
 
@@ -68,13 +70,14 @@ def _expected(folder: Path, config: "PretrainedConfig") -> dict[str, tuple[int, 
     from transformers import AutoModelForCausalLM
 
     try:
+        # On the meta device: shapes without memory.
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)
             adapted: Any = get_peft_model(model, PeftConfig.from_pretrained(str(folder)))
         if not hasattr(adapted, "merge_and_unload"):
             raise ValueError("adapters of its kind cannot be merged into weights")
         return {name: tuple(tensor.shape) for name, tensor in get_peft_model_state_dict(adapted).items()}
-    except Exception as error:  # as many ways as there are adapters
+    except Exception as error:  # PEFT raises errors of its own for each kind of adapter
         reason = " ".join(str(error).split())[:200].rstrip(".")
         raise ModelError(f"--adapter {str(folder)!r} cannot be used with this model: {reason}.") from error
 
@@ -89,5 +92,6 @@ def merge_adapter(model: "PreTrainedModel", folder: Path) -> "PreTrainedModel":
     from peft import PeftModel
 
     adapted: Any = PeftModel.from_pretrained(model, str(folder))
+    # `safe_merge` refuses to merge NaN into the weights.
     merged: PreTrainedModel = adapted.merge_and_unload(safe_merge=True)
     return merged

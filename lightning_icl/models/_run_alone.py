@@ -22,13 +22,16 @@ class RunAlone:
     def __init__(self, model: PreTrainedModel, parts: Sequence[Slice], masters: Sequence[Tensor]) -> None:
         self._model, self._parts = model, parts
         self.tensors = [
-            part.whole(master.detach()[0]).requires_grad_() for part, master in zip(parts, masters, strict=True)
+            # A master that already has the shape and type of the parameter serves itself, without a copy.
+            part.whole(master.detach()[0]).requires_grad_()
+            for part, master in zip(parts, masters, strict=True)
         ]
         """What gradients are taken of: whole parameters in the model's type; a master itself where it can be."""
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """The model computes with the run's parameters until the context ends."""
+        # By identity: a tied parameter stands in several modules under several names.
         used = {id(part.parameter): tensor for part, tensor in zip(self._parts, self.tensors, strict=True)}
         places = [
             (module._parameters, name, parameter)
@@ -36,6 +39,7 @@ class RunAlone:
             for name, parameter in module._parameters.items()
             if id(parameter) in used
         ]
+        # Straight into the dictionary: assignment through the module would demand an `nn.Parameter`.
         try:
             for parameters, name, parameter in places:
                 parameters[name] = used[id(parameter)]  # type: ignore[assignment]  # any tensor serves in a forward pass
@@ -48,9 +52,11 @@ class RunAlone:
     def refresh(self, masters: Sequence[Tensor]) -> None:
         """Take over the masters' values."""
         for part, master, tensor in zip(self._parts, masters, self.tensors, strict=True):
+            # Where the master itself is in use, the step has already changed it.
             if not tensor.is_set_to(master[0]):
                 tensor[part.place] = master[0].to(tensor)
 
     def gradient(self, place: int, gradient: Tensor) -> Tensor:
         """The gradient of a part (1, *part.shape), from that of its tensor."""
+        # Of a whole parameter's gradient only the trained rows or columns count.
         return gradient[self._parts[place].place][None]

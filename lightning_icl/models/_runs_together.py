@@ -37,6 +37,7 @@ class RunsTogether:
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """Row r of a batch is computed with the projections of run r until the context ends."""
+        # Replaced forwards and not replaced parameters: a module's own forward takes one weight for all rows.
         with replaced_forwards({module: self._forward(module, own) for module, own in self._projections.items()}):
             yield
 
@@ -55,6 +56,7 @@ class RunsTogether:
     def refresh(self, masters: Sequence[Tensor]) -> None:
         """Take over the masters' values, or another number of runs."""
         for place, (part, master) in enumerate(zip(self._parts, masters, strict=True)):
+            # After runs have left, masters are new tensors of fewer rows.
             if not self.tensors[place].is_set_to(master):
                 self.tensors[place] = _used(part, master)
 
@@ -64,6 +66,7 @@ class RunsTogether:
 
 
 def _used(part: Slice, master: Tensor) -> Tensor:
+    # Detached, so that gradients are taken of the tensor in use and copied to the master by hand.
     return master.detach().to(part.parameter.dtype).requires_grad_()
 
 
@@ -83,6 +86,7 @@ def _by_module(model: PreTrainedModel, parts: Sequence[Slice]) -> dict[nn.Module
 
 def _batched(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """(R, T, O) from states (R, T, I), weights (R, I, O) and biases (R, O), each run with its own."""
+    # CPUs without bfloat16 instructions multiply in float32 instead.
     wide, wide_weight = multipliable(states, weight)
     out = torch.bmm(wide, wide_weight).to(states.dtype)
     return out if bias is None else out + bias[:, None].to(out.dtype)
@@ -94,18 +98,19 @@ def _rest(module: nn.Module, part: Slice) -> Callable[[Tensor, Tensor], Tensor] 
         return None
     weight = module.get_parameter("weight").detach()
     weight = weight.mT if isinstance(module, Conv1D) else weight
-    rows = torch.arange(len(weight), device=weight.device)
-    trained = rows[part.place[-1]]
-    others = rows[~torch.isin(rows, trained)]
+    outputs = torch.arange(len(weight), device=weight.device)
+    trained = outputs[part.place[-1]]
+    others = outputs[~torch.isin(outputs, trained)]
+    # Where each output of the fused projection stands once shared and trained ones are put side by side.
     order = torch.cat([others, trained]).argsort()
     bias = None if getattr(module, "bias", None) is None else module.get_parameter("bias").detach()[others]
     shared = weight[others]
-    plain = torch.equal(order, rows)
+    in_order = torch.equal(order, outputs)
 
     def join(states: Tensor, own: Tensor) -> Tensor:
         wide, wide_weight = multipliable(states, shared)
         out = linear(wide, wide_weight, None if bias is None else bias.to(wide)).to(own.dtype)
         joined = torch.cat([out, own], dim=-1)
-        return joined if plain else joined.index_select(-1, order)
+        return joined if in_order else joined.index_select(-1, order)
 
     return join

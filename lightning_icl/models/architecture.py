@@ -229,6 +229,7 @@ def architecture_of(config: "PretrainedConfig") -> Architecture:
     Raises:
         ModelError: the model cannot be probed rightly, with the reason.
     """
+    # Refusals come first, so that a model gets its own reason and not "unknown".
     model_type = str(config.model_type)
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError(f"Models of type {model_type!r} cannot be probed: it is an encoder-decoder.")
@@ -281,12 +282,14 @@ def head_counts(config: "PretrainedConfig") -> tuple[int, int, int]:
     if config.model_type == "falcon":
         grouped = config.new_decoder_architecture
         kv_heads = int(config.num_kv_heads) if grouped or not config.multi_query else 1
+    # Some families have heads wider or narrower than hidden size divided by heads.
     width = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
     return heads, kv_heads, width
 
 
 def has_alibi(config: "PretrainedConfig") -> bool:
     """Whether positions are a bias on scores (ALiBi)."""
+    # Refused families have no row, and are asked too, for a message.
     row = ARCHITECTURES.get(config.model_type)
     return bool(getattr(config, "alibi", False)) or (row is not None and row.alibi)
 
@@ -298,6 +301,7 @@ def has_soft_cap(config: "PretrainedConfig") -> bool:
 
 def attention_windows(config: "PretrainedConfig") -> list[int | None]:
     """How many tokens, itself among them, a token of each layer sees; None where it sees all before it."""
+    # Three spellings: a list of kinds per layer (GPT-Neo, Gemma), or one window for all (Mistral).
     kinds = getattr(config, "attention_layers", None) or getattr(config, "layer_types", None)
     window = getattr(config, "window_size" if hasattr(config, "attention_layers") else "sliding_window", None)
     if window is None or kinds is None:
@@ -313,6 +317,7 @@ def scales_logits(config: "PretrainedConfig") -> bool:
 
 def context_length(config: "PretrainedConfig") -> int | None:
     """How many positions the model has; None where its positions have no end (ALiBi)."""
+    # ALiBi models were trained at some length but compute at any.
     length = None if has_alibi(config) else getattr(config, "max_position_embeddings", None)
     return None if length is None else int(length)
 
@@ -331,14 +336,15 @@ def fused_rows(config: "PretrainedConfig") -> tuple[list[int], list[int]]:
     heads, kv_heads, width = head_counts(config)
     layout = fused_layout(config)
     if layout == "blocks":
-        query_rows = range(heads * width)
-        return list(query_rows), list(range(heads * width, (heads + 2 * kv_heads) * width))
-    groups = heads // kv_heads
-    block = (groups + 2) * width
-    query_rows_: list[int] = []
+        queries = heads * width
+        return list(range(queries)), list(range(queries, queries + 2 * kv_heads * width))
+    # A group: its query heads, one key head, one value head. "per_head" is the case of one query head per group.
+    group_size = heads // kv_heads
+    group = (group_size + 2) * width
+    query_rows: list[int] = []
     kv_rows: list[int] = []
     for kv_head in range(kv_heads):
-        start = kv_head * block
-        query_rows_ += range(start, start + groups * width)
-        kv_rows += range(start + groups * width, start + block)
-    return query_rows_, kv_rows
+        start = kv_head * group
+        query_rows += range(start, start + group_size * width)
+        kv_rows += range(start + group_size * width, start + group)
+    return query_rows, kv_rows

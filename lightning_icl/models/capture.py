@@ -30,6 +30,7 @@ from lightning_icl.models.rotary import length_scaling
 from lightning_icl.records import QueryBatch
 
 _NAME = "lightning_icl"
+# By attention module: which capture is open on it. Weak, so that a forgotten capture does not keep a model alive.
 _OPEN: "WeakKeyDictionary[nn.Module, tuple[Capture, int]]" = WeakKeyDictionary()
 
 
@@ -53,12 +54,14 @@ class Capture:
         self._query_rows: list[Tensor | None] = [None] * len(self.attentions)
         if fused_layout(model.config) is not None:
             rows = torch.tensor(fused_rows(model.config)[0])
+            # Layers of a spread model stand on several devices, and an index must be where the tensor is.
             self._query_rows = [rows.to(next(module.parameters()).device) for module in self.attentions]
         self._under_way: ForwardPass | None = None
         self._visit: ExitStack | None = None
 
     def __enter__(self) -> "Capture":
         self._visit = ExitStack()
+        # Entered on a stack of its own: if any step fails, what was entered before is undone.
         with ExitStack() as stack:
             stack.enter_context(_routed(self.model))
             stack.enter_context(adapted(self.model, attend))
@@ -73,6 +76,7 @@ class Capture:
                 stack.callback(output.register_forward_hook(self._record_output).remove)
             head = self.model.get_output_embeddings()
             stack.callback(head.register_forward_pre_hook(self._keep_scored_positions).remove)
+            # All is in place: the visit now owns what must be undone.
             self._visit = stack.pop_all()
         return self
 
@@ -94,6 +98,7 @@ class Capture:
         ids = torch.tensor([list(token_ids)]).to(self.model.device)
         positions = torch.arange(ids.shape[1], device=ids.device)[None]
         recording = Recording(purpose="prefix", device=ids.device)
+        # Without the unembedding, whose logits over the whole prompt would be the largest tensor of the run.
         self._run(self.model.base_model, ids, ForwardPass(recording=recording, positions=positions, shift=shift))
         return Prefix(
             length=ids.shape[1],
@@ -132,6 +137,7 @@ class Capture:
         """
         length = prefix.length if prefix else 0
         positions = batch.positions + length + offset
+        # Rotary scaling by length would give prefix and queries different angles in one input.
         if self._scaling is not None:
             self._scaling.check(length, int(positions.max()) + 1)
         under_way = ForwardPass(
@@ -144,6 +150,7 @@ class Capture:
             replacement=replacement,
             watch=watch,
         )
+        # `[0]`: the hook on the unembedding left one row with all scored positions.
         return self._run(self.model, batch.token_ids, under_way).logits[0], under_way.recording
 
     def train_forward(self, token_ids: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -165,8 +172,10 @@ class Capture:
         # Without position ids the positions are the ALiBi bias alone, which `attend` adds.
         positions = {"position_ids": under_way.positions + under_way.shift} if self.architecture.takes_positions else {}
         try:
+            # No cache of transformers: the prefix's keys and values are kept here, once for the whole batch.
             return model(input_ids=token_ids, use_cache=False, **positions)
         finally:
+            # Even after an error: a later call outside a visit must not write into this recording.
             self._under_way = None
 
     def _queries(self) -> QueryBatch | None:
@@ -193,13 +202,16 @@ class Capture:
         if torch.is_autocast_enabled(query.device.type):  # fused kernels below autocast's own level want one type
             dtype = torch.get_autocast_dtype(query.device.type)
             query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+        # Contiguous, since every query batch reads them.
         if recording.purpose == "prefix":
             recording.keys.append(key.contiguous())
             recording.values.append(value.contiguous())
+        # How far positions go in this pass; a window at least that long hides nothing.
         reach = length + under_way.offset + query.shape[2]
         bias = None if position_bias is None else position_bias(reach)
         if window is not None and window >= reach:
             window = None
+        # Own tokens and prefix apart, joined by their log-sum-exp: see `attention.prefix`.
         own, own_lse = own_attention(
             query,
             key,
@@ -218,6 +230,7 @@ class Capture:
                 bias=None if bias is None else bias[:, :length],
             )
             replacement = under_way.replacement
+            # A rung of the ladder takes the place of attention to the demonstrations.
             if replacement is not None and layer in replacement.layers:
                 assert batch is not None
                 own = replacement.attend(layer, query, own, own_lse, shared, window, batch)
@@ -227,11 +240,13 @@ class Capture:
             seen = LayerAttention(
                 layer=layer, batch=batch, query=query, key=key, value=value, output=own, scaling=scaling, window=window
             )
+            # Autocast would record scores in half precision.
             with torch.autocast(query.device.type, enabled=False):
                 under_way.record_scores(seen)
             recording.windows.append(window)
             if under_way.watch is not None:
                 under_way.watch(seen)
+        # Added after attention, as momentum attention is defined.
         if self._momentum:
             own = own + repeat_heads(self._ema(layer, value, under_way), own.shape[1])
         return own.transpose(1, 2)
@@ -256,6 +271,7 @@ class Capture:
             module: of attention.
             rows: those of the query where one projection makes query, key and value.
         """
+        # Families with query norm normalise before rotating, and the definition wants the normalised query.
         norm = self.architecture.query_norm
         if norm is None:
 
@@ -279,15 +295,18 @@ class Capture:
             return
         recording, batch = self._under_way.recording, self._under_way.on(states.device)[1]
         if batch is not None:
+            # Cut to the probe token before anything is kept, so that memory does not grow with the length of queries.
             states = at_probe(states, batch.probe_index)
         states = states if rows is None else states.index_select(-1, rows)
         recording.queries.append(states.detach().to(recording.device))
 
     def _record_output(self, _: nn.Module, __: object, output: Tensor) -> None:
+        # The module also runs outside a pass, for instance in the user's own code between two steps.
         if self._under_way is None:
             return
         recording, batch = self._under_way.recording, self._under_way.on(output.device)[1]
         if batch is not None:
+            # Some families flatten batch and token before the output projection.
             flat = output.reshape(*batch.token_ids.shape, -1)
             recording.outputs.append(at_probe(flat, batch.probe_index).to(recording.device))
 
@@ -296,6 +315,7 @@ class Capture:
         batch = None if self._under_way is None else self._under_way.on(arguments[0].device)[1]
         if batch is None:
             return None
+        # Logits at all positions would be (batch, token, vocabulary).
         return (arguments[0][batch.logit_rows, batch.logit_tokens][None], *arguments[1:])
 
 
@@ -320,6 +340,7 @@ def attend(
     Raises:
         ModelError: the layer asks for something that would make the result silently wrong.
     """
+    # The registration outlives the visit, so a configuration that still names it must be refused.
     if module not in _OPEN:
         raise ModelError(f"The attention implementation {_NAME!r} works only while a Capture of the model is open.")
     if kwargs.get("s_aux") is not None:
@@ -343,7 +364,9 @@ def attend(
 @contextmanager
 def _routed(model: PreTrainedModel) -> Iterator[None]:
     """Every attention layer of the model calls `attend`, and no mask is built, until the context ends."""
-    AttentionInterface.register(_NAME, attend)  # here and not on import, which is to leave transformers as it is
+    # Here and not on import, which must leave transformers as it is.
+    AttentionInterface.register(_NAME, attend)
+    # Composite models have several configurations, and each layer reads its own.
     configs = {id(module.config): module.config for module in model.modules() if isinstance(module, PreTrainedModel)}
     before = [(config, config._attn_implementation) for config in configs.values()]
     try:

@@ -1,6 +1,6 @@
 """What a model name means: a hub name, a folder, a built-in one, or `random:` for fresh weights.
 
-Light on purpose: names are checked before anything heavy is imported.
+Imports nothing heavy: names are checked before anything slow is loaded.
 """
 
 from dataclasses import dataclass
@@ -51,6 +51,7 @@ def builtin_folder(name: str) -> Path:
         ModelError: the installation lacks it.
     """
     package = Path(__file__).resolve().parents[1]
+    # Installed, the checkpoints are inside the package; in a checkout they stand beside it.
     for parent in (package / "checkpoints", package.parent / "checkpoints"):
         if (parent / BUILTIN[name] / "config.json").is_file():
             return parent / BUILTIN[name]
@@ -84,6 +85,7 @@ def find_model(
     if fresh and adapter is not None:
         raise ModelError(f"--adapter changes saved weights; --model {name!r} asks for fresh ones.")
     location, gguf = _place(plain, fresh, allow_pickle)
+    # Silently ignored, the flag would suggest that a revision was chosen.
     if revision is not None and Path(location).is_dir():
         raise ModelError(
             f"--revision {revision!r}: only models on the hub have revisions; {plain!r} is on this machine."
@@ -122,17 +124,21 @@ def _place(name: str, fresh: bool, allow_pickle: bool) -> tuple[str, str | None]
         check_start(file)
         return str(file.parent), file.name
     path = builtin_folder(name) if name in BUILTIN else input_path(name, "--model")
+    # A folder wins over a hub name, as in transformers.
     if path.is_dir():
         read_config(path)
         if not fresh:
             weight_files(path, allow_pickle=allow_pickle)
         return str(path), None
+    # Any other existing file must be GGUF, or it is refused with the reason.
     if path.exists():
         check_start(path)
         return str(path.parent), path.name
+    # What looks like a path and does not exist is a typing mistake, not a name on the hub.
     if name.startswith((".", "/", "~")) or "\\" in name:
         raise ModelError(f"The model {name!r} does not exist: there is no such folder or file.")
     parts = name.split("/")
+    # OWNER/NAME/FILE.gguf on the hub.
     if len(parts) == 3 and name.endswith(".gguf"):
         return "/".join(parts[:2]), parts[2]
     if len(parts) > 2 or name.endswith(".gguf"):

@@ -14,7 +14,7 @@ from lightning_icl.saving.record import digest
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-# What a configuration says of its file, not of the model.
+# Paths, versions and loading options change without changing the model.
 _PASSING = ("_name_or_path", "transformers_version", "return_dict", "dtype", "_commit_hash")
 
 
@@ -28,10 +28,12 @@ def weights_fingerprint(source: ModelSource, config: "PretrainedConfig") -> str:
         config: its configuration.
     """
     content = {key: value for key, value in config.to_dict().items() if key not in _PASSING}
+    # Sorted keys, so that the order in the file does not matter.
     parts = [json.dumps(content, sort_keys=True, default=str)]
     if source.fresh:
         parts.append("fresh")
     elif source.local:
+        # With names: the same bytes under another name may be another shard.
         parts += [f"{path.name} {digest(path)}" for path in _files(source)]
     else:
         parts += [str(source.gguf), str(commit_of(source))]
@@ -45,11 +47,11 @@ def object_fingerprint(model: "PreTrainedModel") -> str:
     import torch
 
     content = {key: value for key, value in model.config.to_dict().items() if key not in _PASSING}
-    found = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode())
+    fingerprint = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode())
     for name, parameter in model.named_parameters():
-        found.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
-        found.update(parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+        fingerprint.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
+        fingerprint.update(parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return fingerprint.hexdigest()
 
 
 def commit_of(source: ModelSource) -> str | None:
@@ -63,6 +65,7 @@ def commit_of(source: ModelSource) -> str | None:
         path = try_to_load_from_cache(source.location, source.gguf or CONFIG, revision=source.revision)
     except HFValidationError:  # a model object may have any name
         return None
+    # The cache keeps each commit in a folder of its name.
     return Path(path).parent.name if isinstance(path, str) else None
 
 
@@ -71,4 +74,5 @@ def _files(source: ModelSource) -> tuple[Path, ...]:
     if source.gguf is not None:
         return (folder / source.gguf,)
     safe = weight_files(folder, allow_pickle=source.allow_pickle)
+    # Pickle files count only where they were allowed and nothing safer is there.
     return safe or tuple(sorted(folder.glob("pytorch_model*.bin")))

@@ -68,6 +68,7 @@ class Misfit:
     def _advice(self) -> str:
         for prefix, (wrapper, inside) in _PREFIXES.items():
             plain = {name.removeprefix(prefix) for name in self.unexpected if name.startswith(prefix)}
+            # Every unexpected name carries the prefix and becomes a missing one without it: the cause is certain.
             if len(plain) == len(self.unexpected) and plain & set(self.missing):
                 return f"Every name begins with {prefix!r}, which {wrapper} adds: save `{inside}` instead."
         return "Save or download the model again; what is not in the file would be random numbers."
@@ -89,6 +90,7 @@ def check_fit(model: str, config: "PretrainedConfig", files: tuple[Path, ...]) -
     for path in files:
         headers |= read_header(path)
     Misfit.of(_rehearse(model, config, headers)).refuse(model)
+    # A quantised checkpoint also loads without complaint, as integers.
     packed = sorted(name for name, header in headers.items() if header.dtype not in _FLOATS and _is_weight(name))
     if packed:
         raise ModelError(
@@ -111,6 +113,7 @@ def _rehearse(model: str, config: "PretrainedConfig", headers: Mapping[str, Head
     from lightning_icl.models.momentum.registration import enable_momentum
 
     enable_momentum()
+    # The meta device holds shapes only, so the rehearsal costs no memory.
     tensors = {name: torch.empty(header.shape, device="meta") for name, header in headers.items()}
     kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     try:
@@ -123,7 +126,7 @@ def _rehearse(model: str, config: "PretrainedConfig", headers: Mapping[str, Head
                 ignore_mismatched_sizes=True,  # reports them, in place of an error without their names
                 output_loading_info=True,
             )
-    except UserError:
+    except UserError:  # our own refusals say what to do already
         raise
     except Exception as error:  # configurations fail in as many ways as there are models
         reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
@@ -133,9 +136,10 @@ def _rehearse(model: str, config: "PretrainedConfig", headers: Mapping[str, Head
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """Keep what transformers would print about a loading off the terminal."""
+    """Keep what transformers prints while loading off the terminal."""
     from transformers.utils import logging
 
+    # Restored afterwards: these are settings of the whole process.
     level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(logging.CRITICAL)
     logging.disable_progress_bar()
@@ -166,6 +170,7 @@ def check_vocabulary(
     Raises:
         ModelError: a token lies beyond the embedding.
     """
+    # The highest token decides; tokens are looked up by number, without a gap.
     highest, vocabulary = max(token_ids), int(config.vocab_size)
     if highest >= vocabulary:
         word = tokenizer.convert_ids_to_tokens(highest)

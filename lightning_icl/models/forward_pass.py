@@ -67,6 +67,7 @@ class ForwardPass:
 
     def on(self, device: torch.device) -> tuple[Tensor, QueryBatch | None]:
         """Positions and batch on a layer's device."""
+        # Layers of a spread model ask from several devices; each gets its copy once per pass.
         if device not in self._local:
             batch = self.batch.to(device) if self.batch is not None else None
             self._local[device] = self.positions.to(device), batch
@@ -76,13 +77,16 @@ class ForwardPass:
         """(B, T, T) mask of own tokens where plain causality is not enough, else None."""
         positions, batch = self.on(device)
         branches = batch.branches if batch is not None else None
+        # Plain causal attention needs no mask, and fused kernels are fastest without.
         if window is None and branches is None:
             return None
         tokens = positions.shape[1]
         visible = torch.ones(1, tokens, tokens, dtype=torch.bool, device=device).tril()
         if branches is not None:
+            # Everything sees the prompt (branch 0), and each branch itself.
             visible = visible & ((branches[:, None] == 0) | (branches[:, None] == branches[..., None]))
         if window is not None:
+            # By position and not by index: branches follow the prompt directly, wherever they stand in the row.
             visible = visible & (positions[..., None] - positions[:, None] < window)
         return visible
 
@@ -91,10 +95,13 @@ class ForwardPass:
         query, key, probe_index = seen.query, seen.key, seen.batch.probe_index
         probe = at_least_float32(at_probe(query.transpose(1, 2), probe_index))
         own = torch.einsum("bhd,bhtd->bht", probe, at_least_float32(repeat_heads(key, query.shape[1]))) * seen.scaling
+        # What stands behind the probe token is padding or an answer, and takes no part in any figure.
         beyond = torch.arange(key.shape[2], device=key.device) > probe_index[:, None]
         self.recording.own_scores.append(own.masked_fill(beyond[:, None], 0.0).to(self.recording.device))
         if self.prefix is not None:
             keys = at_least_float32(self.prefix.keys[seen.layer][0])
+            # Metrics sum prefix scores over heads, so heads of a group are summed before the product with their shared
+            # keys.
             grouped = probe.unflatten(1, (keys.shape[0], -1)).sum(2)
             # One product a key head: a single one over all of them would copy the prefix's keys for each batch.
             scores = (grouped.transpose(0, 1) @ keys.mT).sum(0) * seen.scaling

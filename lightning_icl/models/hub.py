@@ -1,6 +1,6 @@
 """Whether a model is on the Hugging Face hub, asked once: without a network transformers would try for half a minute.
 
-Light on purpose: names are checked before anything heavy is imported.
+Imports nothing heavy: names are checked before anything slow is loaded.
 """
 
 from lightning_icl.errors import ModelError, did_you_mean
@@ -18,10 +18,12 @@ def check_on_hub(source: ModelSource) -> None:
     """
     if source.local:
         return
+    # Only here: a model on this machine needs no hub library.
     from huggingface_hub import HfApi, constants, try_to_load_from_cache
     from huggingface_hub import errors as hub
 
     try:
+        # A cached model is used without a network, as transformers would.
         if isinstance(try_to_load_from_cache(source.location, _first_file(source), revision=source.revision), str):
             return
         HfApi().model_info(source.location, revision=source.revision, timeout=_PATIENCE)
@@ -36,7 +38,7 @@ def check_on_hub(source: ModelSource) -> None:
         ) from error
     except hub.HfHubHTTPError:  # a mirror that does not answer this; its files may be there
         return
-    except Exception as error:  # whatever the network has to say
+    except Exception as error:  # networks fail in many ways, each with an exception of its own
         offline = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the hub cannot be reached"
         raise ModelError(
             f"The model {source.name!r} cannot be loaded from the Hugging Face hub: {offline}, and it is not in its "
@@ -46,7 +48,7 @@ def check_on_hub(source: ModelSource) -> None:
 
 
 def hint(source: ModelSource) -> str:
-    """The end of a message about a model that is nowhere: what may be meant."""
+    """The end of a message about a model that is found nowhere: what may be meant."""
     return did_you_mean(source.name, [*BUILTIN, *PACKAGED, "random:NAME", "a folder", "a hub name"])
 
 

@@ -50,9 +50,9 @@ class Slice:
         values = values.to(self.parameter)
         if values.shape == self.parameter.shape:
             return values
-        laid = self.parameter.detach().clone()
-        laid[self.place] = values
-        return laid
+        changed = self.parameter.detach().clone()
+        changed[self.place] = values
+        return changed
 
 
 def slices(model: PreTrainedModel, trained: Trained = "kv") -> list[Slice]:
@@ -62,24 +62,27 @@ def slices(model: PreTrainedModel, trained: Trained = "kv") -> list[Slice]:
     architecture = architecture_of(model.config)
     rows = None
     if fused_layout(model.config) is not None:
+        # `fused_rows` gives query rows and key/value rows, in this order.
         rows = fused_rows(model.config)[int(trained == "kv")]
+    # A fused parameter has one name for all three, so the first stands for it.
     first = trained == "query" or rows is not None
     projections = architecture.projections[:1] if first else architecture.projections[1:]
-    found = []
+    parts = []
     for layer, _ in enumerate(model.get_submodule(architecture.layers).children()):
         for projection in projections:
             path = f"{architecture.layers}.{layer}.{architecture.attention}.{projection}"
             module = model.get_submodule(path)
             for name, parameter in module.named_parameters(recurse=False):
-                found.append(
+                parts.append(
                     Slice(
                         name=f"{path}.{name}" + ("" if rows is None else f"::{trained}"),
                         layer=layer,
                         parameter=parameter,
+                        # Conv1D stores its weight transposed, so its outputs are columns.
                         place=_place(rows, parameter, int(isinstance(module, Conv1D) and name == "weight")),
                     )
                 )
-    return found
+    return parts
 
 
 def _place(rows: list[int] | None, parameter: nn.Parameter, axis: int) -> tuple[slice | Tensor, ...]:
@@ -87,6 +90,7 @@ def _place(rows: list[int] | None, parameter: nn.Parameter, axis: int) -> tuple[
     before = (slice(None),) * axis
     if rows is None:
         return ()
+    # A slice is a view: reading and writing it copies nothing.
     if rows == list(range(rows[0], rows[-1] + 1)):
         return (*before, slice(rows[0], rows[-1] + 1))
     return (*before, torch.tensor(rows, device=parameter.device))
@@ -102,6 +106,7 @@ def _all_parameters(model: PreTrainedModel) -> list[Slice]:
             parameter=parameter,
             place=(),
         )
+        # `named_parameters` yields tied parameters once.
         for name, parameter in model.named_parameters()
     ]
 
@@ -110,6 +115,7 @@ class GradientGate:
     """Lets gradients reach what is trained and nothing else, until it is opened again."""
 
     def __init__(self, model: PreTrainedModel, trained: Trained = "kv") -> None:
+        # Flags as they were, since users may have frozen parts themselves.
         self._flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
         for parameter, _ in self._flags:
             parameter.requires_grad_(False)
@@ -138,18 +144,22 @@ class LaidOver:
     """
 
     def __init__(self, model: PreTrainedModel, overlay: KVOverlay, scratch: dict[str, Tensor] | None = None) -> None:
-        known = _fitting(model, overlay)
+        parts = _fitting(model, overlay)
         scratch = {} if scratch is None else scratch
         self._parts: list[tuple[Slice, Tensor, Tensor]] = []
+        # Overlays may be prepared inside a pass of inference mode, but their tensors must outlive it.
         with torch.inference_mode(False), torch.no_grad():
-            for name, part in known.items():
+            for name, part in parts.items():
                 values = overlay.tensors[name]
                 if values.shape != part.shape:
                     raise ModelError(
                         f"The overlay does not fit this model: {name!r} has shape {tuple(values.shape)}, "
                         f"the model's is {tuple(part.shape)}."
                     )
+                # Converted once to the model's type and device, so that switching costs nothing.
                 whole = values = values.to(part.parameter)
+                # Fused: the query rows must be there too. One whole tensor serves all overlays, as only one of them is
+                # on.
                 if values.shape != part.parameter.shape:
                     if name not in scratch:
                         scratch[name] = part.whole(values)
@@ -163,24 +173,26 @@ class LaidOver:
         Raises:
             RuntimeError: another overlay with the same scratch is on.
         """
-        own = [part.parameter.data for part, _, _ in self._parts]
-        scratch = [
-            data.is_set_to(whole)
-            for data, (_, values, whole) in zip(own, self._parts, strict=True)
+        originals = [part.parameter.data for part, _, _ in self._parts]
+        scratch_in_use = any(
+            original.is_set_to(whole)
+            for original, (_, values, whole) in zip(originals, self._parts, strict=True)
             if whole is not values
-        ]
-        if any(scratch):
+        )
+        if scratch_in_use:
             raise RuntimeError("Two overlays that share scratch are on together.")
         try:
             with torch.inference_mode(False), torch.no_grad():
                 for part, values, whole in self._parts:
                     if whole is not values:
+                        # The scratch holds whatever overlay was on before.
                         whole[part.place] = values
+                    # `.data` swaps the storage and keeps the parameter object, so hooks and tied modules follow.
                     part.parameter.data = whole
             yield
         finally:
-            for (part, _, _), data in zip(self._parts, own, strict=True):
-                part.parameter.data = data
+            for (part, _, _), original in zip(self._parts, originals, strict=True):
+                part.parameter.data = original
 
 
 def _fitting(model: PreTrainedModel, overlay: KVOverlay) -> dict[str, Slice]:
@@ -189,10 +201,12 @@ def _fitting(model: PreTrainedModel, overlay: KVOverlay) -> dict[str, Slice]:
     Raises:
         ModelError: its names are not those of any kind of fine-tuning of this model.
     """
+    # Names differ by kind of fine-tuning (`::kv`, `::query`, or none), so they tell which one made the overlay.
     kinds = [{part.name: part for part in slices(model, trained)} for trained in get_args(Trained)]
     for kind in kinds:
         if kind.keys() == overlay.tensors.keys():
             return kind
+    # Names of the first kind: key and value projections are what nearly every overlay holds.
     odd = sorted(kinds[0].keys() ^ overlay.tensors.keys())[0]
     raise ModelError(
         f"The overlay does not fit this model: {odd!r} is in only one of the two. Use the overlay with the model it "

@@ -44,7 +44,7 @@ def load_config(source: ModelSource) -> "PretrainedConfig":
             f"The model {source.name!r} is quantised: its configuration has a `quantization_config`. Fine-tuning needs "
             "weights in floating point: give the model it was made from."
         )
-    config.return_dict = True  # outputs are read by name, whatever the file asks for
+    config.return_dict = True  # outputs are read by name here, whatever the file says
     return config
 
 
@@ -67,15 +67,16 @@ def check_weights(source: ModelSource, config: "PretrainedConfig") -> None:
     _check_hub_files(source, config)
     if source.adapter is not None:
         title = PACKAGED[source.name].title if source.name in PACKAGED else source.name
+        # A packaged or GGUF model is known by its title: its file name says nothing of the adapter's base.
         names = {Path(name).name.casefold() for name in (title, source.location if source.gguf is None else title)}
         check_adapter_fits(source.adapter, frozenset(names), config)
 
 
 def _options(source: ModelSource) -> dict[str, Any]:
-    """What every `from_pretrained` is told."""
+    """Arguments of every `from_pretrained`."""
     chosen = {"revision": source.revision, "gguf_file": source.gguf}
-    own = {name: value for name, value in chosen.items() if value is not None}
-    return {"trust_remote_code": source.trust_remote_code, **own}
+    present = {name: value for name, value in chosen.items() if value is not None}
+    return {"trust_remote_code": source.trust_remote_code, **present}
 
 
 def _reading(source: ModelSource) -> AbstractContextManager[None]:
@@ -84,6 +85,7 @@ def _reading(source: ModelSource) -> AbstractContextManager[None]:
 
 def _gguf_path(source: ModelSource) -> Path:
     assert source.gguf is not None
+    # Files on the hub are downloaded by now, since the configuration is inside them.
     return Path(source.location) / source.gguf if source.local else _from_hub(source, source.gguf)
 
 
@@ -100,9 +102,11 @@ def load_tokenizer(source: ModelSource) -> "PreTrainedTokenizerBase":
         with _reading(source):
             tokenizer = AutoTokenizer.from_pretrained(source.location, **_options(source))
     except Exception as error:  # tokenizer files fail in many ways of their own
+        # Our message, if it finds a reason, is clearer than that of transformers.
         if source.local and source.gguf is None:
             check_tokenizer(Path(source.location))
         raise _not_loaded(source, error) from error
+    # Otherwise tokenizers warn at every long text.
     tokenizer.model_max_length = LARGE_INTEGER  # lengths are checked here, against the model's positions
     return tokenizer
 
@@ -141,8 +145,10 @@ def load_model(
 
     from lightning_icl.models.momentum.registration import enable_momentum
 
+    # Before `from_pretrained`, which would refuse the attention implementation of a momentum model.
     enable_momentum()
     dtype = dtype or torch.float32
+    # Read again and not passed in: a configuration changes while a model is built from it.
     config = load_config(source)
     _check_hub_files(source, config)
     if source.fresh:
@@ -154,20 +160,24 @@ def load_model(
                 source.location,
                 config=config,
                 dtype=dtype,
+                # None lets transformers take pickle files where there are no safetensors; True never does.
                 use_safetensors=None if source.allow_pickle else True,
                 device_map=device_map,
                 ignore_mismatched_sizes=True,  # named below, in place of an error without their names
                 output_loading_info=True,
                 **_options(source),
             )
-    except Exception as error:  # so do weights
+    except Exception as error:  # weights fail in many ways too
         raise _not_loaded(source, error) from error
+    # Checked again: pickled and hub weights could not be rehearsed from headers.
     Misfit.of(report).refuse(source.name)
     check_spread(model)
     _check_finite(source, model)
     if source.gguf is not None:
         as_plain(model)
+        # The reader maps the whole file; nothing needs it any more.
         forget()
+    # After the checks, which name the weights as they are in the file.
     merged = model if source.adapter is None else merge_adapter(model, source.adapter)
     return _named(merged.eval(), source)
 
@@ -182,6 +192,7 @@ def _check_finite(source: ModelSource, model: "PreTrainedModel") -> None:
     import torch
 
     for name, parameter in model.named_parameters():
+        # A sum is finite only if all entries are, and needs no mask as large as the parameter.
         if not bool(parameter.detach().sum(dtype=torch.float32).isfinite()):
             raise ModelError(f"The weights of the model {source.name!r} hold NaN or infinite numbers, in {name!r}.")
 
@@ -191,6 +202,7 @@ def _check_hub_files(source: ModelSource, config: "PretrainedConfig") -> None:
     if source.local or source.fresh or source.gguf is not None:
         return
     names = (getattr(config, "transformers_weights", None), SINGLE, INDEX)
+    # In the order in which transformers would look.
     safe = [name for name in names if name is not None and _on_hub(source, name)]
     if not safe and not source.allow_pickle:
         raise ModelError(
@@ -221,10 +233,11 @@ def _from_hub(source: ModelSource, name: str) -> Path:
 
 
 def _fresh(source: ModelSource, config: "PretrainedConfig", dtype: "torch.dtype", seed: int) -> "PreTrainedModel":
-    """The same shape with weights of its own."""
+    """A model of the same configuration with random weights."""
     import torch
     from transformers import AutoModelForCausalLM
 
+    # The user's own random state stays as it was.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:

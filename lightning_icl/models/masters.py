@@ -30,10 +30,12 @@ class Masters:
     def __init__(self, model: PreTrainedModel, trained: Trained = "kv", runs: int = 1) -> None:
         self._model = model
         self._slices = slices(model, trained)
+        # Parameters, so that an optimizer and Lightning accept them; no gradient is ever stored in them.
         self.parameters = [nn.Parameter(_master(part.read(), runs)) for part in self._slices]
         """Of every part the masters of all runs (R, *part.shape)."""
         self.steps = 0
         """Steps taken."""
+        # A single run can use whole parameters as they are; several need their own forward.
         in_model = RunAlone if runs == 1 else RunsTogether
         self._in_model: RunAlone | RunsTogether = in_model(model, self._slices, self.parameters)
         self._gradients: list[Tensor] | None = None
@@ -43,7 +45,7 @@ class Masters:
         return self._in_model.in_use()
 
     def backward(self, loss: Tensor) -> None:
-        """Keep the gradients of a loss for the next step; no parameter of the model receives any.
+        """Keep the gradients of a loss for the next step; they never reach the model's own parameters.
 
         Args:
             loss: the sum of the runs' own.
@@ -51,6 +53,7 @@ class Masters:
         Raises:
             RuntimeError: the loss does not depend on something that is trained.
         """
+        # `autograd.grad` and not `backward`: accumulating would run hooks that listen for a parameter's gradient.
         gradients = torch.autograd.grad(loss, self._in_model.tensors, allow_unused=True)
         for part, gradient in zip(self._slices, gradients, strict=True):
             if gradient is None:
@@ -66,9 +69,11 @@ class Masters:
         """
         if self._gradients is None:
             raise RuntimeError("There are no gradients to take a step by.")
+        # Used once: a second step without a new backward would repeat the old one.
         gradients, self._gradients = self._gradients, None
         for place, master in enumerate(self.parameters):
             gradient = self._in_model.gradient(place, gradients[place]).to(master)
+            # Each run has its own rate, so no single fused update serves.
             for run, rate in enumerate(learning_rates):
                 master[run].add_(gradient[run], alpha=-rate)
         self._in_model.refresh(self.parameters)
@@ -77,6 +82,7 @@ class Masters:
     def keep(self, runs: Sequence[int]) -> None:
         """Go on with some of the runs; the others' masters are let go."""
         for master in self.parameters:
+            # Indexing copies, so the memory of runs that left is freed.
             master.data = master.data[list(runs)]
         self._in_model.refresh(self.parameters)
 
@@ -95,8 +101,8 @@ class Masters:
 
 
 class PlainSGD(torch.optim.Optimizer):
-    """Plain SGD on masters. The gradients and the rate are the masters' own: whoever changes the optimizer's, such as
-    a schedule or a callback that clips, changes nothing.
+    """Plain SGD on masters. Gradients and rates are the masters' own: changing those of the optimizer, as a schedule
+    or a callback that clips would, has no effect.
 
     Args:
         masters: take the steps.
@@ -115,6 +121,7 @@ class PlainSGD(torch.optim.Optimizer):
 
 
 def _square(part: Slice, master: Tensor) -> float:
+    # In float64: the change is small beside the weights it is the difference of.
     return float((master.detach() - part.read().to(master)).double().square().sum())
 
 

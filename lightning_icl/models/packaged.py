@@ -57,13 +57,14 @@ PACKAGED = {
 
 def installed_pieces(name: str) -> tuple[Path, ...]:
     """The files of a packaged model; none where a package is missing. Nothing is imported."""
-    found = []
+    files = []
     for piece in PACKAGED[name].pieces:
         package, _, path = piece.partition("/")
+        # Looks the package up without running its code.
         spec = find_spec(package)
         places = [] if spec is None else spec.submodule_search_locations or []
-        found += [file for place in places if (file := Path(place) / path).is_file()][:1]
-    return tuple(found) if len(found) == len(PACKAGED[name].pieces) else ()
+        files += [file for place in places if (file := Path(place) / path).is_file()][:1]
+    return tuple(files) if len(files) == len(PACKAGED[name].pieces) else ()
 
 
 def packaged_file(name: str) -> Path:
@@ -75,7 +76,9 @@ def packaged_file(name: str) -> Path:
     packaged, pieces = PACKAGED[name], installed_pieces(name)
     if not pieces:
         raise ModelError(f"The model {name!r} is not installed. Install it: {packaged.install}")
+    # The hash in the name: another version of the package does not find the old file.
     path = pieces[0] if len(pieces) == 1 else cache_folder() / f"{name}-{packaged.sha256[:16]}.gguf"
+    # Checked each time before use: caches are damaged by full disks.
     if _is_whole(path, packaged.sha256):
         return path
     if len(pieces) > 1:
@@ -106,6 +109,7 @@ def _is_whole(path: Path, sha256: str) -> bool:
     return _digest(path, state.st_size, state.st_mtime_ns) == sha256
 
 
+# Keyed by size and time too: a file that changed is read again.
 @lru_cache
 def _digest(path: Path, size: int, modified: int) -> str:
     """A model is looked for several times on its way; a file as it was is read once."""
@@ -118,6 +122,7 @@ def _join(pieces: tuple[Path, ...], path: Path, sha256: str) -> None:
     Raises:
         OutputError: it cannot be written.
     """
+    # Waits for another process and then finds its file: pieces are joined once.
     with held(path.parent, path.name, wait=_WAIT) as space, suppress(_DamagedError):
         if _is_whole(path, sha256):  # another process has joined it meanwhile
             return
@@ -126,6 +131,7 @@ def _join(pieces: tuple[Path, ...], path: Path, sha256: str) -> None:
                 for piece in pieces:
                     with piece.open("rb") as file:
                         shutil.copyfileobj(file, whole)
+            # Checked before the rename, so that a damaged file never has the final name.
             if digest(part) != sha256:
                 raise _DamagedError
 

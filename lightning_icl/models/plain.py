@@ -28,14 +28,17 @@ def check_plain(model: "PreTrainedModel") -> None:
     """
     from transformers import PreTrainedModel
 
+    # Wrappers first: they hide the model's own class.
     for attribute, wrapper in _WRAPPERS.items():
         if isinstance(getattr(model, attribute, None), PreTrainedModel):
             raise ModelError(f"The model is wrapped by {wrapper}. Give what is inside: model.{attribute}.")
+    # Adapters before the type check, since PEFT models are no PreTrainedModel.
     for name, module in model.named_modules() if hasattr(model, "named_modules") else ():
         _refuse_adapter(name, module)
     if not isinstance(model, PreTrainedModel):
         raise ModelError(f"A causal language model of transformers is needed, not a {type(model).__name__}.")
     architecture = architecture_of(model.config)
+    # `AutoModel` gives the body alone, whose path lacks its first part.
     if not hasattr(model, architecture.layers.split(".")[0]):
         raise ModelError(f"A causal language model is needed; a {type(model).__name__} has no head that scores tokens.")
     for name, module in model.named_modules():
@@ -56,6 +59,7 @@ def _refuse_quantised(name: str, module: "nn.Module") -> None:
     import torch
 
     weight = getattr(module, "weight", None)
+    # Some libraries replace the weight by a method that unpacks it.
     packed = _packed(weight) if isinstance(weight, torch.Tensor) else callable(weight)
     if packed:
         raise ModelError(

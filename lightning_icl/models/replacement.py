@@ -68,6 +68,7 @@ class Replacement(ABC):
         Raises:
             ModelError: which demonstrations are seen differs from query to query.
         """
+        # A window would give each query its own set of demonstration tokens, and one update for all is the point.
         if window is not None:
             raise ModelError(
                 f"Layer {layer} sees the last {window} tokens only, so that each query meets other demonstration "
@@ -76,14 +77,18 @@ class Replacement(ABC):
         if self.scope == "query":
             return self._met(layer, prefix, query, own, own_lse)
         rows = torch.arange(len(own), device=own.device)
+        # An index of one token per row, for all heads.
         probe = rows, slice(None), batch.probe_index
         replaced = self._met(layer, prefix, *(states[probe].unsqueeze(2) for states in (query, own, own_lse)))
+        # The other tokens see the demonstrations as ever, or BOS alone.
         seen = prefix if self.scope == "probe" else prefix.part(0, self.bos)
+        # Cloned: own attention is still needed by the caller, and the probe's row is written below.
         others = join_attention(own, own_lse, *seen.attend(query)) if seen.key.shape[2] else own.clone()
         others[probe] = replaced[:, :, 0]
         return others
 
     def _met(self, layer: int, prefix: SharedTokens, query: Tensor, own: Tensor, own_lse: Tensor) -> Tensor:
+        # BOS joins the own tokens: only the demonstrations are replaced.
         if self.bos:
             out, lse = prefix.part(0, self.bos).attend(query)
             own, own_lse = join_attention(own, own_lse, out, lse), torch.logaddexp(own_lse, lse)

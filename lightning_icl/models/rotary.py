@@ -35,6 +35,7 @@ class LengthScaling:
         Raises:
             ModelError: they have not.
         """
+        # `longrope` has one set of factors beyond the length, `dynamic` a new one at each length.
         alike_when_long = self.kind == "longrope" and prefix > self.length
         if longest <= self.length or alike_when_long:
             return
@@ -49,15 +50,16 @@ class LengthScaling:
 def length_scaling(config: "PretrainedConfig") -> LengthScaling | None:
     """The scaling of a model that changes with length; the shortest where layers have several; None without any."""
     parameters = getattr(config, "rope_parameters", None) or {}
+    # Gemma 3 has parameters by kind of layer, the others one set.
     of_layers = [value for value in parameters.values() if isinstance(value, Mapping)] or [parameters]
-    found = []
+    scalings = []
     for scaling in of_layers:
         kind = str(scaling.get("rope_type") or scaling.get("type") or "default")
         if kind == "longrope":
-            found.append(LengthScaling(kind=kind, length=int(scaling["original_max_position_embeddings"])))
+            scalings.append(LengthScaling(kind=kind, length=int(scaling["original_max_position_embeddings"])))
         elif "dynamic" in kind:
-            found.append(LengthScaling(kind=kind, length=int(config.max_position_embeddings)))
-    return min(found, key=lambda scaling: scaling.length, default=None)
+            scalings.append(LengthScaling(kind=kind, length=int(config.max_position_embeddings)))
+    return min(scalings, key=lambda scaling: scaling.length, default=None)
 
 
 def check_lengths(config: "PretrainedConfig", prefixes: Iterable[int], longest_query: int) -> None:

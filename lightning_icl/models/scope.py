@@ -1,4 +1,4 @@
-"""Whose attention to the demonstrations a replacement concerns. Light on purpose: `--help` reads this file."""
+"""Whose attention to the demonstrations a replacement concerns. Imports nothing heavy: `--help` reads this file."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""What a user can set about the model under study. Light on purpose: `--help` reads this file."""
+"""What a user can set about the model under study. Imports nothing heavy: `--help` reads this file."""
 
 from dataclasses import dataclass
 

@@ -34,6 +34,7 @@ def check_spread(model: "PreTrainedModel") -> None:
     Raises:
         ModelError: some layers were left on the processor or on disk, where they cannot be fine-tuned.
     """
+    # accelerate fills what the GPUs do not hold from CPU and disk, and moves it at every pass.
     left = sorted(name for name, device in getattr(model, "hf_device_map", {}).items() if device in ("cpu", "disk"))
     if left and is_spread(model):
         raise ModelError(

@@ -60,6 +60,7 @@ def read_subject(
     """
     source = find_source(settings, name)
     config = load_config(source)
+    # Refuses unsupported models before tokenizer and weights are touched.
     architecture_of(config)
     check_weights(source, config)
     return Subject(source=source, config=config, tokenizer=tokenizer or load_tokenizer(source))

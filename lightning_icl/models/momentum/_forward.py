@@ -39,12 +39,13 @@ def momentum_forward(
             "each document, no `attention_mask`, and `use_cache=False`."
         )
     attend = _attention_underneath(module)
+    # The implementation underneath does its own part, with every mask and kernel it knows.
     out, weights = attend(module, query, key, value, attention_mask, **kwargs)
     ema = _ema(module, value, query.shape[2], attention_mask, kwargs.get("sliding_window")).transpose(1, 2)
-    groups = out.shape[2] // ema.shape[2]
-    if groups == 1:
+    group_size = out.shape[2] // ema.shape[2]
+    if group_size == 1:
         return out + ema, weights
-    return (out.unflatten(2, (-1, groups)) + ema.unsqueeze(3)).flatten(2, 3), weights
+    return (out.unflatten(2, (-1, group_size)) + ema.unsqueeze(3)).flatten(2, 3), weights
 
 
 def momentum_mask(*args: Any, config: PreTrainedConfig, kv_offset: int = 0, **kwargs: Any) -> _Mask:
@@ -53,6 +54,7 @@ def momentum_mask(*args: Any, config: PreTrainedConfig, kv_offset: int = 0, **kw
     Raises:
         ModelError: the cache has dropped values that the EMA still needs.
     """
+    # A cache that starts later than position 0 has dropped its first tokens.
     if kv_offset > 0:
         raise _window_is_full()
     base = needed_settings(config).base
@@ -63,6 +65,7 @@ def momentum_mask(*args: Any, config: PreTrainedConfig, kv_offset: int = 0, **kw
 def _attention_underneath(module: nn.Module) -> Any:
     base = needed_settings(module.config).base  # type: ignore[arg-type]
     if base == "eager":  # every modelling file has its own
+        # Not registered anywhere: each modelling file has a function of its own.
         return sys.modules[type(module).__module__].eager_attention_forward
     return AttentionInterface._global_mapping[base]
 
@@ -73,14 +76,18 @@ def _ema(module: nn.Module, value: Tensor, tokens: int, mask: _Mask, window: int
     if mask is None and tokens > 1:  # the rest of a static cache is still empty
         return value_ema(value[:, :, :tokens], eta)[0]
     if tokens < keys:
+        # Even before values are dropped, such a cache does not show which of its entries are padding.
         if window is not None and keys > window:
             raise _window_is_full()
         return ema_of_seen(value, eta, _seen(mask, tokens, keys, value.device))
     if mask is None:
         return value_ema(value, eta)[0]
+    # The diagonals of the mask say all that is needed: what is padding, and where a document starts.
     present, shown = _near_diagonal(mask, tokens, value)
     restart = present.clone()
+    # The first token of a row has no predecessor to be cut off from.
     restart[:, 0] = False
+    # A present token that does not see its present predecessor begins a new document.
     restart[:, 1:] &= present[:, :-1] & ~shown
     return value_ema(value, eta, present=present, restart=restart)[0]
 
@@ -90,6 +97,7 @@ def _near_diagonal(mask: Tensor | BlockMask, tokens: int, value: Tensor) -> tupl
     batch = value.shape[0]
     if isinstance(mask, BlockMask):
         rows, index = torch.arange(batch, device=value.device)[:, None], torch.arange(tokens, device=value.device)
+        # Masks do not depend on the head, so any will do.
         head = torch.zeros((), dtype=torch.long, device=value.device)
         own = mask.mask_mod(rows, head, index, index)
         before = mask.mask_mod(rows, head, index[1:], index[:-1])
@@ -113,6 +121,7 @@ def _seen(mask: _Mask, tokens: int, keys: int, device: torch.device) -> Tensor:
 
 def _visible(mask: Tensor) -> Tensor:
     """(B, T, S) from a mask (B, 1, T, S) that is true, or near zero, where a token sees a key."""
+    # Additive masks hold 0 or the type's minimum, sometimes summed with another.
     return mask[:, 0] if mask.dtype == torch.bool else mask[:, 0] > torch.finfo(mask.dtype).min / 2
 
 

@@ -33,6 +33,7 @@ def configure_momentum(model: "PreTrainedModel") -> None:
     """
     config = model.config
     chosen = config._attn_implementation
+    # Any model passes here; only those that ask for momentum are touched.
     if getattr(config, KEY, None) is None and chosen != NAME:
         return
     check_wrappable(config)
@@ -41,6 +42,7 @@ def configure_momentum(model: "PreTrainedModel") -> None:
         base = model.get_correct_attn_implementation(None) if chosen == NAME else chosen
         settings = MomentumSettings(**{**(getattr(config, KEY, None) or {}), "base": base})
         setattr(config, KEY, asdict(settings))
+    # Raised here, while the model is made, and not at its first forward pass.
     settings.check_layers(config.num_hidden_layers)
     config._attn_implementation = NAME
     # In config.json: elsewhere transformers then refuses the model by this name, and does not run it without momentum.
@@ -53,7 +55,9 @@ def add_learnt_eta(model: "PreTrainedModel") -> None:
     if settings is None or not settings.learn:
         return
     for module in attention_modules(model):
+        # Body and causal model both call `post_init`.
         if PARAMETER not in module._parameters:
+            # Beside its module's own parameters in type and device, as loading expects.
             like = next(module.parameters())
             empty = torch.empty(head_counts(model.config)[1], dtype=like.dtype, device=like.device)
             module.register_parameter(PARAMETER, nn.Parameter(empty))
@@ -66,6 +70,7 @@ def fill_learnt_eta(model: "PreTrainedModel") -> None:
         return
     for layer, module in enumerate(attention_modules(model)):
         parameter = module._parameters[PARAMETER]
+        # Loaded from a checkpoint, or still without content: left alone.
         if parameter is not None and not parameter.is_meta and not getattr(parameter, "_is_hf_initialized", False):
             with torch.no_grad():
                 parameter.fill_(logit(settings.of_layer(layer)))
@@ -74,6 +79,7 @@ def fill_learnt_eta(model: "PreTrainedModel") -> None:
 
 def attention_modules(model: "PreTrainedModel") -> list[nn.Module]:
     """The attention modules of a causal model, or of its body alone."""
+    # The body alone has the same path without the causal model's prefix.
     row = ARCHITECTURES[model.config.model_type]
     path = row.layers
     if not hasattr(model, path.split(".")[0]):

@@ -40,6 +40,7 @@ def to_momentum(
     base = before.base if before else model.config._attn_implementation
     settings = MomentumSettings(eta=list(eta) if isinstance(eta, Sequence) else eta, learn=learn, base=base)
     settings.check_layers(model.config.num_hidden_layers)
+    # Back to plain first, so that converting twice does not wrap momentum in momentum.
     from_momentum(model)
     enable_momentum()
     setattr(model.config, KEY, asdict(settings))
@@ -55,6 +56,7 @@ def from_momentum(model: "PreTrainedModel") -> "PreTrainedModel":
     if settings is None:
         return model
     for module in attention_modules(model):
+        # Popped from the dictionary: `delattr` would raise where η is not learnt.
         module._parameters.pop(PARAMETER, None)
     for name in (KEY, "attn_implementation"):
         model.config.__dict__.pop(name, None)

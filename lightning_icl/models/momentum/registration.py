@@ -21,6 +21,7 @@ def enable_momentum() -> None:
 
     `load_model` and `to_momentum` call it. A program that uses `from_pretrained` itself calls it once before.
     """
+    # Wrapping the methods twice would run the extra steps twice.
     if NAME in AttentionInterface():
         return
     AttentionInterface.register(NAME, momentum_forward)

@@ -65,13 +65,13 @@ def momentum_settings(config: "PreTrainedConfig") -> MomentumSettings | None:
     Raises:
         ModelError: an unknown setting.
     """
-    given = getattr(config, KEY, None)
-    if given is None:
+    content = getattr(config, KEY, None)
+    if content is None:
         return None
-    if not isinstance(given, dict) or (odd := sorted(given.keys() - MomentumSettings.__dataclass_fields__.keys())):
-        unknown = f" Unknown: {odd}." if isinstance(given, dict) else ""
-        raise ModelError(f"{KEY} = {given!r} in the configuration: give a mapping of eta, learn and base.{unknown}")
-    return MomentumSettings(**given)
+    if not isinstance(content, dict) or (odd := sorted(content.keys() - MomentumSettings.__dataclass_fields__.keys())):
+        unknown = f" Unknown: {odd}." if isinstance(content, dict) else ""
+        raise ModelError(f"{KEY} = {content!r} in the configuration: give a mapping of eta, learn and base.{unknown}")
+    return MomentumSettings(**content)
 
 
 def needed_settings(config: "PreTrainedConfig") -> MomentumSettings:
@@ -121,4 +121,5 @@ def check_wrappable(config: "PreTrainedConfig") -> None:
             f"Momentum attention cannot be added to models of type {config.model_type!r}. "
             f"{did_you_mean(str(config.model_type), wrappable)}"
         )
+    # Also refuses what cannot be probed: a momentum model that no command can study helps nobody.
     architecture_of(config)
