@@ -12,6 +12,8 @@ from tiny_models import tiny_model
 from tiny_task import word_tokenizer, write_rows
 from torch import Tensor
 
+from lightning_icl.tasks.task import Task
+
 TASK = """\
 name: tiny
 template: "w3 {text} w4"
@@ -20,6 +22,10 @@ learning_rate: 0.1
 rows: {train: rows/train.jsonl, validation: rows/validation.jsonl}
 """
 SETTINGS = "--task tiny.yaml --shots 5"
+IN_MEMORY = Task(
+    name="tiny", templates={"own": "w3 {text} w4"}, answers=("w5", "w6", "w7"), learning_rates={"default": 0.1}
+)
+"""The same task for rows in memory."""
 
 
 @cache

@@ -132,7 +132,7 @@ def _mean(values: Sequence[float | None], name: str) -> float | None:
 
 def shown(value: float | None, form: str) -> str:
     """A number, or a dash for what is undefined."""
-    return "–" if value is None or value != value else format(value, form)
+    return "–" if value is None or value != value else format(value, form).replace("-", "−")
 
 
 def share_grid(content: Mapping[str, Any]) -> Grid:

@@ -1,6 +1,6 @@
 """The rows of tidy frames, one a figure, from what runs have saved; shares lie between 0 and 1, None is undefined."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lightning_icl.measures import FIGURES, table_figures
@@ -43,12 +43,13 @@ def comparison(run: TaskRun, layers: bool) -> Rows:
                 yield {**named, "layer": number, "value": value}
 
 
-def sweep(runs: Iterable[Mapping[str, Any]]) -> Rows:
+def sweep(runs: Sequence[Mapping[str, Any]]) -> Rows:
     """The figures of each run, and the accuracy by which it could be chosen; none of one that diverged."""
     about = ("model", "task", "shots", "seed", "lr", "selected")
+    measured = [figure for figure in table_figures() if any(run[figure.name] is not None for run in runs)]
     for run in runs:
         own = {name: run[name] for name in about}
-        for figure in table_figures() if run["diverged"] is None else ():
+        for figure in measured if run["diverged"] is None else ():
             yield {**own, "measure": figure.measure.level, "figure": figure.key, "value": run[figure.name]}
         if run["heldout_accuracy"] is not None:
             yield {**own, "measure": "accuracy", "figure": "ft_heldout", "value": run["heldout_accuracy"]}

@@ -1,6 +1,5 @@
 """The front door for programs gives what the command line gives, however model and rows come."""
 
-import json
 from pathlib import Path
 
 import datasets
@@ -9,35 +8,14 @@ import pandas as pd
 import pytest
 import torch
 from exactness import make_trainer
-from tiny_folders import SETTINGS, model_folder
+from tiny_folders import IN_MEMORY as TASK
 from tiny_models import tiny_model
 from tiny_task import word_tokenizer
 
-from lightning_icl import ICLDataModule, ICLProbe, KVFinetuning, Results, Task, compare, find_model, load_model
-from lightning_icl.cli import main
+from lightning_icl import ICLDataModule, ICLProbe, KVFinetuning, Results, compare, find_model, load_model
 from lightning_icl.errors import ModelError, OutputError, TaskError, UserError
 
-TASK = Task(name="tiny", templates={"own": "w3 {text} w4"}, answers=("w5", "w6", "w7"), learning_rates={"default": 0.1})
 EXACT = ("accuracy", "rec2ftp", "sim_aou", "sim_am", "kendall")
-
-
-@pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model with its tokenizer, a task, and what the command line makes of them."""
-    folder = tmp_path_factory.mktemp("front")
-    model_folder(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        main(f"compare --model model {SETTINGS} --out typed".split())
-    return folder
-
-
-@pytest.fixture(scope="module")
-def rows(here: Path) -> dict[str, list[dict]]:
-    return {
-        split: [json.loads(line) for line in (here / f"rows/{split}.jsonl").read_text().splitlines()]
-        for split in ("train", "validation")
-    }
 
 
 def figures(results: Results) -> dict:
@@ -123,6 +101,7 @@ MISTAKES = {
         {"data": {"train": [{"text": "w9"}], "validation": []}}, TaskError, "train row 0 in memory: .* 'label'"
     ),
     "a model that is none": ({"model": 3}, ModelError, "not a int"),
+    "a control that is none": ({"controls": ["order", "ft-gauss"]}, UserError, "Did you mean 'ft-gaussian'"),
     "an unknown task": ({"task": "tiny-sst3"}, TaskError, "'tiny-sst3' is not known. Did you mean 'tiny-"),
     "a model from nowhere": ({"model": tiny_model("llama")}, ModelError, "Give its tokenizer as well"),
 }  # fmt: skip
