@@ -14,8 +14,8 @@ def terminal() -> "Console":
     """The console, as wide as the terminal or as the environment's COLUMNS says; wide where neither says anything."""
     from rich.console import Console
 
-    console = Console()
-    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=_WIDE)
+    console = Console(force_jupyter=False)  # a notebook shows lines as other output, in its own type
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=_WIDE, force_jupyter=False)
 
 
 def say(text: str, style: str = "") -> None:

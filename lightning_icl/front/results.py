@@ -13,7 +13,7 @@ from lightning_icl.front import _frames
 from lightning_icl.report.controls import controls_grid
 from lightning_icl.report.grid import Grid
 from lightning_icl.report.ladder import ladder_grids, read_ladders
-from lightning_icl.report.page.html import ladder_page, run_page, sweep_page, write_page
+from lightning_icl.report.page.html import ladder_page, run_page, sweep_page, tables_html, write_page
 from lightning_icl.report.paired import paired_grid
 from lightning_icl.report.sweep import Row, read_sweep, settings_of, summarise
 from lightning_icl.report.sweep import summary_grid as sweep_grid
@@ -38,6 +38,14 @@ class SavedRun:
         self.folder = Path(folder)
         if passing is not None:
             weakref.finalize(self, shutil.rmtree, passing, ignore_errors=True)
+
+    def _grids(self, *, intervals: bool = False) -> Sequence[Grid]:
+        """Its tables."""
+        raise NotImplementedError
+
+    def _repr_html_(self) -> str:
+        """The tables as a notebook shows them."""
+        return tables_html(self._grids())
 
     def save(self, folder: str | Path) -> Path:
         """Keep the run's files, for `lightning-icl report` and to be read again.
@@ -91,8 +99,11 @@ class Results(SavedRun):
             intervals: whether every figure has its 95% interval.
             width: columns that it may take.
         """
+        return _text(self._grids(intervals=intervals), width)
+
+    def _grids(self, *, intervals: bool = False) -> Sequence[Grid]:
         grids = (summary_grid(self._runs, intervals=intervals), controls_grid(self._runs), paired_grid(self._runs))
-        return _text(filter(None, grids), width)
+        return list(filter(None, grids))
 
     def to_frame(self, *, layers: bool = False) -> "pd.DataFrame":
         """One row a figure: model, task, control (empty for the comparison itself), measure, figure, value, interval.
@@ -152,7 +163,10 @@ class SweepResults(SavedRun):
 
     def table(self, *, width: int = 100) -> str:
         """Means over seeds at the chosen rates, with standard errors, as text of some columns."""
-        return _text([sweep_grid(self.rows, summarise(self.rows))], width)
+        return _text(self._grids(), width)
+
+    def _grids(self, *, intervals: bool = False) -> Sequence[Grid]:
+        return [sweep_grid(self.rows, summarise(self.rows))]
 
     def to_frame(self) -> "pd.DataFrame":
         """One row a figure of a run: model, task, shots, seed, lr, whether it is chosen, measure, figure, value.
@@ -208,7 +222,10 @@ class DualFormResults(_CloserLook):
 
     def table(self, *, width: int = 100) -> str:
         """The tables of every task as text of some columns."""
-        return _text((grid for content in self._contents for grid in dual_grids(content)), width)
+        return _text(self._grids(), width)
+
+    def _grids(self, *, intervals: bool = False) -> Sequence[Grid]:
+        return [grid for content in self._contents for grid in dual_grids(content)]
 
     def to_frame(self) -> "pd.DataFrame":
         """One row a figure: model, task, figure, layer, head (none for one of a whole layer), value.
@@ -241,8 +258,10 @@ class WeightUpdateResults(_CloserLook):
             intervals: whether every figure has its 95% interval.
             width: columns that they may take.
         """
-        grids = (grid for content in self._contents for grid in ladder_grids(content, intervals=intervals))
-        return _text(grids, width)
+        return _text(self._grids(intervals=intervals), width)
+
+    def _grids(self, *, intervals: bool = False) -> Sequence[Grid]:
+        return [grid for content in self._contents for grid in ladder_grids(content, intervals=intervals)]
 
     def to_frame(self, *, layers: bool = False) -> "pd.DataFrame":
         """One row a figure: model, task, scope, condition, figure, value, interval.

@@ -21,7 +21,8 @@ def top_recall(
     mean over all orders of the tied, on both sides. Without ties at the boundary that is the plain share.
 
     Args:
-        one, other: scores of the same items.
+        one: scores of the items.
+        other: other scores of the same items.
         first: how many are highest.
         visible: which items count; all without.
         resolution: sorted scores closer than this share of the row's largest magnitude are tied.

@@ -183,8 +183,8 @@ def load_model(
 
 
 def _named(model: "PreTrainedModel", source: ModelSource) -> "PreTrainedModel":
-    """The model with the place it comes from, where its tokenizer is."""
-    model.name_or_path = source.location if source.gguf is None else f"{source.location}/{source.gguf}"
+    """The model with the name that it was found by, by which its tokenizer and its learning rates are found too."""
+    model.name_or_path = source.name
     return model
 
 

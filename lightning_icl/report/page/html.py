@@ -165,12 +165,24 @@ def _check(runs: Sequence[TaskRun]) -> list[Any]:
     return [] if all(not_repeated(run) for run in runs) else [check_grid(runs)]
 
 
-def _page(*, title: str, facts: str, sections: Sequence[tuple[str, str, Any]], queries: str = "") -> str:
-    style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    environment = Environment(
+def tables_html(grids: Sequence[Grid]) -> str:
+    """Tables as a notebook shows them, in the colours of the notebook.
+
+    Args:
+        grids: the tables.
+    """
+    return _templates().get_template("notebook.html").render(grids=grids)
+
+
+def _templates() -> Environment:
+    return Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
-    return environment.get_template("page.html").render(
+
+
+def _page(*, title: str, facts: str, sections: Sequence[tuple[str, str, Any]], queries: str = "") -> str:
+    style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    return _templates().get_template("page.html").render(
         version=__version__,
         digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         style=Markup(style + style_rules()),
