@@ -182,13 +182,17 @@ def _templates() -> Environment:
 
 def _page(*, title: str, facts: str, sections: Sequence[tuple[str, str, Any]], queries: str = "") -> str:
     style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    return _templates().get_template("page.html").render(
-        version=__version__,
-        digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        style=Markup(style + style_rules()),
-        script=Markup(script),
-        title=title,
-        facts=facts,
-        sections=sections,
-        queries=Markup(queries),
+    return (
+        _templates()
+        .get_template("page.html")
+        .render(
+            version=__version__,
+            digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            style=Markup(style + style_rules()),
+            script=Markup(script),
+            title=title,
+            facts=facts,
+            sections=sections,
+            queries=Markup(queries),
+        )
     )
