@@ -15,6 +15,7 @@ def environment(model: nn.Module) -> dict[str, Any]:
     Args:
         model: where it stands when the figures are made.
     """
+    # Where the model stands, not what was asked for: `auto` leaves the choice to Lightning.
     device = next(model.parameters()).device
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     return {
@@ -30,6 +31,7 @@ def environment(model: nn.Module) -> dict[str, Any]:
 def processor() -> str:
     """Name of the processor, as its maker calls it where the system says so."""
     cpuinfo = Path("/proc/cpuinfo")
+    # `platform.processor()` says no more than "x86_64" on most Linux systems.
     if cpuinfo.is_file():
         for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):

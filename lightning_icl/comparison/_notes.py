@@ -15,7 +15,7 @@ from lightning_icl.measures import table_figures
 ONE_CLASS = 0.95
 """Share of queries answered alike that counts as nearly all."""
 FEW_QUERIES = 10
-"""Queries below which shares of answers say nothing."""
+"""Queries below which shares of answers tell nothing."""
 FEW_CORRECTIONS = 20
 """Corrected queries below which Rec2FTP is a share of few: one query moves it by 5 points or more."""
 NEAR_ZERO, APART = 0.05, 0.1
@@ -40,16 +40,18 @@ class Note:
 
 def notes_of(results: Results) -> list[dict[str, str]]:
     """All that is to be said of a result, in the order of the table: names and texts."""
-    said = ((note.name, note.text(results)) for note in NOTES)
-    return [{"name": name, "text": text} for name, text in said if text]
+    texts = ((note.name, note.text(results)) for note in NOTES)
+    return [{"name": name, "text": text} for name, text in texts if text]
 
 
 def _loss_rose(results: Results) -> str | None:
     """The mean of the second half of the steps against the first, beyond twice the standard error of the difference."""
     losses = (results.get("finetune") or {}).get("loss") or []
     first, second = losses[: len(losses) // 2], losses[len(losses) // 2 :]
+    # One loss has no standard deviation.
     if len(first) < 2:
         return None
+    # Standard error of a difference of two means: their variances add.
     error = math.hypot(stdev(first) / math.sqrt(len(first)), stdev(second) / math.sqrt(len(second)))
     if fmean(second) - fmean(first) <= 2 * error:
         return None
@@ -76,10 +78,12 @@ def _one_class(view: str, name: str) -> Callable[[Results], str | None]:
         answers = results.get("answers") or {}
         chosen, gold = answers.get(view) or [], answers.get("gold") or []
         total = sum(chosen)
+        # A task whose right answers are nearly all one class may rightly be answered so.
         if len(chosen) < 2 or total < FEW_QUERIES or max(chosen) < ONE_CLASS * total or max(gold) >= ONE_CLASS * total:
             return None
         number = chosen.index(max(chosen))
         labels = (results.get("task") or {}).get("labels") or []
+        # Rows with options of their own have no common labels.
         answer = repr(labels[number]) if number < len(labels) else f"its option {number}"
         return f"{name} gives {100 * max(chosen) / total:.0f}% of the queries one answer, {answer}"
 
@@ -93,6 +97,7 @@ def _uneven(results: Results) -> str | None:
     for view, name in (("zsl", "zero-shot"), ("icl", "in-context learning"), ("ft", "fine-tuning")):
         chosen = answers.get(view) or []
         total = sum(chosen)
+        # Options of rows cannot be compared by number: their lengths differ from row to row.
         if not tokens or len(chosen) > len(tokens) or total < FEW_QUERIES or max(chosen) < ONE_CLASS * total:
             continue
         number = chosen.index(max(chosen))
@@ -108,18 +113,18 @@ def _uneven(results: Results) -> str | None:
 def _no_better(view: str, name: str) -> Callable[[Results], str | None]:
     def text(results: Results) -> str | None:
         accuracy = results.get("accuracy") or {}
-        own = accuracy.get(view)
-        if not _is_number(own):
+        reached = accuracy.get(view)
+        if not _is_number(reached):
             return None
         others = (("zsl", "zero-shot"), ("majority", "the majority class"))
         above = [
             f"{other} ({100 * accuracy[key]:.1f}%)"
             for key, other in others
-            if _is_number(accuracy.get(key)) and own <= accuracy[key]
+            if _is_number(accuracy.get(key)) and reached <= accuracy[key]
         ]
         if not above:
             return None
-        return f"{name} ({100 * own:.1f}%) is no better than {' and '.join(above)}: its answers show no learning"
+        return f"{name} ({100 * reached:.1f}%) is no better than {' and '.join(above)}: its answers show no learning"
 
     return text
 
@@ -136,6 +141,7 @@ def _few_corrections(results: Results) -> str | None:
 def _normalised_alone(results: Results) -> str | None:
     level = results.get("sim_aou") or {}
     value, raw = level.get("value"), level.get("raw")
+    # A raw similarity near zero with a large normalised one: what both outputs share comes from normalising.
     if not (_is_number(value) and _is_number(raw)) or abs(raw) >= NEAR_ZERO or value - raw < APART:
         return None
     return (
@@ -152,6 +158,7 @@ def _rounded(results: Results) -> str | None:
     }
     if not reached:
         return None
+    # The figure that rounding moves most stands for all.
     name = max(reached, key=lambda figure: reached[figure])
     return (
         f"updates are so small that rounding may move {len(reached)} {'figure' if len(reached) == 1 else 'figures'}, "
@@ -179,6 +186,7 @@ def _sensitive(results: Results) -> str | None:
     large = {
         name: change
         for name, change in changes.items()
+        # Shares of queries move in steps of one query; only more than that step is a sign.
         if _is_number(change) and change > (1.5 / count if name.startswith(("accuracy", "rec2ftp")) else SENSITIVE)
     }
     if not large:

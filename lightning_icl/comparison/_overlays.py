@@ -26,7 +26,7 @@ from lightning_icl.saving.tensors import save_tensors
 
 FINETUNE = "finetune.json"
 QUERIES = "training_queries.safetensors"
-_QUERIES = "training_queries"
+_QUERIES = "training_queries"  # their name inside that file, and in the record of hashes
 _AGAIN = "Fine-tune again: lightning-icl fit."
 _NEEDED = {
     "model": str,
@@ -48,6 +48,7 @@ def write_finetuned(folder: Path, plan: Plan, planned: PlannedTask, probe: ICLPr
     """
     tuned = probe.finetuned
     assert tuned is not None
+    # Query vectors may be larger than the model, and `compare` has used them already.
     vectors = {} if tuned.training_queries is None or not queries else {_QUERIES: tuned.training_queries}
     record = {
         "model": plan.subject.source.name,
@@ -79,6 +80,7 @@ def read_finetuned(folder: Path, plan: Plan, planned: PlannedTask) -> Finetuned:
     record = _read_record(folder)
     expected = planned.data.demonstrations
     made = record["demonstrations"]
+    # Demonstrations first: other ones are the likelier mistake, and the cheaper check.
     if made["hash"] != expected.hash:
         raise OutputError(
             f"The overlay in {str(folder)!r} was made from other demonstrations ({made['count']} with seed "
@@ -91,6 +93,7 @@ def read_finetuned(folder: Path, plan: Plan, planned: PlannedTask) -> Finetuned:
             f"{plan.subject.source.name!r} now (then named {record['model']!r}). Give that model, or fine-tune this "
             "one: lightning-icl fit."
         )
+    # Everything below was learnt on these demonstrations by these weights.
     saved, hashes = record["finetune"], record["fingerprints"]
     tuned = Finetuned(
         overlay=KVOverlay(tensors=_read_tensors(folder / OVERLAY, hashes["overlay"])),
@@ -104,15 +107,12 @@ def read_finetuned(folder: Path, plan: Plan, planned: PlannedTask) -> Finetuned:
         shape = (int(plan.subject.config.num_hidden_layers), len(expected.prefix_token_ids), heads * width)
         vectors = _read_tensors(folder / QUERIES, hashes[_QUERIES]).get(_QUERIES)
         if vectors is None or vectors.shape != shape:
-            given = None if vectors is None else tuple(vectors.shape)
+            saved_shape = None if vectors is None else tuple(vectors.shape)
             raise OutputError(
-                f"{str(folder / QUERIES)!r} holds query vectors of shape {given}; {shape} is needed. {_AGAIN}"
+                f"{str(folder / QUERIES)!r} holds query vectors of shape {saved_shape}; {shape} is needed. {_AGAIN}"
             )
         tuned = replace(tuned, training_queries=vectors)
     return tuned
-
-
-_AGAIN = "Fine-tune again: lightning-icl fit."
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
@@ -134,6 +134,7 @@ def _check(path: Path, content: Any, needed: Any, place: str) -> None:
         for key, inner in needed.items():
             _check(path, content.get(key), inner, f"{place}.{key}" if place else key)
         return
+    # A list stands for one of numbers, each of which is checked.
     numbers = content if needed is list and isinstance(content, list) else [content]
     kind = float if needed is list else needed
     if isinstance(needed, dict) or not all(_is(value, kind) for value in numbers):
@@ -142,6 +143,7 @@ def _check(path: Path, content: Any, needed: Any, place: str) -> None:
 
 def _is(value: Any, kind: type) -> bool:
     if kind is float:
+        # A bool is an int in Python, but no number here.
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return isinstance(value, kind) and not isinstance(value, bool)
 
@@ -153,8 +155,10 @@ def _read_tensors(path: Path, expected: str) -> dict[str, Tensor]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise OutputError(f"{str(path)!r} cannot be read: {str(error)[:200]}. {_AGAIN}") from error
+    # Over names and bits, so a flipped bit or a renamed tensor is found.
     if _hash(tensors) != expected:
         raise OutputError(f"{str(path)!r} has changed since it was saved: its hash is another. {_AGAIN}")
+    # A file of ours can still hold NaN: saved after a step that overflowed.
     for name, tensor in tensors.items():
         if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
             raise OutputError(f"{str(path)!r} holds {name!r} with what is no finite number. {_AGAIN}")

@@ -30,10 +30,11 @@ _PACKAGES = ("torch", "lightning", "transformers", "datasets", "torchmetrics")
 
 def assemble(plan: Plan, planned: PlannedTask, probe: ICLProbe) -> dict[str, Any]:
     """The content of `results.json` for one task; NaN marks what is undefined, with reasons under `undefined`."""
-    conditions = ("zsl", "icl", "ft") if probe.finetuned is not None else ("zsl", "icl")
+    conditions = VIEWS if probe.finetuned is not None else VIEWS[:2]
     measured = probe.predictions[0].scores.keys()
     content: dict[str, Any] = {
         "schema": SCHEMA,
+        # Folders are listed by name; this number keeps the order in which tasks were asked for.
         "task_number": [item.name for item in plan.tasks].index(planned.name),
         "model": _model(plan, probe),
         "task": {
@@ -56,11 +57,13 @@ def assemble(plan: Plan, planned: PlannedTask, probe: ICLProbe) -> dict[str, Any
         "queries": {"count": len(probe.predictions)},
         "answers": answers(probe.predictions, conditions),
         "accuracy": {
+            # Keys of all three views are always there, so that readers need not ask.
             **{name: accuracy(probe.predictions, name) if name in conditions else None for name in VIEWS},
             **{name: accuracy(probe.predictions, name) for name in ("icl_calibrated",) if name in measured},
             "majority": majority(probe.predictions),
         },
         **(plain_comparison(probe.comparison) if probe.comparison is not None else dict.fromkeys(compared_levels())),
+        # The rounding check is no comparison of its own, so it gets no intervals.
         **uncertainty(*rounding_check.without_check(probe)),
         "timing": {f"{name}_s": round(seconds, 3) for name, seconds in probe.seconds.items()},
         "versions": versions(),
@@ -70,16 +73,17 @@ def assemble(plan: Plan, planned: PlannedTask, probe: ICLProbe) -> dict[str, Any
     content["undefined"] = undefined(probe.comparison, main)
     if probe.comparison is not None:
         content |= {"undefined_queries": undefined_queries(probe.comparison), "rounding": rounding(probe.comparison)}
+    # Last, since notes read the rest of the content.
     content["notes"] = notes_of(content)
     return content
 
 
 def answers(predictions: Sequence[Prediction], conditions: Sequence[str]) -> dict[str, list[int]]:
     """How often each answer, by number, is right (`gold`) and is given under each condition."""
-    given = {"gold": [prediction.gold for prediction in predictions]}
-    given |= {name: [best_answer(prediction.scores[name]) for prediction in predictions] for name in conditions}
-    most = 1 + max((number for numbers in given.values() for number in numbers), default=-1)
-    return {name: [numbers.count(number) for number in range(most)] for name, numbers in given.items()}
+    chosen = {"gold": [prediction.gold for prediction in predictions]}
+    chosen |= {name: [best_answer(prediction.scores[name]) for prediction in predictions] for name in conditions}
+    most = 1 + max((number for numbers in chosen.values() for number in numbers), default=-1)
+    return {name: [numbers.count(number) for number in range(most)] for name, numbers in chosen.items()}
 
 
 def majority(predictions: Sequence[Prediction]) -> float:
@@ -99,8 +103,8 @@ def prediction_rows(predictions: Sequence[Prediction], prompts: Mapping[int, str
     for prediction in predictions:
         scores = {name: prediction.scores[name] for name in VIEWS if name in prediction.scores}
         best = {name: best_answer(own) for name, own in scores.items()}
-        known = {"index": prediction.index, "gold": prediction.gold}
-        rows.append({**known, **best, "scores": scores, "prompt": prompts[prediction.index]})
+        row = {"index": prediction.index, "gold": prediction.gold}
+        rows.append({**row, **best, "scores": scores, "prompt": prompts[prediction.index]})
     return rows
 
 

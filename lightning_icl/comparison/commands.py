@@ -50,16 +50,20 @@ def carry_out(plan: Plan, *, show: bool = True) -> Path:
         UserError: the weights, or the folder, cannot be used.
     """
     settings = plan.settings
+    # Everything that can fail without weights has by now; from here the folder is ours.
     with claimed(plan, RESULTS) as run:
         model = plan.load()
         for planned in run.pending:
+            # The plan has a guess where a rate is to be chosen, since choosing needs the model.
             planned = with_chosen_rate(settings, planned, model)
             data = planned.data
             probe = ICLProbe(model, data.demonstrations, readings=calibrated_readings(data))
             trainer = make_trainer(settings, [KVFinetuning(planned.learning_rate)], title=planned.task.name)
             with interruptible(), falling_together(trainer):
                 trainer.fit(probe, datamodule=data)
+                # Controls after the main fine-tuning, so that its figures are the same with and without them.
                 controlled = make_controls(settings, planned, probe, plan.controls, plan.control_rates)
+                # One pass for everything: conditions that contrasts share are observed once.
                 trainer.validate(probe, datamodule=data, verbose=False)
             save_results(run, planned, probe, controlled)
         if show:
@@ -76,6 +80,7 @@ def fit(settings: CompareSettings) -> Path | None:
     Raises:
         UserError: anything the user gave that cannot be used.
     """
+    # Before the plan, which may read data for minutes.
     _refuse_controls(settings)
     plan = _plan(settings)
     if plan is None:
@@ -89,6 +94,7 @@ def fit(settings: CompareSettings) -> Path | None:
             with interruptible(), falling_together(trainer):
                 trainer.fit(probe, datamodule=planned.data)
             save_finetuning(run, planned, probe)
+        # Quoted, so that it can be pasted.
         folder = shlex.quote(str(run.plan.out))
         say(f"Fine-tuned weights are in {run.plan.out}. Probe them with: lightning-icl validate --overlay {folder}")
     return run.plan.out
@@ -108,6 +114,7 @@ def validate(settings: ValidateSettings) -> Path | None:
     if plan is None:
         return None
     overlay = None if settings.overlay is None else input_path(settings.overlay, "--overlay")
+    # Before weights are loaded: an overlay that does not fit costs seconds, not minutes.
     tuned = {
         planned.task.name: read_finetuned(overlay / planned.task.name, plan, planned)
         for planned in plan.tasks
@@ -129,13 +136,14 @@ def validate(settings: ValidateSettings) -> Path | None:
 
 
 def _refuse_controls(settings: CompareSettings) -> None:
-    for flag, given in (("--controls", settings.controls), ("--control-lr", settings.control_lr)):
-        if given:
-            raise UserError(f"{flag} {given}: controls fine-tune and probe; use them with `compare`.")
+    for flag, value in (("--controls", settings.controls), ("--control-lr", settings.control_lr)):
+        if value:
+            raise UserError(f"{flag} {value}: controls fine-tune and probe; use them with `compare`.")
 
 
 def _plan(settings: CompareSettings) -> Plan | None:
     """The plan, with every user mistake found; None where the prompt was all that was asked for."""
+    # Devices first: it is cheap, and torch is loaded anyway.
     check_trainer(settings)
     plan = make_plan(settings)
     if settings.show_prompt:

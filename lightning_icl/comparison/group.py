@@ -25,6 +25,7 @@ def fit_together(
         title: what the display of progress calls the work; without it there is none.
     """
     group = GroupFinetuning(runs)
+    # Made here and not by the caller: every group needs a Trainer of its own, whose one epoch it spends.
     trainer = make_trainer(settings, [group], title=title)
     with interruptible(), falling_together(trainer):
         trainer.fit(FinetunedModule(model, runs[0].demonstrations), group_steps(runs))

@@ -18,6 +18,7 @@ def check_names(settings: RunSettings) -> None:
         UserError: there is no such task, template, folder of data or model.
     """
     tasks = resolve_tasks(settings.task).values()
+    # Raises for a variant that a task lacks.
     for task in tasks:
         task.template(settings.template)
     if settings.data is not None:

@@ -47,6 +47,7 @@ class Run:
             OutputError: it cannot be written.
         """
         assert self.space is not None
+        # Removed until all tasks are done: figures of other settings must never stand beside it.
         # Settings of the whole run stand beside figures that they made, or not at all.
         self.space.remove(self.plan.out / CONFIG)
         with self.space.replacing(self.plan.out / planned.task.name) as part:
@@ -75,17 +76,20 @@ def claimed(
     """
     folders = ((planned, plan.out / planned.task.name) for planned in plan.tasks if not plan.settings.overwrite)
     kept = frozenset(
+        # Kept only if all of it is intact, was made by the same settings, and on the same rows and weights.
         planned.task.name
         for planned, folder in folders
         if _intact(folder, marker)
         and _as_now(folder, settings_of(plan, planned))
         and _of_the_same(folder / marker, plan.fingerprints(planned), (overlays or {}).get(planned.task.name))
     )
+    # Other processes run the same tasks, but only the first one may touch the folder.
     if getattr(rank_zero_only, "rank", 0):
         yield Run(plan=plan, space=None, kept=kept)
         return
     default = plan.settings.out is None
     if default:
+        # Named only now, by the process that makes it: another name would have to reach the others.
         plan = dataclasses.replace(plan, out=default_folder(plan.settings.model))
     try:
         with held(plan.out) as space:
@@ -102,6 +106,7 @@ def claimed(
 def _check(plan: Plan, marker: str, kept: frozenset[str]) -> None:
     """Find everything that stands in the way of the tasks that are not kept."""
     out, settings = plan.out, plan.settings
+    # A file of the user's own by that name would be overwritten.
     check_own_files(out, [CONFIG], "Give another --out.")
     finished = {path.parent.name for path in finished_parts(out, marker)}
     complete = len(kept) == len(plan.tasks) and (out / CONFIG).exists()  # that is written last
@@ -129,9 +134,10 @@ def _intact(folder: Path, marker: str) -> bool:
 
 
 def _as_now(folder: Path, now: Mapping[str, object]) -> bool:
-    """Whether a task was made by the settings of now; where it lies and what is shown of it may differ."""
+    """Whether a task was made by the present settings; its place and what is shown of it may differ."""
     made = read_yaml(folder / CONFIG, "configuration file")
     assert isinstance(made, dict)
+    # Missing keys count as different: a version with a new setting did not make this run.
     return all(made.get(key) == now.get(key) for key in {*made, *now} - {"out", "tables"})
 
 
@@ -142,6 +148,7 @@ def _of_the_same(path: Path, fingerprints: Mapping[str, str], overlay: str | Non
     return (
         (path.name != RESULTS or content["queries"]["count"] > 0)
         and all(before.get(name) == own for name, own in fingerprints.items())
+        # Without an overlay there is nothing to compare.
         and overlay in (None, before.get("overlay"))
     )
 
@@ -150,13 +157,17 @@ def _tell(plan: Plan, kept: frozenset[str]) -> None:
     if kept:
         say(f"Kept, as made before with the same settings: {', '.join(sorted(kept))}.")
     for planned in plan.tasks:
-        used, asked = len(planned.data.demonstrations), plan.settings.shots
-        if used < asked:
-            say(f"{planned.task.name}: {used} demonstrations of the {asked} asked for fit.", style="yellow")
+        used, requested = len(planned.data.demonstrations), plan.settings.shots
+        if used < requested:
+            say(
+                f"{planned.task.name}: {used} demonstrations of the {requested} asked for fit the context.",
+                style="yellow",
+            )
 
 
 def _save_config(space: Workspace, plan: Plan, marker: str) -> None:
     """Keep the settings of the whole run, where everything in its folder was made by them."""
+    # With tasks of an earlier run beside them, one file could not describe both.
     tasks = {planned.task.name for planned in plan.tasks}
     if {path.parent.name for path in finished_parts(plan.out, marker)} == tasks:
         with space.adding() as part:
@@ -182,12 +193,14 @@ def save_results(run: Run, planned: PlannedTask, probe: ICLProbe, controlled: Co
         (part / PREDICTIONS).write_text(to_json_lines(rows), encoding="utf-8")
         (part / CONFIG).write_text(to_yaml(resolved(run.plan, planned)), encoding="utf-8")
         if probe.finetuned is not None:
+            # Query vectors only by `fit`: `compare` has ranked with them already.
             write_finetuned(part, run.plan, planned, probe, queries=False)
     figures = ", ".join(
         f"{name.upper()} {100 * accuracy(probe.predictions, name):.1f}"
         for name in VIEWS
         if name in probe.predictions[0].scores
     )
+    # Only what the comparison itself took: controls have a time of their own.
     seconds = sum(probe.seconds[name] for name in ("prefix", "finetune", "validate"))
     say(f"{planned.task.name}: {len(probe.predictions)} queries, accuracy {figures} ({seconds:.1f} s)")
 

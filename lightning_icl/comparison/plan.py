@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 HELD_OUT, FEWEST_HELD_OUT = 64, 16
-"""Training rows on which `--lr auto` chooses, at most and at least; between them half as many as there are queries,
-since every rate is judged on all of them."""
+"""Training rows on which `--lr auto` chooses, at most and at least: half as many as there are queries, since every
+rate is judged on all of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +79,7 @@ def make_plan(settings: CompareSettings) -> Plan:
     Raises:
         UserError: anything the user gave that cannot be used.
     """
+    # The cheapest checks first: flags, then names, then rows, and the model's files last.
     output_folder(settings)
     own_rates(settings.control_lr, choose(settings.controls))
     tasks = resolve_tasks(settings.task)
@@ -116,16 +117,17 @@ def _plan_task(settings: CompareSettings, name: str, task: Task, subject: Subjec
     config, tokenizer = subject.config, subject.tokenizer
     length, seed = context_length(config), seed_for(settings, task)
     data = load_data(settings, task, tokenizer, length, shots=settings.shots, seed=seed)
+    # The largest token of rows and prompt: a tokenizer of another model shows here.
     check_vocabulary(subject.source.name, config, tokenizer, data.token_ids)
     check_lengths(config, data.prefix_lengths, data.longest_query)
-    asked = any(control.name == "other-task" for control in choose(settings.controls))
+    needs_neighbour = any(control.name == "other-task" for control in choose(settings.controls))
     return PlannedTask(
         name=name,
         task=task,
         data=data,
         learning_rate=learning_rate_for(settings, task),
         held_out=_held_out(settings, data) if chooses_rate(settings, task) else (),
-        neighbour=_neighbour(settings, task, data, config) if asked else None,
+        neighbour=_neighbour(settings, task, data, config) if needs_neighbour else None,
     )
 
 
@@ -138,6 +140,7 @@ def _held_out(settings: CompareSettings, data: ICLDataModule) -> tuple[Query, ..
     count = min(HELD_OUT, max(FEWEST_HELD_OUT, len(data.queries) // 2))
     queries = data.held_out(count, [data.demonstrations])
     if len(queries) < FEWEST_HELD_OUT:
+        # Nobody asked for a choice: a guess is then better than an error.
         if settings.lr is None:
             return ()
         raise TaskError(
@@ -155,13 +158,13 @@ def _neighbour(
     if other is None:
         return None
     main = data.demonstrations
-    # Its queries are not asked, and the variant of the template is the main task's.
+    # Its queries are never looked at, and the template variant was chosen for the main task.
     settings = replace(settings, limit=1, template=None)
     try:
         return load_data(
             settings, other, data.tokenizer, context_length(config), shots=len(main), seed=main.seed
         ).demonstrations
-    except UserError:
+    except UserError:  # the control is then left out with its reason
         return None
 
 
@@ -172,6 +175,7 @@ def chooses_rate(settings: CompareSettings, task: Task) -> bool:
 
 def _known_rate(settings: CompareSettings, task: Task) -> float | None:
     """The paper's rate for its tasks and models, or the one that whoever made the task gave for this model or any."""
+    # `published` means the paper's own models; without it a rate for this model or any will do.
     size = published_size(settings.model) or ""
     names = (size,) if settings.lr == "published" else (size, settings.model, "any")
     return next((task.learning_rates[name] for name in names if name in task.learning_rates), None)
@@ -185,9 +189,9 @@ def learning_rate_for(settings: CompareSettings, task: Task) -> float:
     """
     if isinstance(settings.lr, float | int):
         return float(settings.lr)
-    known = _known_rate(settings, task)
-    if known is not None:
-        return known
+    rate = _known_rate(settings, task)
+    if rate is not None:
+        return rate
     if settings.lr == "published":
         raise TaskError(
             f"--lr published: the paper gives no rate for task {task.name!r} and model {settings.model!r}. "
@@ -232,12 +236,15 @@ def carried_out(
 
 def resolved(plan: Plan, planned: PlannedTask) -> dict[str, object]:
     """The settings of one task as they were carried out: `--config` of these runs it again."""
+    # What changes no figure is left out.
     settings = {key: value for key, value in asdict(plan.settings).items() if key not in ("overwrite", "show_prompt")}
     return {
         **settings,
         "task": planned.name,
+        # What `auto` stood for, so that the file gives the same prompt with another tokenizer version.
         "separator": "auto" if plan.settings.chat else planned.data.layout.separator,
         "seed": planned.data.demonstrations.seed,
+        # The word and not the number: run again, it is chosen again and must come to the same.
         "lr": "auto" if planned.held_out else planned.learning_rate,
         "out": str(plan.out),
     }

@@ -47,6 +47,7 @@ class Lines:
 
     def start(self) -> None:
         """Start the clock."""
+        # Minus infinity: the first line comes as soon as there is something to say.
         self._started, self._said = time.perf_counter(), float("-inf")
 
     def tell(self, what: str, done: float, total: float) -> None:
@@ -62,7 +63,7 @@ class Lines:
             return
         self._said = now
         left = timedelta(seconds=round((now - self._started) / done * max(0.0, total - done)))
-        with suppress(OSError, ValueError):  # nobody reads it: the work goes on
+        with suppress(OSError, ValueError):  # standard error may be closed; the work goes on
             print(f"{what}, about {left} left", file=sys.stderr, flush=True)
 
 
@@ -106,4 +107,5 @@ class PhaseLines(L.Callback):
 
 def phase_display(title: str) -> L.Callback:
     """The display that suits where the output goes."""
+    # Rich redraws its bar, which in a file would be hundreds of lines.
     return PhaseBar(title) if sys.stdout.isatty() else PhaseLines(title)

@@ -70,6 +70,7 @@ def with_chosen_rate(settings: CompareSettings, planned: PlannedTask, model: Pre
         model: the model under study.
     """
     if not planned.held_out:
+        # Only where a choice was due and impossible: other rates need no word.
         if chooses_rate(settings, planned.task):
             say(
                 f"{planned.task.name}: too few training rows to choose a rate on; --lr {planned.learning_rate:g} is a "
@@ -77,9 +78,11 @@ def with_chosen_rate(settings: CompareSettings, planned: PlannedTask, model: Pre
             )
         return planned
     say(f"{planned.task.name}: {_cost(planned)}")
+    # Before anything is learnt; every rate is measured against it.
     before = _demonstration_loss(settings, planned, model, None)
     trials = _tried(settings, planned, model, DECADES, before)
     best = chosen(trials)
+    # Around the best decade only: a full grid would cost three times as much.
     if best is not None:
         trials += _tried(settings, planned, model, [factor * best.rate for factor in FINER], before)
     choice = judged(sorted(trials, key=lambda trial: trial.rate), len(planned.held_out), before)
@@ -112,6 +115,7 @@ def chosen(trials: Sequence[Trial]) -> Trial | None:
     0.2
     """
     sound = [trial for trial in trials if trial.out is None]
+    # Smallest rate last: of equals, the one that disturbs the model least.
     return min(sound, key=lambda trial: (-(trial.accuracy or 0.0), trial.loss or 0.0, trial.rate), default=None)
 
 
@@ -149,6 +153,7 @@ def _tried(
         Trial(rate=rate, out=outs.get(rate), accuracy=module.accuracy.get(repr(rate)), loss=module.loss.get(repr(rate)))
         for rate in rates
     ]
+    # The loss on the demonstrations is measured for the winner only, and for the next one if the winner drops out.
     while (best := chosen(trials)) is not None:
         after = _demonstration_loss(settings, planned, model, tuned[best.rate].overlay)
         place = trials.index(best)
@@ -160,6 +165,7 @@ def _tried(
 
 def _learnt(trial: Trial, before: float, after: float) -> Trial:
     """The trial with the demonstrations' loss; out where that has risen."""
+    # A rate that raises the loss has not learnt the demonstrations, whatever its accuracy.
     if math.isfinite(after) and after <= before:
         return replace(trial, demonstrations=after)
     out = f"It takes the loss of the demonstrations from {before:.3f} to {after:.3f}."

@@ -1,6 +1,6 @@
 """What a user can set about a comparison: the flags of the command line and the keys of its YAML files.
 
-Light on purpose: `--help` reads this file and must answer at once.
+Imports nothing heavy: `--help` reads this file and must answer at once.
 """
 
 from collections.abc import Mapping
@@ -79,6 +79,7 @@ class PromptSettings(RunSettings):
         """
         super().__post_init__()
         check_counts(self, "shots")
+        # The word `published` is looked up once the task is known.
         if isinstance(self.seed, int):
             check_seed("--seed", self.seed)
         if isinstance(self.lr, float | int):
@@ -129,10 +130,12 @@ class CompareSettings(PromptSettings):
                 f"--strategy {self.strategy[:80]!r}: choose one of {', '.join(STRATEGIES)}. Every process needs the "
                 "whole model, and must last until the results are saved; those of spawn and notebook strategies do not."
             )
+        # bfloat16 has 8 bits of precision: a change of 2^-23 would vanish in it.
         if self.check_rounding and self.trainer_precision not in _HOLD_ROUNDING:
             raise UserError(
                 f"--check-rounding needs --precision 32 or 64: {self.precision} cannot hold float32 rounding."
             )
+        # One process holds the whole model, so there is nothing to divide.
         if self.device_map is not None and (self.devices, self.num_nodes, self.accelerator) != (1, 1, "auto"):
             raise UserError(
                 "--device-map spreads one process over the GPUs of this machine: leave --devices, --num-nodes and "
@@ -184,11 +187,13 @@ class ValidateSettings(CompareSettings):
         Raises:
             UserError: there is no such folder, or its configuration cannot be read.
         """
+        # Only flags that were not typed are filled in, so the command line still wins.
         if given.get("overlay") is None:
             return {}
         folder = input_path(given["overlay"], "--overlay")
         if not folder.is_dir():
             raise UserError(f"--overlay {shown(given['overlay'])} is no folder. Give that of a `fit` run.")
+        # A folder of overlays without settings is fine as long as all flags are given.
         if not (folder / CONFIG).is_file():
             return {}
         made = read_configuration(cls, folder / CONFIG)

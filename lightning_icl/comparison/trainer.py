@@ -35,6 +35,7 @@ def make_trainer(settings: CompareSettings, callbacks: list[L.Callback], *, titl
     Raises:
         UserError: Lightning cannot have the devices here.
     """
+    # Here too, since a Trainer may be made before any command has silenced anything.
     quiet()
     devices, nodes = launched(settings)
     asked = {
@@ -47,12 +48,14 @@ def make_trainer(settings: CompareSettings, callbacks: list[L.Callback], *, titl
     trainer = trainer_on(
         asked,
         max_epochs=1,
+        # No title, no display: short fits inside a control would flicker.
         callbacks=[*callbacks, phase_display(title)] if title else callbacks,
         enable_progress_bar=bool(title) and sys.stdout.isatty(),
         logger=make_logger(settings.logger, title) if title and settings.logger else False,
         log_every_n_steps=1,  # a prompt has fewer demonstrations than Lightning's default
         enable_checkpointing=False,
         enable_model_summary=False,
+        # The data module divides the queries itself, and demonstrations are not divided at all.
         use_distributed_sampler=False,
     )
     warn_of_slow_bfloat16(trainer, "bf16-mixed")  # bf16-true runs as `models.fast_paths` has it
@@ -80,6 +83,7 @@ def quiet() -> None:
         ".*sync_dist=True.*",  # what is logged has been gathered already
         ".*in eval mode at the start of training.*",  # dropout is off on purpose
     ):
+        # By message, so that warnings of the user's own code still show.
         warnings.filterwarnings("ignore", message=message)
 
 
@@ -89,11 +93,13 @@ def launched(settings: CompareSettings) -> tuple[int | str, int]:
     Raises:
         UserError: --devices asks for another number than torchrun started.
     """
+    # torchrun has started the processes already, so its numbers are the true ones.
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return settings.devices, settings.num_nodes
     local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
     if settings.device_map is not None and world > 1:
         raise UserError(f"--device-map spreads one process over this machine's GPUs; torchrun started {world}.")
+    # 1 is the default, so it is no contradiction.
     if settings.devices not in (1, local, "auto"):
         raise UserError(
             f"--devices {settings.devices}: torchrun started {local} processes on this machine. Leave --devices out, "

@@ -34,6 +34,7 @@ def uncertainty(
         contrast for every figure.
     """
     figures = accuracies(predictions) | dict(bootstraps.get(MAIN, {}))
+    # A curve's replicates are not counted: its layers have no figure of their own to report.
     undefined = {name: float(figure.undefined_share) for name, figure in _single(figures).items()}
     content: dict[str, Any] = {
         "intervals": _intervals(figures),
@@ -44,13 +45,13 @@ def uncertainty(
             "undefined_share": {name: share for name, share in undefined.items() if share > 0},
         },
     }
-    others = {name: found for name, found in bootstraps.items() if name != MAIN}
+    others = {name: figures for name, figures in bootstraps.items() if name != MAIN}
     if others:
-        content["contrast_intervals"] = {name: _intervals(found) for name, found in others.items()}
+        content["contrast_intervals"] = {name: _intervals(own) for name, own in others.items()}
     if others and MAIN in bootstraps:
         content["paired"] = {
-            name: {key: test._asdict() for key, test in paired_differences(bootstraps[MAIN], found).items()}
-            for name, found in others.items()
+            name: {key: test._asdict() for key, test in paired_differences(bootstraps[MAIN], own).items()}
+            for name, own in others.items()
         }
     return content
 
@@ -63,18 +64,19 @@ def accuracies(predictions: Sequence[Prediction]) -> dict[str, Bootstrapped]:
         return {}
     names = list(predictions[0].scores)
     gold = [query.gold for query in predictions]
+    # Sorted first, so that of equally frequent answers the smaller number wins, as in `majority`.
     usual = max(sorted(set(gold)), key=gold.count)
     right = [
         [*(best_answer(query.scores[name]) == query.gold for name in names), query.gold == usual]
         for query in predictions
     ]
-    found = bootstrapped_accuracies(torch.tensor(right), torch.tensor([query.index for query in predictions]))
+    bootstrapped = bootstrapped_accuracies(torch.tensor(right), torch.tensor([query.index for query in predictions]))
     return {
         f"accuracy.{name}": Bootstrapped(
-            estimate=found.estimate[column],
-            replicates=found.replicates[:, column],
-            interval=found.interval[:, column],
-            counted=found.counted,
+            estimate=bootstrapped.estimate[column],
+            replicates=bootstrapped.replicates[:, column],
+            interval=bootstrapped.interval[:, column],
+            counted=bootstrapped.counted,
         )
         for column, name in enumerate([*names, "majority"])
     }

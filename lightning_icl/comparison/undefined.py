@@ -33,7 +33,9 @@ def undefined(comparison: Comparison | None, contrast: Contrast | None) -> dict[
         f"rec2ftp.{name}": reason for name, reason in _SHARES.items() if _is_nan(getattr(comparison.rec2ftp, name))
     }
     for key, curve, form in named_forms(comparison):
+        # A level that the contrast does not measure has one reason for all its figures.
         general = _not_compared(key, contrast)
+        # The figure's own key stands for its whole curve; only partly undefined curves list their layers.
         if _is_nan(form.value):
             reasons[key] = general or _reason({name: shares.mean() for name, shares in form.undefined.items()})
         else:
@@ -48,14 +50,15 @@ def undefined_queries(comparison: Comparison) -> dict[str, dict[str, Any]]:
 
     Only where some of them have one; with heads, the share of queries and heads.
     """
-    found: dict[str, dict[str, Any]] = {}
+    entries: dict[str, dict[str, Any]] = {}
     for _, curve, form in named_forms(comparison):
         for layer, value in enumerate(form.per_layer.tolist()):
             parts = {name: shares[layer] for name, shares in form.undefined.items()}
             share = float(sum(parts.values(), torch.zeros(())))
+            # A layer without any value is among `undefined`, with a reason of its own.
             if share > 0 and not _is_nan(value):
-                found[f"{curve}[{layer}]"] = {"share": round(share, 6), "reason": _reason(parts)}
-    return found
+                entries[f"{curve}[{layer}]"] = {"share": round(share, 6), "reason": _reason(parts)}
+    return entries
 
 
 def rounding(comparison: Comparison) -> dict[str, Any]:
@@ -63,11 +66,11 @@ def rounding(comparison: Comparison) -> dict[str, Any]:
 
     The means, over the queries that have a value, of the share of an update's length that rounding may have added.
     """
-    found: dict[str, Any] = {}
+    shares: dict[str, Any] = {}
     for key, curve, form in named_forms(comparison):
         if form.rounding is not None:
-            found |= {key: float(form.rounding.nanmean()), curve: form.rounding.tolist()}
-    return found
+            shares |= {key: float(form.rounding.nanmean()), curve: form.rounding.tolist()}
+    return shares
 
 
 def named_forms(comparison: Comparison) -> Iterator[tuple[str, str, Form]]:
@@ -90,9 +93,11 @@ def _not_compared(key: str, contrast: Contrast) -> str:
 
 def _reason(shares: Mapping[str, Tensor]) -> str:
     """The reasons that apply, the most frequent first."""
+    # Sorted by share, so that the first named is the main one.
     applying = sorted((name for name in shares if shares[name] > 0), key=lambda name: -float(shares[name]))
     return "; or ".join(applying) or "no query had a value"
 
 
 def _is_nan(value: float) -> bool:
+    # NaN is the only number that differs from itself, in tensors and floats alike.
     return value != value

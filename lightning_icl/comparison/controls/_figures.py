@@ -24,11 +24,13 @@ def measured(name: str, contrasts: Sequence[Contrast], probe: ICLProbe) -> dict[
     """
     title = CONTROLS[name].title
     entries = {contrast.name: _entry(title, contrast, probe) for contrast in contrasts}
+    # A single contrast is its own summary.
     if len(contrasts) == 1:
         return entries
     overall: dict[str, Any] = {"title": f"{title}: mean of {len(contrasts)}", "lr": contrasts[0].learning_rate}
     overall |= {key: _mean([entry[key] for entry in entries.values()]) for key in ("accuracy", *compared_levels())}
     overall["difference"] = _difference(overall, probe)
+    # Population standard deviation: these orders are all there are, not a sample of them.
     overall["spread"] = {view: pstdev(entry["accuracy"][view] for entry in entries.values()) for view in VIEWS}
     overall["sensitivity"] = {
         view: sensitivity(probe.predictions, [contrast.conditions[place].name for contrast in contrasts])
@@ -46,6 +48,7 @@ def _entry(title: str, contrast: Contrast, probe: ICLProbe) -> dict[str, Any]:
     entry = {
         "title": title,
         "lr": contrast.learning_rate,
+        # Between queries no answer can be right.
         "accuracy": {**accuracies, "ft": None} if contrast.next_query else accuracies,
         **plain_comparison(comparison),
         "undefined": undefined(comparison, contrast),
@@ -58,6 +61,7 @@ def _rate_note(contrast: Contrast, probe: ICLProbe) -> str:
     """Says a learning rate that is not the main one."""
     assert probe.finetuned is not None
     rate = contrast.learning_rate
+    # None where the contrast has no fine-tuning of its own.
     return "" if rate in (None, probe.finetuned.learning_rate) else f"at rate {rate:g}"
 
 
@@ -80,6 +84,7 @@ def left_out(name: str, reason: str) -> dict[str, Any]:
 
 def _mean(values: Sequence[Any]) -> Any:
     """Mean of figures of the same form, entry by entry, over those that are defined; NaN where none is."""
+    # All entries have the same form, so the first tells what kind this level is.
     first = values[0]
     if isinstance(first, dict):
         return {key: _mean([value[key] for value in values]) for key in first}
@@ -108,6 +113,7 @@ def sensitivity(predictions: Sequence[Prediction], conditions: Sequence[str]) ->
 
 def probabilities(scores: Sequence[float]) -> list[float]:
     """Softmax over the answers of a query."""
-    most = max(scores)
-    weights = [math.exp(score - most) for score in scores]
+    # Shifted by the largest, so that the exponential cannot overflow.
+    largest = max(scores)
+    weights = [math.exp(score - largest) for score in scores]
     return [weight / sum(weights) for weight in weights]

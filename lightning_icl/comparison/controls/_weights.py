@@ -28,19 +28,20 @@ def ft_all(ground: Ground) -> list[Contrast]:
     Raises:
         NumericalError: that diverges too.
     """
-    wanted = ground.learning_rate
-    for rate in (wanted, wanted / 10):
+    main_rate = ground.learning_rate
+    for rate in (main_rate, main_rate / 10):
         try:
             return [_ft_all(ground, rate)]
         except NumericalError:
+            # The last attempt stands outside the loop, so that its error reaches the caller.
             continue
-    return [_ft_all(ground, wanted / 100)]
+    return [_ft_all(ground, main_rate / 100)]
 
 
 def _ft_all(ground: Ground, rate: float) -> Contrast:
     contrast = ground.tuned("ft-all", ground.fit(ground.demonstrations, trained="all", rate=rate))
-    wanted = ground.learning_rate
-    return contrast if rate == wanted else replace(contrast, note=f"at rate {rate:g}: rate {wanted:g} diverges")
+    main_rate = ground.learning_rate
+    return contrast if rate == main_rate else replace(contrast, note=f"at rate {rate:g}: rate {main_rate:g} diverges")
 
 
 def layer_causal(ground: Ground) -> list[Contrast]:
@@ -81,9 +82,11 @@ def gaussian_overlay(model: PreTrainedModel, overlay: KVOverlay, seed: int) -> K
     tensors = {}
     for part in slices(model):
         before = at_least_float32(part.read())
+        # Seeded by name, so that a parameter's noise does not depend on how many precede it.
         generator = torch.Generator().manual_seed(zlib.crc32(f"{part.name}/{seed}".encode()))
         noise = torch.randn(before.shape, generator=generator).to(before)
         norm = torch.linalg.vector_norm(overlay.tensors[part.name].to(before) - before)
+        # Same distance per parameter: only the direction differs from what was learnt.
         tensors[part.name] = before + noise * (norm / torch.linalg.vector_norm(noise))
     return KVOverlay(tensors=tensors)
 
@@ -127,12 +130,14 @@ def fresh_overlay(model: PreTrainedModel, kept: Collection[str], seed: int) -> K
         kept: names of parameters.
         seed: of the fresh weights.
     """
+    # The user's own random state stays as it was.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        # Initialised by the model's class, as its authors trained it from.
         fresh = type(model)(copy.deepcopy(model.config))
-    own = dict(model.named_parameters())
+    trained = dict(model.named_parameters())
     tensors = {
-        name: (own[name] if name in kept else parameter).detach().to(own[name])
+        name: (trained[name] if name in kept else parameter).detach().to(trained[name])
         for name, parameter in fresh.named_parameters()
     }
     return KVOverlay(tensors=tensors)
@@ -146,6 +151,7 @@ def laid_over(model: PreTrainedModel, under: KVOverlay, over: KVOverlay) -> KVOv
         under: holds all parameters.
         over: holds key/value parameters.
     """
+    # Read while the lower overlay is on, so that rows of a fused parameter that were not trained come from it.
     with LaidOver(model, under).active():
         changed: dict[str, Tensor] = {}
         for part in slices(model):
@@ -161,9 +167,11 @@ def embeddings(model: PreTrainedModel) -> set[str]:
 
 def norms(model: PreTrainedModel) -> set[str]:
     """Names of the parameters of all normalisations."""
+    # By class name: every family has a norm class of its own.
     return _parameters(model, lambda module: type(module).__name__.endswith("Norm"))
 
 
-def _parameters(model: PreTrainedModel, wanted: Callable[[nn.Module], bool]) -> set[str]:
-    found = {id(parameter) for module in model.modules() if wanted(module) for parameter in module.parameters()}
-    return {name for name, parameter in model.named_parameters() if id(parameter) in found}
+def _parameters(model: PreTrainedModel, chosen: Callable[[nn.Module], bool]) -> set[str]:
+    # By identity: tied parameters stand in several modules under one name.
+    identities = {id(parameter) for module in model.modules() if chosen(module) for parameter in module.parameters()}
+    return {name for name, parameter in model.named_parameters() if id(parameter) in identities}

@@ -73,7 +73,7 @@ CONTROLS: Mapping[str, Control] = {
 }
 
 
-def choose(wanted: str | None) -> tuple[Control, ...]:
+def choose(text: str | None) -> tuple[Control, ...]:
     """Controls by names with commas between them, in the order of the catalogue; `all` is every one.
 
     Raises:
@@ -82,18 +82,18 @@ def choose(wanted: str | None) -> tuple[Control, ...]:
     >>> [control.name for control in choose("order,ft-query")]
     ['order', 'ft-query']
     """
-    names = _words(wanted)
+    names = _words(text)
     for name in names:
         if name not in CONTROLS and name != "all":
             raise UserError(f"--controls: control {name!r} is not known. {did_you_mean(name, [*CONTROLS, 'all'])}")
     return tuple(control for name, control in CONTROLS.items() if name in names or "all" in names)
 
 
-def own_rates(given: str | None, chosen: Sequence[Control]) -> dict[str, float]:
+def own_rates(text: str | None, chosen: Sequence[Control]) -> dict[str, float]:
     """Learning rates of controls by name, from `NAME=RATE` with commas between them.
 
     Args:
-        given: as on the command line.
+        text: as on the command line.
         chosen: the controls of the run.
 
     Raises:
@@ -104,21 +104,23 @@ def own_rates(given: str | None, chosen: Sequence[Control]) -> dict[str, float]:
     """
     tuned = [control.name for control in chosen if control.finetunes]
     rates: dict[str, float] = {}
-    for word in _words(given):
+    for word in _words(text):
         name, _, number = (part.strip() for part in word.partition("="))
+        # Known but useless here: a reason of its own, clearer than "not among --controls".
         if name in CONTROLS and not CONTROLS[name].finetunes:
             raise UserError(f"--control-lr {word}: control {name!r} has no fine-tuning of its own.")
         if name not in tuned:
-            known = did_you_mean(name, tuned) if tuned else "Give --controls too."
-            raise UserError(f"--control-lr {word}: control {name!r} is not among --controls. {known}")
+            advice = did_you_mean(name, tuned) if tuned else "Give --controls too."
+            raise UserError(f"--control-lr {word}: control {name!r} is not among --controls. {advice}")
         try:
             rates[name] = float(number)
         except ValueError:
+            # 0 is out of range, so the check below answers for both.
             rates[name] = 0.0
         if not 0 < rates[name] < float("inf"):
             raise UserError(f"--control-lr {word}: give NAME=RATE with a positive number, such as {name}=0.01.")
     return rates
 
 
-def _words(given: str | None) -> list[str]:
-    return [word.strip() for word in (given or "").split(",") if word.strip()]
+def _words(text: str | None) -> list[str]:
+    return [word.strip() for word in (text or "").split(",") if word.strip()]

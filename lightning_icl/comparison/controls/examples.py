@@ -34,6 +34,7 @@ def query_position(ground: Ground) -> list[Contrast]:
 
 def labels_random(ground: Ground) -> Lessons:
     """Every demonstration's answer is drawn from its options, all alike likely (Min et al., arXiv 2202.12837)."""
+    # Seeded by name: another control's draws do not change with the order of controls.
     rng = Random(f"labels-random/{ground.seed}")
     labels = [rng.randrange(count) for count in ground.data.demonstration_options]
     return {"labels-random": ground.data.relabelled(labels)}
@@ -42,6 +43,7 @@ def labels_random(ground: Ground) -> Lessons:
 def labels_flipped(ground: Ground) -> Lessons:
     """Every demonstration has the option after the right one, the first after the last; of two, the wrong one."""
     options = ground.data.demonstration_options
+    # The next option and not a random one: with two options that is always the wrong one.
     labels = [(label + 1) % count for label, count in zip(ground.demonstrations.labels, options, strict=True)]
     return {"labels-flipped": ground.data.relabelled(labels)}
 
@@ -64,6 +66,7 @@ def scored_by_letters(ground: Ground) -> list[Contrast]:
     return [
         replace(
             contrast,
+            # Zero-shot needs a name of its own: it is scored by other tokens than the main one.
             zsl=replace(contrast.zsl, name="zsl@labels-abstract", answer_ids=answer_ids),
             icl=replace(contrast.icl, answer_ids=answer_ids),
             ft=replace(contrast.ft, answer_ids=answer_ids),
@@ -82,6 +85,7 @@ def _letters(data: ICLDataModule) -> tuple[tuple[str, ...], tuple[int, ...]]:
         ids = data.word_ids(letters)
     except TaskError as error:
         raise Unavailable(f"letters can stand in only where each is one token of its own: {error}") from error
+    # With several tokens, an answer's own tokens would follow the letters in its branch.
     if any(len(answer) != 1 for answer in (*ids, *data.answers)):
         raise Unavailable("letters can stand in only where they and the task's answers have one token each.")
     return letters, tuple(answer[0] for answer in ids)
@@ -95,9 +99,11 @@ def calibration(ground: Ground) -> list[Contrast]:
     Raises:
         Unavailable: the answers differ by row, or the template makes no prompt of a text that says nothing.
     """
+    # Under the same condition, since the bias that is divided out depends on the prompt.
     batch = _content_free(ground.data)
     main = ground.tuned("calibration", ground.finetuned)
     zsl, icl, ft = (replace(condition, content_free=batch) for condition in main.conditions)
+    # FT has a name of its own already.
     zsl, icl = replace(zsl, name="zsl@calibration"), replace(icl, name="icl@calibration")
     return [replace(main, zsl=zsl, icl=icl, ft=ft)]
 
@@ -124,6 +130,7 @@ def shuffled_query(ground: Ground) -> list[Contrast]:
     """What demonstrations do to one query against what they do to another of about the same length."""
     main = ground.tuned("shuffled-query", ground.finetuned)
     note = "only SimAOU is defined between queries"
+    # `ft` is in-context learning itself: the two sides differ by query, not by condition.
     return [replace(main, ft=ground.icl, next_query=True, learning_rate=None, note=note)]
 
 
@@ -132,6 +139,7 @@ def order(ground: Ground) -> Lessons:
     rng = Random(f"order/{ground.seed}")
     lessons = {}
     for number in range(1, PERMUTATIONS + 1):
+        # One generator for all of them, so that the orders differ from each other.
         places = list(range(len(ground.demonstrations)))
         rng.shuffle(places)
         lessons[f"order-{number}"] = permuted(ground.demonstrations, places)
@@ -170,6 +178,7 @@ def tuned_on_other_task(ground: Ground) -> list[Contrast]:
     Kendall is undefined: the two have other tokens.
     """
     return [
+        # Other tokens than those of the prompt: their query vectors cannot be matched.
         ground.tuned(name, replace(ground.fit(demonstrations), training_queries=None))
         for name, demonstrations in other_task(ground).items()
     ]

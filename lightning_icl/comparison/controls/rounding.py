@@ -46,7 +46,9 @@ def rounded_otherwise(model: PreTrainedModel, seed: int) -> KVOverlay:
     for part in slices(model):
         values = part.read()
         generator = torch.Generator().manual_seed(zlib.crc32(f"{part.name}/{seed}".encode()))
+        # -1 or 1, from 0 or 1.
         signs = 2 * torch.randint(2, values.shape, generator=generator).to(values) - 1
+        # Multiplied, so that each number moves in its own last digit.
         tensors[part.name] = values * (1 + STEP * signs)
     return KVOverlay(tensors=tensors)
 
@@ -63,6 +65,7 @@ def sensitivity(probe: ICLProbe) -> dict[str, float] | None:
     changes = {"accuracy.ft": abs(accuracy(probe.predictions, "ft") - accuracy(probe.predictions, condition))}
     for level in main._fields:
         figures, others = (flattened(getattr(comparison, level)._asdict()) for comparison in (main, check))
+        # Counts and tables have no distance that could be compared.
         for key, value in figures.items():
             if isinstance(value, float) or key.endswith("per_layer"):
                 changes[f"{level}.{key}"] = _largest(value, others[key])
@@ -73,6 +76,7 @@ def without_check(
     probe: ICLProbe,
 ) -> tuple[dict[str, Mapping[str, Bootstrapped]], list[Prediction]]:
     """Replicates by contrast, and predictions, of what was measured for its own sake."""
+    # What was only a check would otherwise be paired and tested like a control.
     bootstraps = {name: figures for name, figures in probe.bootstraps.items() if name != NAME}
     check = {contrast.ft.name for contrast in probe.contrasts if contrast.name == NAME}
     predictions = [

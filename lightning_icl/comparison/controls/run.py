@@ -57,6 +57,7 @@ def make_controls(
     if probe.finetuned is None:
         return made
     probe.also_compare([contrast for contrasts in made.contrasts.values() for contrast in contrasts])
+    # Lightning would write a version of the log for each of the many fits.
     if settings.checks_rounding:
         settings = replace(settings, logger=None)
         with suppress(NumericalError):  # where the main fine-tuning stays finite by chance alone
@@ -92,6 +93,7 @@ def contrasts_of(
     _learn_together(settings, probe.model, grounds, made, f"{planned.task.name}, controls")
     for control, ground in grounds.items():
         try:
+            # A control may refuse the task or diverge; the others go on.
             made.contrasts[control.name] = control.contrasts(ground)
         except UserError as error:
             made.impossible[control.name] = str(error)
@@ -107,8 +109,9 @@ def _learn_together(
     """
     runs: dict[Run, None] = {}
     for control, ground in grounds.items():
-        with suppress(UserError):  # said where its contrasts are made
+        with suppress(UserError):  # the same error is raised again, and recorded, where its contrasts are made
             lessons = {} if control.lessons is None else control.lessons(ground)
+            # Keyed by run: two controls that learn the same share one fine-tuning.
             runs |= {Run(learning_rate=ground.learning_rate, demonstrations=item): None for item in lessons.values()}
     started = time.perf_counter()
     for group in groups_within(list(runs), model):
@@ -117,6 +120,7 @@ def _learn_together(
             _say(f"{title}: {len(group)} fine-tunings take their steps together, in about {memory:.1f} GB.")
         fitted = fit_together(settings, model, group, title=title)
         for number, run in enumerate(group):
+            # An error is kept and raised where the control asks for its fine-tuning.
             made.learnt[run] = fitted.finetuned.get(number) or NumericalError(fitted.diverged[number])
     made.seconds += time.perf_counter() - started
 
@@ -161,6 +165,7 @@ def _fit(
         layer_causal: Reading | None = None,
     ) -> Finetuned:
         run = Run(learning_rate=rate or own_rate, demonstrations=demonstrations)
+        # Only plain key/value fine-tunings from the model's own weights were made side by side.
         learnt = made.learnt.get(run) if trained == "kv" and base is None and layer_causal is None else None
         if isinstance(learnt, NumericalError):
             raise learnt
@@ -168,6 +173,7 @@ def _fit(
             return learnt
         probe = ICLProbe(model, demonstrations)
         trainer = make_trainer(settings, [KVFinetuning(rate or own_rate, trained, layer_causal)], title=title)
+        # On while the trainer copies its masters, which therefore start from them.
         weights = nullcontext() if base is None else LaidOver(model, base).active()
         with weights, interruptible():
             trainer.fit(probe, datamodule=planned.data.teaching(demonstrations))
@@ -181,6 +187,7 @@ def _fit(
 def controls_section(made: Controlled, probe: ICLProbe) -> dict[str, Any]:
     """The content of `controls` in `results.json`: by control the figures that the main comparison has."""
     section: dict[str, Any] = {}
+    # In the catalogue's order, whatever the order on the command line.
     for name in CONTROLS:
         if name in made.contrasts:
             section |= measured(name, made.contrasts[name], probe)
