@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from lightning_icl.attention.precision import at_least_float32
 from lightning_icl.models.kv import slices
 
-# At least a quarter of a block's examples ask; all others, up to the number asked for, are learnt from.
+# At least a quarter of a block's examples are asked; all others, up to the number asked for, are learnt from.
 _LEARNT_SHARE = 0.75
 
 Example = tuple[Tensor, Tensor]
@@ -33,12 +33,14 @@ def take_apart(ids: Tensor, weights: Tensor, end: int) -> list[Example]:
         weights: (B,) loss weights; answers weigh more than 1. A block of text has none and yields no example.
         end: the EOS token.
     """
+    # Weights tell documents from text, which has no examples to take apart.
     if not (weights > 1).any():
         return []
     ends = (ids == end).nonzero()[:, 0].tolist()
     starts = [1, *(place + 1 for place in ends)]
     return [
         (torch.cat([ids[:1], ids[start:stop]]), torch.cat([weights[:1] > 1, weights[start:stop] > 1]))
+        # `ends` may be shorter: what stands behind the last EOS is an example cut off by the block's end.
         for start, stop in zip(starts, ends, strict=False)
         if stop > start
     ]
@@ -56,13 +58,16 @@ def adaptation_loss(model: PreTrainedModel, examples: Sequence[Example], rate: f
     Returns:
         A scalar whose gradient is the first-order one; None where there are too few examples to do both.
     """
+    # Rounded down, so that at least one example is left to ask.
     learnt = min(shots, int(len(examples) * _LEARNT_SHARE))
     if not learnt:
         return None
     weights = adapted_weights(model, [ids for ids, _ in examples[:learnt]], rate)
     ids = pad_sequence([ids for ids, _ in examples[learnt:]], batch_first=True)
     answers = pad_sequence([answer for _, answer in examples[learnt:]], batch_first=True)[:, 1:]
+    # A functional call: the model's own weights stay as they are, and gradients reach them through `weights`.
     logits = functional_call(model, weights, kwargs={"input_ids": ids, "use_cache": False}).logits
+    # Only answers, as that is what fine-tuning is to improve; prompts have a loss of their own elsewhere.
     return cross_entropy(at_least_float32(logits[:, :-1][answers]), ids[:, 1:][answers])
 
 
@@ -77,14 +82,17 @@ def adapted_weights(model: PreTrainedModel, examples: Sequence[Tensor], rate: fl
     Returns:
         Tensors that depend on the model's own parameters with slope 1, which makes gradients first-order.
     """
+    # By identity: a fused parameter appears once, and only its key/value rows move.
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     parts = {names[id(part.parameter)]: part for part in slices(model)}
     moved = {name: part.parameter.detach().clone().requires_grad_() for name, part in parts.items()}
     for ids in examples:
         logits = functional_call(model, moved, kwargs={"input_ids": ids[None], "use_cache": False}).logits
         loss = cross_entropy(at_least_float32(logits[0, :-1]), ids[1:])
+        # A plain first-order gradient: no graph through the steps is kept, however many there are.
         gradients = torch.autograd.grad(loss, list(moved.values()))
         with torch.no_grad():
             for (name, part), gradient in zip(parts.items(), gradients, strict=True):
                 moved[name][part.place] -= rate * gradient[part.place]
+    # The value is the moved weight, the slope that of the parameter: the steps themselves are not differentiated.
     return {name: part.parameter + (moved[name] - part.parameter).detach() for name, part in parts.items()}

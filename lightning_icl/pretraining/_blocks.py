@@ -42,6 +42,7 @@ class Documents(Dataset[Block]):
     def short(self, number: int) -> Block:
         """A block of short documents."""
         settings = self._settings
+        # A block has the same number of tokens in both phases, so steps cost the same.
         pieces = settings.block // settings.short_block
         made = [
             self._filled(_SHORT + number * pieces + piece, settings.short_block, settings.repeat_share)
@@ -56,7 +57,9 @@ class Documents(Dataset[Block]):
     def _filled(self, number: int, length: int, repeat_share: float) -> Block:
         """A document cut at a length, and the loss weight and position of each token."""
         settings, ids = self._settings, [self._first]
+        # BOS is never predicted; its weight only fills the place.
         weights = [1.0]
+        # Endless: cut when the block is full, in the middle of an example if need be.
         for texts in document(settings.seed, number, settings.natural_share, repeat_share):
             prompt, answer = self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
             ids += [*prompt, *answer, self._tokenizer.eos_token_id]
@@ -85,6 +88,8 @@ class TrainingBlocks(Dataset[Block]):
         return self._settings.steps * self._settings.batch
 
     def __getitem__(self, number: int) -> Block:
+        # Block i is text where the running share passes a whole number: even at every scale, and the same after a
+        # resume.
         share = self._settings.read_share
         read = math.floor(number * share)  # blocks of text before this one
         if self._text is not None and math.floor((number + 1) * share) > read:

@@ -14,8 +14,10 @@ def draw_loss_curve(log: Path, picture: Path) -> None:
             and answer_accuracy.
         picture: PNG file to write; each point is the mean of as many entries as leave some hundred points.
     """
+    # Figures are drawn without a display.
     import matplotlib
 
+    # Before pyplot is imported, which chooses a backend: this one needs no display.
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
@@ -30,6 +32,7 @@ def draw_loss_curve(log: Path, picture: Path) -> None:
         for name in names:
             points = [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
             width = max(1, len(points) // _POINTS)
+            # A rest shorter than a window would be a mean of few and stand out.
             starts = range(0, len(points) - width + 1, width)
             means = [sum(value for _, value in points[start : start + width]) / width for start in starts]
             if means:

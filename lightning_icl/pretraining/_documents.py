@@ -64,6 +64,7 @@ class Episode:
     """Which of the maker's classes the document uses, in the order of `labels`."""
 
     def example(self, rng: Random) -> tuple[str, str]:
+        # Drawn anew for every example, so labels cannot be predicted from their order.
         """A prompt and its answer (with its leading space)."""
         number = rng.randrange(len(self.classes))
         fields = self.make(rng, self.classes[number], False)
@@ -79,6 +80,7 @@ def draw_episode(rng: Random, natural_share: float) -> Episode:
     """
     family = rng.choices(list(FAMILIES), weights=list(FAMILIES.values()))[0]
     maker, size = _maker(rng, family)
+    # Tone and inference are only meaningful with all of their classes.
     count = size if family in ("tone", "inference") else min(size, rng.choice(_CLASSES))
     classes = tuple(sorted(rng.sample(range(size), count)))
     templates = INFERENCE_TEMPLATES if family == "inference" else TEMPLATES
@@ -86,6 +88,7 @@ def draw_episode(rng: Random, natural_share: float) -> Episode:
     if natural is not None and rng.random() < natural_share:
         labels = tuple(natural[number] for number in classes)
     else:
+        # An evaluation task's own pairing of class and word would be learnt here and then measured.
         allowed = [label for label in words.LABELS if label not in RESERVED[family]]
         labels = tuple(rng.sample(allowed, count))
     return Episode(family=family, template=rng.choice(templates), labels=labels, make=maker, classes=classes)
@@ -128,6 +131,7 @@ def document(seed: int, number: int, natural_share: float, repeat_share: float =
         natural_share: share of documents whose labels mean their classes.
         repeat_share: share of documents that go round among a few examples, where looking back is all that is needed.
     """
+    # A prime apart: neighbouring seeds share no documents.
     rng = Random(seed * 1_000_003 + number)
     episode = draw_episode(rng, natural_share)
     few = [episode.example(rng) for _ in range(rng.randint(2, 6))] if rng.random() < repeat_share else []

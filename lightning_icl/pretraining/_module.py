@@ -35,11 +35,13 @@ class CausalPretraining(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Make momentum attention known here too: a spawned process is given its model ready made."""
+        # Registration is a matter of the process and does not travel with the model.
         enable_momentum()
 
     def on_train_batch_start(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
         """Draw dropout afresh from seed, batch and process, so that a resumed run draws the same."""
         self.measured = []
+        # Otherwise dropout of a resumed run would depend on where it stopped.
         torch.manual_seed(hash((self.settings.seed, batch_idx, self.global_rank)))
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
@@ -47,13 +49,16 @@ class CausalPretraining(LightningModule):
         length = self.settings.short_block if self.global_step < self.settings.short_steps else self.settings.block
         ids, weights, positions = (rows.view(-1, length) for rows in batch)
         logits, losses = self._losses(ids, positions)
+        # The first token of a row is predicted by nothing.
         weights = weights[:, 1:]
         loss = (losses * weights).sum() / weights.sum()
+        # Answer tokens are told by their weight, which needs no tensor of its own.
         answers = weights > 1
         self._show("loss", loss, sync_dist=True)
         if answers.any():
             self._show("answer_loss", losses[answers].mean())
             self._show("answer_accuracy", (logits.argmax(-1) == ids[:, 1:])[answers].float().mean())
+        # A second loss on the same batch, from the first block only.
         adapted = self._adaptation_loss(batch)
         return loss if adapted is None else loss + adapted
 
@@ -75,6 +80,7 @@ class CausalPretraining(LightningModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Mean negative log-likelihood of held-out text, in nats per predicted token."""
         _, losses = self._losses(*batch)
+        # Weighted by tokens: the last batch may be shorter.
         self.held_out.update(losses.mean(), weight=losses.numel())
 
     def on_validation_epoch_end(self) -> None:
@@ -86,13 +92,16 @@ class CausalPretraining(LightningModule):
 
     def _losses(self, ids: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (row, token − 1, vocabulary) and losses (row, token − 1) of the tokens after the first."""
+        # Without position ids, attention runs across documents, as in most pretraining.
         where = {"position_ids": positions} if self.settings.separate_documents else {}
         logits = self.model(input_ids=ids, use_cache=False, **where).logits[:, :-1]
+        # float32: a softmax over the vocabulary in bfloat16 loses the loss's second digit.
         return logits, cross_entropy(logits.transpose(1, 2).float(), ids[:, 1:], reduction="none")
 
     def configure_optimizers(self) -> Any:
         """AdamW with linear warm-up, then cosine or polynomial decay; no weight decay on norms and biases."""
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        # Norms and biases have one dimension; decaying them would pull scales towards 0.
         matrices = [parameter for parameter in trained if parameter.ndim > 1]
         vectors = [parameter for parameter in trained if parameter.ndim <= 1]
         optimizer = torch.optim.AdamW(
@@ -101,6 +110,7 @@ class CausalPretraining(LightningModule):
                 {"params": vectors, "weight_decay": 0.0},
             ],
             lr=self.settings.learning_rate,
+            # 0.98 in place of 0.999: runs are short, and the second moment must follow.
             betas=(0.9, 0.98),
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
@@ -108,6 +118,7 @@ class CausalPretraining(LightningModule):
 
     def _rate(self, step: int) -> float:
         if step < self.settings.warmup:
+            # From 1, so that the first step already moves.
             return (step + 1) / self.settings.warmup
         done = (step - self.settings.warmup) / max(1, self.settings.steps - self.settings.warmup)
         if self.settings.decay == "cosine":

@@ -23,6 +23,7 @@ class Speed:
 
     def words(self, step: int) -> dict[str, str]:
         """Both figures, in words."""
+        # Nothing has been measured yet in this run, whatever step it resumes at.
         done = step - self._first
         if done <= 0:
             return {}
@@ -46,8 +47,9 @@ class SpeedBar(RichProgressBar):
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """What stands beside the bar."""
-        shown = {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
-        return {**shown, **self._speed.words(trainer.global_step)}
+        # `v_num` is the logger's version number, which says nothing of the training.
+        figures = {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
+        return {**figures, **self._speed.words(trainer.global_step)}
 
 
 class SpeedLines(Callback):
@@ -65,6 +67,7 @@ class SpeedLines(Callback):
     ) -> None:
         """Print a line when it is time."""
         step, last = trainer.global_step, self._settings.steps
+        # With accumulation a step ends only at the last of its batches.
         whole = (batch_idx + 1) % self._settings.accumulate == 0
         if whole and trainer.is_global_zero and (step % self._settings.checkpoint_every == 0 or step == last):
             losses = {name: f"{float(value):.3f}" for name, value in trainer.callback_metrics.items()}

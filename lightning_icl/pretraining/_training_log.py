@@ -30,6 +30,7 @@ class TrainingLog(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Keep the figures of a step."""
+        # Only whole steps: parts of one would be rows of the same number.
         whole = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if whole and trainer.global_step % self._every == 0:
             self._keep(trainer, getattr(pl_module, "measured", ()))
@@ -39,11 +40,13 @@ class TrainingLog(Callback):
         self._keep(trainer, [name for name in trainer.callback_metrics if name.startswith("validation_")])
 
     def _keep(self, trainer: Trainer, names: Any) -> None:
+        # `global_step` has been raised already; rows count from 0.
         row = self.rows.setdefault(trainer.global_step - 1, {})
         row.update({name: float(trainer.callback_metrics[name]) for name in names})
 
     def state_dict(self) -> dict[str, Any]:
         """The rows so far, for the checkpoint."""
+        # Keys as text, since a checkpoint may be read without unpickling arbitrary objects.
         return {"rows": {str(step): dict(row) for step, row in self.rows.items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

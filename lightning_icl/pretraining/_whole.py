@@ -15,12 +15,13 @@ def newest_whole(folder: Path) -> Path | None:
     Raises:
         OutputError: there are some, and none is whole.
     """
-    there = [folder / name for name in (LAST, PREVIOUS) if (folder / name).is_file()]
-    for path in there:
+    present = [folder / name for name in (LAST, PREVIOUS) if (folder / name).is_file()]
+    for path in present:
+        # A zip file read to its end checks every entry's sum; a cut one has no directory at its end.
         with suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as file:
             if file.testzip() is None:
                 return path
-    if there:
+    if present:
         raise OutputError(
             f"No checkpoint in {str(folder)!r} is whole. Give another --out, or remove the folder to begin again."
         )

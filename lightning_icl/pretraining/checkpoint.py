@@ -28,9 +28,11 @@ class WholeCheckpointIO(TorchCheckpointIO):
         part = folder / PART
         try:
             with part.open("wb") as file:
+                # To the disk before the rename: a crash must not leave a new name with old content.
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
+            # The last one becomes the previous one only once the new one is whole.
             if (folder / LAST).exists():
                 os.replace(folder / LAST, folder / PREVIOUS)
             os.replace(part, folder / LAST)
@@ -59,6 +61,7 @@ class LastCheckpoint(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save, unless the validation of this step is still to come: a resumed training would leave it out."""
+        # A validation at this step saves afterwards, with its figures.
         whole = (batch_idx + 1) % self._settings.accumulate == 0
         every = min(self._settings.validate_every, self._settings.steps)
         if whole and not (self._validating and trainer.global_step % every == 0):

@@ -29,9 +29,11 @@ class Share(Sampler[int]):
         self.total, self.rank, self.world = total, rank, world
 
     def __len__(self) -> int:
+        # A resumed Trainer counts from 0 and skips what was done.
         return self.total // self.world
 
     def __iter__(self) -> Iterator[int]:
+        # Every n-th block: each process gets the same share of text and documents.
         return iter(range(self.done + self.rank, self.total, self.world))
 
 
@@ -55,6 +57,7 @@ class ResumableLoader(DataLoader[Any]):
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Go on from there."""
+        # `done` counts blocks of all processes, so a resumed run may have another number of them.
         self._share.done = state_dict["blocks"]
 
 
@@ -96,6 +99,7 @@ class PretrainingData(LightningDataModule):
                 f"({settings.accumulate})."
             )
         share = Share(total=len(self.blocks), rank=trainer.global_rank, world=world)
+        # Blocks and not steps: a resumed run may divide a step into other parts.
         return ResumableLoader(
             self.blocks, share, settings.batch // parts, lambda: trainer.global_step * settings.batch
         )

@@ -30,6 +30,7 @@ def new_model(settings: PretrainSettings, tokenizer: "PreTrainedTokenizerBase") 
     if source is None or config is None:
         model: PreTrainedModel = _llama(settings, tokenizer)
     else:
+        # `fresh` means the configuration alone: its weights are random.
         model = _of_configuration(config, tokenizer) if source.fresh else load_model(source)
     if settings.momentum is not None:
         to_momentum(model, eta=settings.momentum, learn=settings.learn_momentum)
@@ -49,6 +50,7 @@ def check_model(settings: PretrainSettings) -> "PretrainedConfig | None":
         return None
     config = load_config(source)
     length = context_length(config)
+    # Positions of a configuration are a promise to every later use of the model.
     if length is not None and length < settings.block:
         raise ModelError(f"block = {settings.block}: the model {source.name!r} has {length} positions only.")
     if settings.momentum is not None:
@@ -89,6 +91,7 @@ def init_record(settings: PretrainSettings) -> list[str]:
     source = model_source(settings)
     if source is None or source.fresh or not source.local:
         return []
+    # A GGUF file holds everything; otherwise these patterns name what the model is made of.
     kinds = ("config.json", "tokenizer.json", "*.safetensors", "*.bin") if source.gguf is None else (source.gguf,)
     files = [path for kind in kinds for path in sorted(Path(source.location).glob(kind))]
     return [f"{path.name} (SHA-256 {digest(path)[:16]})" for path in files]
@@ -101,6 +104,7 @@ def _of_configuration(config: "PretrainedConfig", tokenizer: "PreTrainedTokenize
     from lightning_icl.models.momentum.registration import enable_momentum
 
     enable_momentum()
+    # Sized by the tokenizer, so that no row of the embedding stands for nothing.
     config.vocab_size = len(tokenizer)
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         setattr(config, name, getattr(tokenizer, name))
@@ -119,6 +123,7 @@ def _llama(settings: PretrainSettings, tokenizer: "PreTrainedTokenizerBase") -> 
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=settings.width,
+        # The usual SwiGLU ratio of 8/3, rounded to what matrix products like.
         intermediate_size=max(64, 4 * settings.width * 2 // 3 // 64 * 64),
         num_hidden_layers=settings.layers,
         num_attention_heads=settings.heads,
@@ -132,6 +137,7 @@ def _llama(settings: PretrainSettings, tokenizer: "PreTrainedTokenizerBase") -> 
     )
     model = LlamaForCausalLM(config)
     with torch.no_grad():
+        # Both start as copies: attention then looks for what is alike and gives it back.
         for block in model.model.layers:
             block.self_attn.k_proj.weight.copy_(block.self_attn.q_proj.weight)
             block.self_attn.o_proj.weight.copy_(block.self_attn.v_proj.weight.T)
@@ -148,6 +154,7 @@ def save_model(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", f
     from safetensors import SafetensorError
 
     for name, parameter in model.named_parameters():
+        # After training and not during it: a NaN weight trains on without a word.
         if not bool(torch.isfinite(parameter).all()):
             raise NumericalError(
                 f"The weight {name} is NaN or infinite after training, so no model was saved. Lower learning_rate, "
@@ -155,6 +162,6 @@ def save_model(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", f
             )
     try:
         model.save_pretrained(folder, safe_serialization=True)
-    except SafetensorError as error:  # a full disk, as everywhere
+    except SafetensorError as error:  # raised for a full disk too
         raise OSError(str(error)) from error
     tokenizer.save_pretrained(folder)

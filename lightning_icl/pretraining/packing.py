@@ -38,9 +38,11 @@ def encode_text(text: Text, tokenizer: "PreTrainedTokenizerBase", path: Path) ->
             return
         with space.file(path) as part, part.open("wb") as file:
             for document in text.documents():
+                # Where BOS and EOS are the same token, EOS alone separates documents.
                 ids = [] if bos in (None, eos) else [bos]
                 for piece in document:
                     ids += tokenizer(piece, add_special_tokens=False, verbose=False)["input_ids"]
+                    # Piece by piece: a whole document may not fit into memory.
                     file.write(np.asarray(ids, dtype="<i4").tobytes())
                     ids = []
                 file.write(np.asarray([*ids, eos], dtype="<i4").tobytes())
@@ -60,6 +62,7 @@ class PackedText:
     """
 
     def __init__(self, path: Path, eos: int, block: int, setting: str) -> None:
+        # Mapped and not read: the tokens of a corpus are larger than memory.
         self.tokens = np.memmap(path, dtype="<i4", mode="r")
         self.eos, self.block = eos, block
         if len(self.tokens) < block:
@@ -77,9 +80,11 @@ class PackedText:
         end = start + self.block
         tokens = self.tokens[start:end]
         if end > len(self.tokens):
+            # The ring: a block at the end goes on at the beginning.
             tokens = np.concatenate([tokens, self.tokens[: end - len(self.tokens)]])
         places = np.arange(self.block)
         begins = np.concatenate([[True], tokens[:-1] == self.eos])
+        # Positions restart behind every EOS.
         positions = places - np.maximum.accumulate(np.where(begins, places, 0))
         return torch.from_numpy(tokens.astype(np.int64)), torch.from_numpy(positions)
 
@@ -98,10 +103,12 @@ class TextBlocks(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
         epoch, place = divmod(number, len(self.text))
+        # One order per epoch, made when its first block is asked for.
         if epoch != self._epoch:
             rng = np.random.default_rng([self.seed, epoch])
             self._epoch, self._offset = epoch, int(rng.integers(len(self.text.tokens)))
             self._order = rng.permutation(len(self.text))
+        # Another start each epoch, so that other tokens are left over.
         start = self._offset + int(self._order[place]) * self.text.block
         return self.text.window(start % len(self.text.tokens))
 

@@ -32,6 +32,7 @@ def model_folder(settings: PretrainSettings) -> Path:
     """
     out = output_path(settings.out)
     if out.name in ("", ".."):
+        # A path such as "." has no name of its own, and its parent would hold the unfinished training.
         raise OutputError(f"--out {settings.out!r}: the model needs a folder of its own. Give its path.")
     return out
 
@@ -61,10 +62,12 @@ def check_folders(settings: PretrainSettings) -> None:
     if out.exists() and not out.is_dir():
         raise OutputError(f"--out {str(out)!r} is a file. Give a folder that does not exist yet.")
     if (out / "model.safetensors").exists() and not settings.overwrite:
+        # The model was finished and the process killed before its own folder was gone.
         if (work / MARK).is_file() and _same_file(work / RECORD, out / RECORD):
             remove_work(work)  # a kill came between the finished model and the end
         raise OutputError(f"{str(out)!r} already holds a model. Give another --out, or pass --overwrite.")
     check_replaceable(out, "Give another --out.")
+    # What is in the way must be ours, by mark, or it is left alone.
     if os.path.lexists(work) and (not work.is_dir() or (any(work.iterdir()) and not (work / MARK).is_file())):
         raise OutputError(
             f"{str(work)!r} is where an unfinished training would be kept, but was not made by one, so it is left "
@@ -78,6 +81,7 @@ def _same_file(one: Path, other: Path) -> bool:
 
 def remove_work(work: Path) -> None:
     """Remove what a training made in its folder, and the folder if nothing else is in it."""
+    # By pattern: nothing that a user put there is touched.
     for path in (path for pattern in _MADE for path in work.glob(pattern)):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
@@ -94,6 +98,7 @@ def training_record(settings: PretrainSettings, files: Mapping[str, list[str]]) 
         settings: of the training.
         files: what each setting that names files consists of.
     """
+    # What changes no number is left out, so that a run can go on elsewhere.
     kept = {name: value for name, value in dataclasses.asdict(settings).items() if name not in _FREE}
     return {**kept, **{f"{name} (files)": list(record) for name, record in files.items()}}
 
@@ -119,12 +124,13 @@ def check_resume(settings: PretrainSettings, record: Mapping[str, Any]) -> None:
 
 
 def _compare(folder: Path, what: str, saved: Mapping[str, Any], record: Mapping[str, Any], advice: str) -> None:
+    # Defaults fill in for settings that a saved record does not know yet.
     defaults = {field.name: field.default for field in dataclasses.fields(PretrainSettings) if field.name not in _FREE}
-    saved, wanted = {**defaults, **saved}, json.loads(json.dumps(record))
-    for name in dict.fromkeys((*wanted, *saved)):
-        if saved.get(name) != wanted.get(name):
+    saved, current = {**defaults, **saved}, json.loads(json.dumps(record))
+    for name in dict.fromkeys((*current, *saved)):
+        if saved.get(name) != current.get(name):
             raise OutputError(
-                f"{str(folder)!r} holds {what} with {name} = {saved.get(name)!r}; now it is {wanted.get(name)!r}. "
+                f"{str(folder)!r} holds {what} with {name} = {saved.get(name)!r}; now it is {current.get(name)!r}. "
                 f"{advice}"
             )
 
@@ -155,6 +161,7 @@ def keep_record(settings: PretrainSettings, record: Mapping[str, Any]) -> None:
     folder = work_folder(settings)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # The mark first: a folder with checkpoints and no mark would be taken for somebody else's.
         (folder / MARK).write_text(record_text({}), encoding="utf-8")
     except OSError as error:
         raise OutputError(f"{str(folder)!r} cannot be written: {error.strerror or error}.") from error

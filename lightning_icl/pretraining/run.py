@@ -52,6 +52,7 @@ def pretrain(settings: PretrainSettings) -> Path:
     from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
     out = model_folder(settings)
+    # Only the first process touches folders; the others train and return.
     if getattr(rank_zero_only, "rank", 0):
         _train(settings, None)
         return out
@@ -66,14 +67,17 @@ def _train(settings: PretrainSettings, space: Workspace | None) -> None:
     from lightning_icl.pretraining.models import check_model
 
     quiet()
-    asked = {name: getattr(settings, name) for name in ("accelerator", "devices", "num_nodes", "strategy", "precision")}
-    trainer_on(asked, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+    # Devices first: Lightning refuses what it cannot have before any text is read.
+    names = ("accelerator", "devices", "num_nodes", "strategy", "precision")
+    chosen = {name: getattr(settings, name) for name in names}
+    trainer_on(chosen, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
     texts = _find_texts(settings)
     check_model(settings)
     record = full_record(settings)
     check_resume(settings, record)
     checkpoint = last_checkpoint(settings)
 
+    # Imported only now: every mistake above is found in a second, these imports take several.
     import lightning as L
 
     from lightning_icl.pretraining._module import CausalPretraining
@@ -84,6 +88,7 @@ def _train(settings: PretrainSettings, space: Workspace | None) -> None:
     if space is not None:
         keep_record(settings, record)
     data = _data(settings, tokenizer, texts)
+    # Before the model is made, whose weights are drawn.
     L.seed_everything(settings.seed, verbose=False)
     model, log = new_model(settings, tokenizer), TrainingLog(settings.steps)
     trainer = _trainer(settings, log, validating=data.validation is not None)
@@ -92,8 +97,10 @@ def _train(settings: PretrainSettings, space: Workspace | None) -> None:
             CausalPretraining(model, settings, tokenizer.eos_token_id),
             datamodule=data,
             ckpt_path=None if checkpoint is None else str(checkpoint),
+            # A checkpoint holds tensors and numbers only, and nothing in it may run.
             weights_only=True,
         )
+    # A training that was stopped leaves its checkpoint and no model.
     if space is not None and trainer.global_step >= settings.steps:
         _finish(settings, space, model, tokenizer, log)
 
@@ -136,6 +143,7 @@ def _tokenizer(settings: PretrainSettings, texts: dict[str, Text]) -> "PreTraine
     from lightning_icl.pretraining.models import model_source
     from lightning_icl.pretraining.tokenizer import fitting_tokenizer, named_tokenizer, train_tokenizer
 
+    # A model that exists comes with its own vocabulary.
     if settings.init is not None and (source := model_source(settings)) is not None:
         return fitting_tokenizer(source, settings.tokenizer)
     if settings.tokenizer is not None:
@@ -153,6 +161,7 @@ def _data(
 
     packed: dict[str, PackedText] = {}
     for name, text in texts.items():
+        # The name holds a digest: other text or another tokenizer gets another file.
         path = work_folder(settings) / f"{name}-{_digest(tokenizer, text)}.tokens"
         encode_text(text, tokenizer, path)
         packed[name] = PackedText(path, int(tokenizer.eos_token_id), settings.block, name)
@@ -173,6 +182,7 @@ def _trainer(settings: PretrainSettings, log: "TrainingLog", *, validating: bool
     from lightning_icl.pretraining.checkpoint import LastCheckpoint, WholeCheckpointIO
 
     work = work_folder(settings)
+    # Counted in batches, which accumulation multiplies.
     every = min(settings.validate_every, settings.steps) * settings.accumulate
     trainer = L.Trainer(
         max_epochs=1,  # the order of blocks goes on to the last step
@@ -196,6 +206,7 @@ def _trainer(settings: PretrainSettings, log: "TrainingLog", *, validating: bool
         log_every_n_steps=min(10, settings.steps),
         val_check_interval=every if validating else None,
         limit_val_batches=None if validating else 0,
+        # A check before training would validate the untouched model and log it.
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # PretrainingData divides every step itself
     )
@@ -205,6 +216,7 @@ def _trainer(settings: PretrainSettings, log: "TrainingLog", *, validating: bool
 
 def _loggers(settings: PretrainSettings, work: Path) -> list["Logger"]:
     """Those asked for besides the training's own log, which is kept with its checkpoint."""
+    # Its own log is CSV already.
     if settings.logger == "csv":
         return []
     name = "tensorboard" if settings.logger == "tensorboard" else model_folder(settings).name

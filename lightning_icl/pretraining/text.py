@@ -30,6 +30,7 @@ class Text:
         """What it consists of, in words, to notice when it changes."""
         if self.hub is not None:
             return [":".join(("hub", self.hub, self.config or "", self.field, self.split))]
+        # Sizes stand for content here: reading a corpus again would take minutes.
         return [f"{path} ({path.stat().st_size} bytes)" for path in self.files]
 
     def documents(self) -> Iterator[Iterator[str]]:
@@ -60,39 +61,41 @@ class Text:
                 yield iter([str(row[self.field])])
 
 
-def find_text(wanted: str, setting: str, split: str = "train") -> Text:
+def find_text(text: str, setting: str, split: str = "train") -> Text:
     """What a setting names.
 
     Args:
-        wanted: files and folders with commas between them, or `hub:NAME:CONFIG:FIELD`.
+        text: files and folders with commas between them, or `hub:NAME:CONFIG:FIELD`.
         setting: which setting, for messages.
         split: of a data set on the hub.
 
     Raises:
         TextError: it names nothing that can be read.
     """
-    if wanted.startswith("hub:"):
-        name, config, field, *more = [*wanted.split(":")[1:], "", ""]
+    if text.startswith("hub:"):
+        # Padded with empty parts, so that short forms unpack as well.
+        name, config, field, *more = [*text.split(":")[1:], "", ""]
         if not name or any(more):
-            raise TextError(f"{setting} = {wanted!r}: give hub:NAME, hub:NAME:CONFIG or hub:NAME:CONFIG:FIELD.")
+            raise TextError(f"{setting} = {text!r}: give hub:NAME, hub:NAME:CONFIG or hub:NAME:CONFIG:FIELD.")
         return Text(hub=name, config=config or None, field=field or "text", split=split)
     files: list[Path] = []
-    for part in filter(None, map(str.strip, wanted.split(","))):
+    for part in filter(None, map(str.strip, text.split(","))):
         path = input_path(part, setting)
-        found = sorted(path.rglob("*.txt")) if path.is_dir() else [path]
-        if not found:
+        matches = sorted(path.rglob("*.txt")) if path.is_dir() else [path]
+        if not matches:
             raise TextError(f"{setting}: the folder {part!r} holds no .txt file.")
-        if not found[0].is_file():
+        if not matches[0].is_file():
             raise TextError(f"{setting}: there is no file or folder {part!r}.")
-        files += found
+        files += matches
     if not any(path.stat().st_size for path in files):
-        raise TextError(f"{setting} = {wanted!r}: there is no text in it.")
+        raise TextError(f"{setting} = {text!r}: there is no text in it.")
     return Text(files=tuple(files))
 
 
 def _pieces(path: Path) -> Iterator[str]:
     try:
         with path.open(encoding="utf-8") as file:
+            # Whole lines: a piece that ended inside a word would be encoded as two.
             while lines := file.readlines(_PIECE):
                 yield "".join(lines)
     except (OSError, UnicodeDecodeError) as error:

@@ -29,6 +29,7 @@ def named_tokenizer(name: str) -> "PreTrainedTokenizerBase":
     """
     path = input_path(name, "--tokenizer")
     if not path.is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        # A path-like name is a folder that is missing, not a name on the hub.
         raise ModelError(f"tokenizer: the folder {name!r} does not exist.")
     return load_tokenizer(ModelSource(name=name, location=str(path) if path.is_dir() else name))
 
@@ -47,6 +48,7 @@ def fitting_tokenizer(source: ModelSource, name: str | None) -> "PreTrainedToken
         return load_tokenizer(source)
     tokenizer = named_tokenizer(name)
     try:
+        # The vocabulary of its weights may be padded; what its tokenizer has is what must fit.
         tokens = len(load_tokenizer(source))
     except ModelError:  # weights alone
         tokens = load_config(source).vocab_size
@@ -78,16 +80,19 @@ def train_tokenizer(
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
         special_tokens=["<s>", "</s>"],
+        # All 256 bytes, so that any text can be encoded.
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     own = _training_text(seed) if generated else iter(())
     tokenizer.train_from_iterator(chain(own, _beginning(text) if text is not None else ()), trainer)
+    # EOS pads as well: padding is never looked at.
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>")
 
 
 def _beginning(text: Text) -> Iterator[str]:
     """A text's pieces up to a length that is enough."""
+    # Enough for the statistics; the rest would only take time.
     left = _MOST
     for piece in chain.from_iterable(text.documents()):
         if left <= 0:
@@ -99,6 +104,7 @@ def _beginning(text: Text) -> Iterator[str]:
 def _training_text(seed: int) -> Iterator[str]:
     """Documents, every label word, and common English words with and without a capital."""
     for number in range(400):
+        # Twenty examples of each: documents are endless.
         yield "\n".join(prompt + answer for prompt, answer in islice(document(seed, number, 0.4), 20))
     natural = [word for rows in words.NATURAL_LABELS.values() for row in rows for word in row]
     for _ in range(_REPEATS):

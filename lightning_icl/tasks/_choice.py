@@ -1,7 +1,7 @@
 """Multiple choice: tasks whose rows bring their own options, often of many tokens (ARC-Easy, PIQA).
 
 An option is scored like an answer word, by the mean log-probability of its tokens after the prompt (definitions,
-section 1), so long options are not put at a disadvantage. A demonstration shows its right option.
+section 1), so that long options are at no disadvantage. A demonstration shows its right option.
 """
 
 from collections.abc import Mapping, Sequence
@@ -48,11 +48,13 @@ class MultipleChoice(Task):
         Raises:
             TaskError: there are fewer than two, one is empty, or two are the same.
         """
+        # One field with a list, or one field per option: data sets do either.
         if len(self.option_fields) == 1:
             values = _listed(row, self.option_fields[0])
         else:
             values = [_inside(row, name) for name in self.option_fields]
-            while values and is_missing(values[-1]):  # in a table, shorter rows end in empty cells
+            # Shorter rows of a table end in empty cells, which are no options.
+            while values and is_missing(values[-1]):
                 values.pop()
         if len(values) < 2:
             raise TaskError(f"the row has {len(values)} options in {self.choices}; two or more are needed.")
@@ -71,11 +73,13 @@ class MultipleChoice(Task):
             TaskError: the label names none of the options.
         """
         count = len(self.options(row))
+        # Without names for its options, a row's label is the number of the right one.
         if not self.option_labels:
             return label_number(row[label_field], self.label_names, count)
         names = [text_of(name) for name in _listed(row, self.option_labels)]
         if len(names) != count:
             raise TaskError(f"there are {count} options, but {len(names)} labels in {self.option_labels!r}.")
+        # `index` below would silently take the first of two.
         if len(set(names)) < len(names):
             raise TaskError(f"{self.option_labels!r} holds a label twice: {', '.join(names)}.")
         return label_number(row[label_field], names, count)
@@ -84,6 +88,7 @@ class MultipleChoice(Task):
 def _option(number: int, value: object) -> str:
     if is_missing(value):
         raise TaskError(f"option {number} (counted from 0) is empty.")
+    # Blanks around an option would change its tokens, and so its score.
     return text_of(value).strip()
 
 
@@ -95,13 +100,14 @@ def _inside(row: object, path: str) -> object:
     """
     value = row
     for name in path.split("."):
+        # A list of records, as of a nested JSON column: the field of each.
         if isinstance(value, list):
             value = [_inside(item, name) for item in value]
         elif isinstance(value, Mapping) and name in value:
             value = value[name]
         else:
-            known = f" {did_you_mean(name, map(str, value))}" if isinstance(value, Mapping) else ""
-            raise TaskError(f"the row lacks the field {path!r}, where its options are.{known}")
+            advice = f" {did_you_mean(name, map(str, value))}" if isinstance(value, Mapping) else ""
+            raise TaskError(f"the row lacks the field {path!r}, where its options are.{advice}")
     return value
 
 

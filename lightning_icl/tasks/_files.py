@@ -20,10 +20,11 @@ def split_file(data: Path, task: str, split: str) -> Path:
     try:
         root = data.expanduser()
         folder, is_folder = root / task, root.is_dir()
-    except (OSError, RuntimeError) as error:  # a name too long, or `~` of an unknown user
+    except (OSError, RuntimeError) as error:  # a name that is too long, or `~` of an unknown user
         raise TaskError(f"--data {shown(str(data))} is no folder: {shown(str(error), quoted=False)}.") from error
     if not is_folder:
         raise TaskError(f"--data {shown(str(data))} is no folder.")
+    # All endings are looked for, so that two files of one split are noticed.
     paths = [path for suffix in SUFFIXES if (path := folder / f"{split}{suffix}").is_file()]
     if len(paths) > 1:
         raise TaskError(f"{paths[0]} and {paths[1]} both hold the {split} rows of task {task!r}. Keep one of them.")
@@ -45,12 +46,13 @@ def read_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
         ending = f"{path.suffix!r}" if path.suffix else "a name without one of these endings"
         raise TaskError(f"{name}: rows are read from {', '.join(SUFFIXES)}, not from {ending}.")
     try:
-        if path.exists() and not path.is_file():  # a pipe would be waited for without end
+        if path.exists() and not path.is_file():  # a pipe would be waited for for ever
             raise TaskError(f"{name} is no regular file, so rows cannot be read from it.")
         yield from readers[path.suffix](path)
     except UnicodeDecodeError as error:
         raise TaskError(f"{name} is not UTF-8 text ({error.reason}). Save it as UTF-8.") from error
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name, or an error of our own
+        # TaskError is a ValueError, with a message that should stay.
         if isinstance(error, TaskError):
             raise
         raise TaskError(f"{name} cannot be read: {shown(str(error), most=200, quoted=False)}.") from error
@@ -63,6 +65,8 @@ def _read_jsonl(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
                 continue
             place = f"{path}, line {number}"
             try:
+                # Both hooks catch what `json` would pass over: a field that occurs twice, and numbers with thousands of
+                # digits.
                 row = json.loads(line, object_pairs_hook=_once, parse_int=_whole_number)
             except json.JSONDecodeError as error:
                 raise TaskError(f"{place}: malformed JSON ({error.msg} at column {error.colno}).") from error
@@ -76,7 +80,7 @@ def _read_jsonl(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
 
 
 def _whole_number(digits: str) -> int:
-    """An integer that Python would refuse with words about itself is refused with words about the row."""
+    """An integer; one that Python would refuse with words about itself is refused with words about the row."""
     if len(digits) > _MOST_DIGITS:
         raise ValueError(f"a whole number of {len(digits):,} digits; {_MOST_DIGITS} at most are read")
     return int(digits)
@@ -96,7 +100,9 @@ def _twice(names: Sequence[str]) -> str | None:
 
 
 def _read_csv(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
+    # `newline=""` leaves line breaks inside quoted cells to the csv module.
     with path.open(encoding="utf-8-sig", newline="") as lines:
+        # Strict: a quote inside an unquoted cell is an error and not text.
         reader = csv.reader(lines, strict=True)
         try:
             rows = (cells for cells in reader if cells and (len(cells) > 1 or cells[0].strip()))  # no blank lines
@@ -104,6 +110,7 @@ def _read_csv(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
             if (name := _twice(header)) is not None:
                 raise TaskError(f"{path}, line {reader.line_num}: the column {shown(name)} occurs twice.")
             for cells in rows:
+                # `line_num` is the last line of a row, where its cells may span several.
                 place = f"{path}, line {reader.line_num}"
                 if len(cells) != len(header):
                     raise TaskError(f"{place}: {len(cells)} cells under {len(header)} column names.")
@@ -118,6 +125,7 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
 
     try:
         table = pyarrow.parquet.ParquetFile(path).read()
+    # Arrow's messages have several lines.
     except pyarrow.ArrowException as error:
         reason = shown(" ".join(str(error).split()), most=200, quoted=False)
         raise TaskError(f"{path} cannot be read as Parquet: {reason}") from error

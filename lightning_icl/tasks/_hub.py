@@ -22,6 +22,7 @@ def hub_rows(source: HubSource, split: str, task: str) -> tuple[str, Iterator[tu
     """
     from datasets import load_dataset
 
+    # Paths of the hub vary: `validation` of one data set is `test` of another.
     name = source.train_split if split == "train" else source.query_split
     origin = "/".join(filter(None, ("hub:" + source.path, source.config, name)))
     # `datasets` knows no configurations on that branch, so the folder is addressed instead.
@@ -38,4 +39,5 @@ def hub_rows(source: HubSource, split: str, task: str) -> tuple[str, Iterator[tu
             f"{advice}; or put the rows into FOLDER/{task}/train.jsonl and validation.jsonl and pass --data FOLDER; "
             "or use the built-in tasks (--task builtin), which need none."
         ) from error
+    # A generator: a data set of millions of rows must not be read into memory for its first thousand.
     return origin, ((f"{origin}, row {number}", row) for number, row in enumerate(rows))

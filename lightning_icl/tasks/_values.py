@@ -19,6 +19,7 @@ def is_missing(value: object) -> bool:
     >>> [is_missing(value) for value in (None, float("nan"), "", " ", "nan", 0)]
     [True, True, True, True, False, False]
     """
+    # NaN is the only value unequal to itself.
     return value is None or value != value or (isinstance(value, str) and not value.strip())
 
 
@@ -31,15 +32,18 @@ def text_of(value: object) -> str:
     Raises:
         TaskError: it is null or NaN, no text or number, or holds characters that no text file can hold.
     """
+    # An empty text is missing too, but a text all the same; the caller decides.
     if is_missing(value) and not isinstance(value, str):
         raise TaskError("there is no text.")
     if isinstance(value, list | tuple | dict | set | bytes) or (isinstance(value, float) and math.isinf(value)):
         raise TaskError(f"{shown(value)} is neither text nor a finite number.")
     text = str(value)
+    # Some tokenizers accept half a surrogate pair and others fail on it, long after the rows were read.
     if not text.isascii() and (broken := re.search("[\ud800-\udfff]", text)):
         raise TaskError(
             f"character {broken.start() + 1} is half of a surrogate pair ({broken[0]!r}), which is no text."
         )
+    # A line break inside a field would end the prompt's line, which templates mean as structure.
     return re.sub(r"\s*[\r\n]+\s*", " ", text)
 
 
@@ -60,12 +64,14 @@ def label_number(value: object, names: Sequence[str], count: int) -> int:
     if is_missing(value):
         raise TaskError("the row has no label. Fill it in or leave the row out.")
     if names:
+        # Several forms, since the same label is 1, 1.0 or "1" by file format.
         number = next((list(names).index(form) for form in _text_forms(value) if form in names), None)
         if number is None:
             numbered = _NUMBER.fullmatch(str(value).strip()) and not isinstance(value, bool)
             hint = " Where rows give numbers, leave `label_names` out." if numbered else ""
             raise TaskError(f"the label {shown(value)} must be one of {shown(', '.join(names), quoted=False)}.{hint}")
     else:
+        # In Python True is the number 1, but as a label it is a mistake.
         match = None if isinstance(value, bool) else _NUMBER.fullmatch(str(value).strip())
         if match is None:
             raise TaskError(

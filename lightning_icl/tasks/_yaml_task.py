@@ -55,8 +55,10 @@ def read_task(path: Path) -> Task:
         if key not in _KEYS:
             raise TaskError(f"Task file {str(path)!r}: unknown key {key!r}. {did_you_mean(str(key), _KEYS)}")
     rate = content.get("learning_rate", 1e-3)
+    # A bool is an int in Python, and `learning_rate: yes` is a bool in YAML.
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < float("inf"):
         raise TaskError(f"Task file {str(path)!r}: learning_rate must be a positive number, not {rate!r}.")
+    # Exactly one: together they would contradict each other, without either there is nothing to answer.
     if ("answers" in content) == ("options" in content):
         raise TaskError(
             f"Task file {str(path)!r}: give either `answers`, words that every row chooses from, or `options`, the "
@@ -70,11 +72,12 @@ def read_task(path: Path) -> Task:
         "source": _source(path, content.get("rows")),
         "label_field": _text(path, "label_field", content.get("label_field", "label")),
         "label_names": _words(path, content, "label_names", least=0),
+        # `any` only where the file gives a rate: a default is no knowledge, and `--lr auto` would be skipped.
         "learning_rates": {"default": float(rate)} | ({"any": float(rate)} if "learning_rate" in content else {}),
         "reference": _text(path, "reference", content.get("reference", ""), least=0),
     }
     form: type[Task] = Task if "answers" in content else MultipleChoice
-    own: dict[str, Any] = (
+    particular: dict[str, Any] = (
         {"answers": _words(path, content, "answers", least=2)}
         if form is Task
         else {
@@ -83,13 +86,15 @@ def read_task(path: Path) -> Task:
         }
     )
     try:
-        return form(**common, **own)
+        return form(**common, **particular)
     except TaskError as error:
+        # The task does not know its file; the message should.
         raise TaskError(f"Task file {str(path)!r}: {error}") from error
 
 
 def _name(path: Path, content: Mapping[str, Any]) -> str:
     name = content.get("name", path.stem)
+    # A number is a fine name, and YAML reads `name: 7` as one.
     return str(name) if type(name) is int else _text(path, "name", name, least=0)
 
 
@@ -100,12 +105,12 @@ def _text(path: Path, key: str, value: object, least: int = 1) -> str:
     return value
 
 
-def _option_fields(path: Path, given: object) -> tuple[str, ...]:
-    fields = [given] if isinstance(given, str) else given
+def _option_fields(path: Path, value: object) -> tuple[str, ...]:
+    fields = [value] if isinstance(value, str) else value
     if not isinstance(fields, list) or not fields or not all(isinstance(name, str) and name for name in fields):
         raise TaskError(
             f"Task file {str(path)!r}: `options` must be a field that holds a list, or a list of fields with one "
-            f"option each, not {given!r}."
+            f"option each, not {value!r}."
         )
     if len(set(fields)) < len(fields):
         raise TaskError(f"Task file {str(path)!r}: `options` holds a field twice: {fields}.")
@@ -115,6 +120,7 @@ def _option_fields(path: Path, given: object) -> tuple[str, ...]:
 def _templates(path: Path, content: Mapping[str, Any]) -> dict[str, str]:
     if ("template" in content) == ("templates" in content):
         raise TaskError(f"Task file {str(path)!r}: give either `template` or `templates`.")
+    # A single template is the variant `program`, which is the name of the default elsewhere.
     templates = content.get("templates", {"program": content.get("template")})
     if not isinstance(templates, dict) or not templates:
         raise TaskError(f"Task file {str(path)!r}: `templates` must name one or more templates.")
@@ -128,6 +134,7 @@ def _templates(path: Path, content: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _words(path: Path, content: Mapping[str, Any], key: str, least: int) -> tuple[str, ...]:
+    # YAML reads a bare yes as true, which the message below explains.
     words = content.get(key, [])
     if not isinstance(words, list) or len(words) < least or not all(isinstance(word, str) and word for word in words):
         raise TaskError(
@@ -140,13 +147,15 @@ def _words(path: Path, content: Mapping[str, Any], key: str, least: int) -> tupl
 def _source(path: Path, rows: object) -> HubSource | FileSource | None:
     if rows is None:
         return None
-    known = ("hub", "config", "train_split", "query_split", "revision")
+    keys = ("hub", "config", "train_split", "query_split", "revision")
     if isinstance(rows, dict):
+        # `null` is how YAML says that a key was left out.
         texts = {key: _text(path, f"rows: {key}", value) for key, value in rows.items() if value is not None}
+        # Relative to the task file, so that a folder can be moved as a whole.
         if set(texts) == {"train", "validation"}:
             return FileSource(train=path.parent / texts["train"], validation=path.parent / texts["validation"])
-        if "hub" in texts and set(texts) <= set(known):
+        if "hub" in texts and set(texts) <= set(keys):
             return HubSource(path=texts.pop("hub"), **texts)
     raise TaskError(
-        f"Task file {str(path)!r}: `rows` must have the keys train and validation (files), or {', '.join(known)}."
+        f"Task file {str(path)!r}: `rows` must have the keys train and validation (files), or {', '.join(keys)}."
     )

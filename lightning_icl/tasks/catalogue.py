@@ -22,6 +22,7 @@ def _paper_task(
     name: str, templates: tuple[str, str], answers: tuple[str, ...], source: HubSource, reference: str
 ) -> Task:
     """A task of the paper, with its program's template and the one its text prints."""
+    # Rates of both model sizes, and the smaller one's as a guess for any other model.
     rates = published_by_size("learning_rate", name)
     return Task(
         name=name,
@@ -150,7 +151,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def resolve_tasks(wanted: str) -> dict[str, Task]:
+def resolve_tasks(names_or_groups: str) -> dict[str, Task]:
     """Tasks by names with commas between them; a name may be a group or a YAML file.
 
     >>> list(resolve_tasks("sst2,trec"))
@@ -162,13 +163,15 @@ def resolve_tasks(wanted: str) -> dict[str, Task]:
     Raises:
         TaskError: an unknown name, a task asked for twice, or a file that is no task.
     """
-    names = [member for part in wanted.split(",") for member in GROUPS.get(part.strip(), (part.strip(),))]
+    # A group is a word among others: `paper,trec` is both.
+    names = [member for part in names_or_groups.split(",") for member in GROUPS.get(part.strip(), (part.strip(),))]
     tasks = {name: _find(name) for name in names}
     titles = [task.name for task in tasks.values()]
+    # By title too: two files may hold the same task, whose folders would collide.
     twice = next((title for title in titles if titles.count(title) > 1), None)
     twice = twice or next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise TaskError(f"--task {wanted}: task {twice!r} is asked for twice.")
+        raise TaskError(f"--task {names_or_groups}: task {twice!r} is asked for twice.")
     return tasks
 
 
@@ -181,6 +184,7 @@ def neighbour(name: str) -> Task | None:
     for group in (PAPER, MORE, GENERATED):
         if name in group:
             names = list(group)
+            # Wraps around, so that the last task has a neighbour too.
             return group[names[(names.index(name) + 1) % len(names)]]
     return None
 
@@ -188,6 +192,7 @@ def neighbour(name: str) -> Task | None:
 def _find(name: str) -> Task:
     if name in TASKS:
         return TASKS[name]
+    # A path is told by its ending; a name without one is looked up and refused with suggestions.
     if Path(name).suffix in (".yaml", ".yml"):
         return read_task(input_path(name, "--task"))
     raise TaskError(

@@ -84,9 +84,11 @@ def generate_rows(
     if name not in _RECIPES:
         raise TaskError(f"Built-in task {name!r} is not known. {did_you_mean(name, _RECIPES)}")
     recipe, labels = _RECIPES[name], len(GENERATED[name].answers)
+    # Not `hash`, which differs from one process to the next.
     rng = Random(zlib.crc32(f"{name}/{seed}".encode()))
     rows: list[dict[str, object]] = []
     seen: set[tuple[str, ...]] = set()
+    # A bound instead of a loop without end, for counts that the rules cannot reach.
     for _ in range(200 * count + 10_000):
         if len(rows) == count:
             return rows
@@ -94,6 +96,7 @@ def generate_rows(
         made = recipe.make(rng, label, True)
         row = {field: made[source] for field, source in recipe.fields.items()}
         text = tuple(row.values())
+        # Assigned by its own text, so that no seed can move a sentence to the other split.
         if text not in seen and _split_of(text) == split:
             seen.add(text)
             rows.append({**row, "label": label})
@@ -102,4 +105,5 @@ def generate_rows(
 
 def _split_of(text: tuple[str, ...]) -> str:
     """Every sentence belongs to one split, whatever the seed."""
+    # One sentence in three for validation.
     return "validation" if zlib.crc32("|".join(text).encode()) % 3 == 0 else "train"

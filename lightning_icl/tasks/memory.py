@@ -35,13 +35,15 @@ def memory_rows(rows: Any, split: str) -> Iterator[tuple[str, Mapping[str, objec
     Raises:
         TaskError: they are of another kind.
     """
-    given = rows.to_dict("records") if type(rows).__module__.split(".")[0] == "pandas" else rows
-    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+    # Told by module name: pandas need not be installed.
+    records = rows.to_dict("records") if type(rows).__module__.split(".")[0] == "pandas" else rows
+    # A dictionary and a text can be iterated too, but are no rows.
+    if isinstance(records, str | bytes | Mapping) or not isinstance(records, Iterable):
         raise TaskError(
             f"The {split} rows are a {type(rows).__name__}. Give a list of dictionaries, a datasets.Dataset or a "
             "pandas DataFrame; rows in files are `data`, a folder."
         )
-    for number, row in enumerate(given):
+    for number, row in enumerate(records):
         if not isinstance(row, Mapping):
             raise TaskError(f"{split} row {number}: a row must be a dictionary, not a {type(row).__name__}.")
         yield f"{split} row {number} in memory", row

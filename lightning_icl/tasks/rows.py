@@ -60,7 +60,9 @@ def load_rows(task: Task, data: Path | None = None, variant: str | None = None) 
     Raises:
         TaskError: rows cannot be found or read, or do not fit the task.
     """
+    # Found before any row is read: a variant that the task lacks.
     fields = template_fields(task.template(variant))
+    # Both splits are read whole: the first bad row may be the last one.
     splits = []
     for split in ("train", "validation"):
         origin, raw, label_field = _raw_rows(task, split, data)
@@ -73,6 +75,7 @@ def load_rows(task: Task, data: Path | None = None, variant: str | None = None) 
 
 def _raw_rows(task: Task, split: str, data: Path | None) -> tuple[str, Iterable[tuple[str, Mapping[str, object]]], str]:
     """Where a split is, its rows with their places, and its label field."""
+    # A folder of the user's wins over every source of the task.
     if data is not None:
         path = split_file(data, task.name, split)
         return str(path), read_rows(path), task.label_field
@@ -87,6 +90,7 @@ def _raw_rows(task: Task, split: str, data: Path | None) -> tuple[str, Iterable[
         return origin, rows, task.source.label_field or task.label_field
     if task.name in GENERATED:
         count = TRAIN_ROWS if split == "train" else VALIDATION_ROWS
+        # mypy does not narrow a plain text to the literal type.
         made = generate_rows(task.name, "train" if split == "train" else "validation", count)
         origin = f"generated {task.name} {split}"
         return origin, [(f"{origin}, row {number}", row) for number, row in enumerate(made)], task.label_field
@@ -105,6 +109,7 @@ def _checked(
     rows = []
     for index, (place, row) in enumerate(raw):
         try:
+            # The template's fields only: others may be empty or missing.
             for name, character in fields.items():
                 _check_field(row, name, character)
             _check_label(row, label_field)
@@ -118,7 +123,7 @@ def _checked(
 
 
 def _check_field(row: Mapping[str, object], name: str, character: int) -> None:
-    """That the template's field at a character can be filled."""
+    """Check that the template's field at a character can be filled."""
     if name not in row:
         raise TaskError(
             f"the row lacks the field {shown(name)}, which the template has at character {character}. "
@@ -138,6 +143,7 @@ def _check_label(row: Mapping[str, object], name: str) -> None:
 
 
 def _check_classes(task: Task, rows: Sequence[Row], origin: str) -> None:
+    # A task with one answer would be answered rightly by every view.
     present = {row.options[row.label] for row in rows}
     if len(present) == 1:
         raise TaskError(
@@ -152,10 +158,12 @@ def shuffled_train(rows: TaskRows, seed: int) -> list[Row]:
 
 def query_order(rows: TaskRows, limit: int | None = None) -> list[Row]:
     """Queries in the order of the fixed shuffle: the first `limit`, or the first 2,000."""
+    # A fixed seed: the queries must not change with the demonstrations.
     return [rows.queries[number] for number in _shuffle(len(rows.queries), QUERY_SEED)[: limit or MOST_QUERIES]]
 
 
 def _shuffle(count: int, seed: int) -> list[int]:
     from datasets import Dataset
 
+    # The shuffle of `datasets` and no other: published seeds mean that one.
     return list(Dataset.from_dict({"row": range(count)}).shuffle(seed=seed)["row"])

@@ -16,11 +16,13 @@ Maker = Callable[[Random, int, bool], dict[str, str]]
 
 def held_out(first: str, second: str) -> bool:
     """Whether a pair of words belongs to evaluation (one pair in four) and not to training."""
+    # By hash and not by draw: a pair belongs to its part for good.
     return zlib.crc32(f"{first}|{second}".encode()) % 4 == 0
 
 
 def pair(rng: Random, first: Sequence[str], second: Sequence[str], evaluation: bool) -> tuple[str, str]:
     """A pair of words from the part that may be used."""
+    # Three pairs in four are for training, so this ends soon.
     while True:
         chosen = rng.choice(first), rng.choice(second)
         if held_out(*chosen) == evaluation:
@@ -29,6 +31,7 @@ def pair(rng: Random, first: Sequence[str], second: Sequence[str], evaluation: b
 
 def _written(frame: str, **values: str) -> str:
     """A frame filled, with `an` before vowels."""
+    # After filling: the article depends on the word that was drawn.
     return re.sub(r"\b([Aa]) (?=[aeiou])", r"\1n ", frame.format(**values))
 
 
@@ -53,6 +56,7 @@ def sentiment(domain: str, long: bool = False) -> Maker:
     def make(rng: Random, label: int, evaluation: bool) -> dict[str, str]:
         adjectives = words.POSITIVE if label else words.NEGATIVE
         noun, adjective = pair(rng, words.REVIEWED[domain], adjectives, evaluation)
+        # The second pair may repeat the first; that is rare and harmless.
         other, second = pair(rng, words.REVIEWED[domain], adjectives, evaluation)
         frame = rng.choice(_LONG_FRAMES if long else _FILM_FRAMES)
         return {"text": _written(frame, noun=noun, adjective=adjective, other=other, second=second) + " ."}
@@ -66,6 +70,7 @@ def rating(domain: str) -> Maker:
     def make(rng: Random, label: int, evaluation: bool) -> dict[str, str]:
         adjectives = (words.NEGATIVE, words.NEGATIVE, words.NEUTRAL, words.POSITIVE, words.POSITIVE)[label]
         noun, adjective = pair(rng, words.REVIEWED[domain], adjectives, evaluation)
+        # A mild rating has other words than a strong one, so degrees are told by word.
         degree = {0: words.STRONG, 4: words.STRONG, 1: words.MILD, 3: words.MILD}.get(label, ("quite", "just", "only"))
         frame = rng.choice(
             (
@@ -134,6 +139,7 @@ def topic(topics: Sequence[str]) -> Maker:
             time=rng.choice(words.TIMES),
             place=rng.choice(words.PLACES),
         )
+        # Frames may begin with a place name or a verb, so the capital is set at the end.
         return {"text": text[0].upper() + text[1:]}
 
     return make
@@ -161,6 +167,7 @@ def inference(rng: Random, label: int, evaluation: bool) -> dict[str, str]:
         rng.choice(("{name} has no {animal}", "the {animal} is not in the {spot}", "nobody ever saw a {animal}")),
         rng.choice(("{name} has a {vehicle}", "the {vehicle} is in the {spot}", "the {vehicle} of {name} is {colour}")),
     )[label]
+    # Drawn in every case, so that the three classes take the same numbers from the generator.
     vehicle = rng.choice(words.VEHICLES)
     return {
         "premise": premise,
@@ -201,8 +208,8 @@ def lookup(items: Sequence[str], fillers: int) -> Maker:
     """
 
     def make(rng: Random, label: int, evaluation: bool) -> dict[str, str]:
-        words_ = [rng.choice(words.GOODS + words.SPOTS + words.VEHICLES) for _ in range(fillers)]
-        words_.insert(rng.randint(0, fillers), items[label])
-        return {"text": " ".join(words_)}
+        filled = [rng.choice(words.GOODS + words.SPOTS + words.VEHICLES) for _ in range(fillers)]
+        filled.insert(rng.randint(0, fillers), items[label])
+        return {"text": " ".join(filled)}
 
     return make

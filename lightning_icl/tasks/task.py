@@ -86,6 +86,7 @@ class Task:
         Raises:
             TaskError: the name cannot be that of a folder, or a template or an answer cannot be used.
         """
+        # A name becomes a folder, so what no file system takes is refused here and not at the end of a run.
         if fault := fault_of_name(self.name):
             raise TaskError(f"the name {shown(self.name)} becomes a folder, but {fault}. {NAME_RULE}")
         for name, template in self.templates.items():
@@ -94,6 +95,7 @@ class Task:
             except TaskError as error:
                 raise TaskError(f"template {shown(name)}: {error}") from error
         for answer in self.answers:
+            # Blanks at an end change an answer's tokens, and a line break would look like structure.
             if answer != " ".join(answer.split()):
                 raise TaskError(
                     f"the answer {shown(answer)} has a blank at its beginning or end, two in a row, or a line break; "

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from lightning_icl.errors import TaskError, did_you_mean, shown
 from lightning_icl.tasks._values import text_of
 
+# Doubled braces first, since a single pair inside them would match too.
 _PIECE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 
@@ -27,6 +28,7 @@ def template_fields(template: str) -> Mapping[str, int]:
     fields: dict[str, int] = {}
     for match in _pieces(template):
         if match[1] is not None:
+            # The first use: that is the place to name in a message.
             fields.setdefault(match[1], match.start() + 1)
     return fields
 
@@ -58,6 +60,7 @@ def fill_template(template: str, row: Mapping[str, object]) -> str:
     parts, end = [], 0
     for match in _pieces(template):
         parts.append(template[end : match.start()])
+        # A doubled brace is one brace in the prompt.
         parts.append(match[0][0] if match[1] is None else field_text(row, match[1]))
         end = match.end()
     return "".join(parts) + template[end:]
