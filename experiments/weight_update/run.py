@@ -1,68 +1,97 @@
-"""The ladder of weight updates over tasks, shots, seeds and scopes, and one table of what came out.
+"""The ladder of weight updates of one model over tasks, shots, seeds and scopes.
 
-python -m experiments.weight_update.run --model builtin
-python -m experiments.weight_update.run --model smollm2-135m --tasks sst2,agnews --data DATA --limit 64
+python -m experiments.weight_update.run builtin
+python -m experiments.weight_update.run smollm2-135m --data DATA
+python -m experiments.weight_update.run gemma-3-270m --data DATA
+python -m experiments.weight_update.run smollm2-135m --data DATA --quick
 
-Each combination is a run of `lightning-icl weight-update` in a folder of its own; finished ones are kept, so that an
-interrupted experiment goes on where it stopped. `summary.csv` has one row for each of their conditions.
+Each part, one task with so many shots, a seed and a scope, is a run of `lightning-icl weight-update` in a folder of its
+own. Finished ones are kept, so that an interrupted experiment goes on where it stopped; a part that the command
+refuses, such as prompts longer than a sliding window, is said and left out. The tables and the picture of `summary` are
+made anew after every part.
 """
 
 import argparse
-import csv
 import itertools
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
+from experiments.weight_update.summary import summarise
+from lightning_icl.errors import UserError
 from lightning_icl.models.scope import Scope
 from lightning_icl.report.ladder import WEIGHT_UPDATE
+from lightning_icl.tasks.catalogue import resolve_tasks
 from lightning_icl.weightupdate.commands import weight_update
 from lightning_icl.weightupdate.settings import WeightUpdateSettings
 
-COLUMNS = ("accuracy", "agreement", "kl", "answer_kl", "margin_correlation", "rec2ftp", "simaou_icl", "simaou_ft")
+QUICK = {"tasks": "sst2,agnews", "scopes": "probe", "shots": [4, 16], "seeds": [1], "limit": 32, "held_out": 16}
+"""What `--quick` takes where nothing else is given; of the built-in model the tasks that imitate these."""
 
 
-def combinations(arguments: argparse.Namespace) -> Iterator[tuple[Path, WeightUpdateSettings]]:
-    """Folder and settings of every run."""
-    parts = (arguments.scopes.split(","), arguments.shots, arguments.seeds)
-    for scope, shots, seed in itertools.product(*parts):
-        folder = arguments.out / f"{scope}-{shots}-shots-seed-{seed}"
-        yield folder, WeightUpdateSettings(
-            model=arguments.model, task=arguments.tasks, data=arguments.data, limit=arguments.limit, scope=scope,
-            held_out=arguments.held_out, shots=shots, seed=seed, out=str(folder),
+def parts(arguments: argparse.Namespace) -> Iterator[WeightUpdateSettings]:
+    """Settings of every part; a seed is complete before the next begins."""
+    tasks = [task.name for task in resolve_tasks(arguments.tasks).values()]
+    for seed, scope, task, shots in itertools.product(
+        arguments.seeds, arguments.scopes.split(","), tasks, arguments.shots
+    ):
+        yield WeightUpdateSettings(
+            model=arguments.model, task=task, data=arguments.data, limit=arguments.limit, held_out=arguments.held_out,
+            scope=scope, shots=shots, seed=seed, lr=arguments.lr,
+            out=str(arguments.out / f"{scope}-{task}-{shots}-shots-seed-{seed}"),
         )  # fmt: skip
 
 
-def rows(out: Path) -> Iterator[dict[str, Any]]:
-    """One row for each condition of each finished task."""
-    for path in sorted(out.glob(f"*/*/{WEIGHT_UPDATE}")):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        about = {"model": content["model"]["name"], "task": content["task"]["name"], "scope": content["scope"]}
-        about |= {key: content["demonstrations"][name] for key, name in (("shots", "count"), ("seed", "seed"))}
-        for condition, figures in content["conditions"].items():
-            yield {**about, "condition": condition, **{name: figures[name] for name in COLUMNS}}
+def carry_out(settings: WeightUpdateSettings) -> str | None:
+    """Make one part unless it is finished; why it was refused, where it was."""
+    folder = Path(str(settings.out))
+    if (folder / settings.task / WEIGHT_UPDATE).is_file():
+        return None
+    try:
+        weight_update(settings)
+    except UserError as error:
+        return f"{folder.name}: {error}"
+    return None
+
+
+def parsed(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="builtin, smollm2-135m, gemma-3-270m, or as `--model` of the command")
+    parser.add_argument("--quick", action="store_true", help="two tasks, 4 and 16 shots, one seed, 32 queries")
+    parser.add_argument("--tasks", default=None, help="as `--task` of the command; six by default")
+    parser.add_argument("--data", default=None, help="folder of the tasks' rows")
+    parser.add_argument("--scopes", default=None, help="names with commas between them; all three by default")
+    parser.add_argument("--shots", type=int, nargs="+", default=None)
+    parser.add_argument("--seeds", type=int, nargs="+", default=None)
+    parser.add_argument("--limit", type=int, default=None, help="queries of each part; 256 by default")
+    parser.add_argument("--held-out", type=int, default=None, help="prompts to expand about; 32 by default")
+    parser.add_argument("--lr", type=float, default=None, help="as of the command, which else knows or chooses one")
+    parser.add_argument("--out", type=Path, default=None, help="folder; without it runs/weight-update-MODEL")
+    arguments = parser.parse_args(words)
+    own_tasks = arguments.model.startswith("builtin")
+    whole = {
+        "tasks": "builtin" if own_tasks else "paper", "scopes": ",".join(get_args(Scope)),
+        "shots": [1, 2, 4, 8, 16, 32], "seeds": [1, 2, 3], "limit": 256, "held_out": 32,
+    }  # fmt: skip
+    quick = QUICK | ({"tasks": "tiny-sst2,tiny-agnews"} if own_tasks else {})
+    for name, value in (quick if arguments.quick else whole).items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, value)
+    arguments.out = arguments.out or Path("runs") / f"weight-update-{arguments.model}"
+    return arguments
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="builtin")
-    parser.add_argument("--tasks", default="builtin", help="as `--task` of the command")
-    parser.add_argument("--data", default=None)
-    parser.add_argument("--scopes", default=",".join(get_args(Scope)))
-    parser.add_argument("--shots", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--limit", type=int, default=256)
-    parser.add_argument("--held-out", type=int, default=32)
-    parser.add_argument("--out", type=Path, default=Path("runs/weight-update"))
-    arguments = parser.parse_args(words)
-    for folder, settings in combinations(arguments):
-        if not (folder / "config.yaml").is_file():
-            weight_update(settings)
-    with (arguments.out / "summary.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["model", "task", "scope", "shots", "seed", "condition", *COLUMNS])
-        writer.writeheader()
-        writer.writerows(rows(arguments.out))
+    arguments = parsed(words)
+    refused = []
+    for settings in parts(arguments):
+        reason = carry_out(settings)
+        if reason is not None:
+            refused.append(reason)
+            print(reason)
+        summarise(arguments.out)
+    print(summarise(arguments.out))
+    print("\n".join(["", "Left out:", *refused] if refused else []))
 
 
 if __name__ == "__main__":

@@ -9,10 +9,10 @@ key/value heads, T own tokens, P demonstration tokens, D head width.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lightning_icl.attention.precision import at_least_float32
@@ -263,25 +263,9 @@ def second_order(demonstrations: SharedTokens, point: Float[Tensor, "head width"
         demonstrations: their keys and values in one layer.
         point: q̄ of each query head.
     """
-    heads, cap = point.shape[0], demonstrations.softcap
     # The scale goes into the keys once, so that scores and their derivatives need no factor.
     key, value = demonstrations.key.double() * demonstrations.scaling, demonstrations.value.double()
-    keys, values = repeat_heads(key, heads)[0], repeat_heads(value, heads)[0]
-    scores = torch.einsum("hpd,hd->hp", keys, point.double())
-    slope, curvature = torch.ones_like(scores), torch.zeros_like(scores)
-    if cap is not None:
-        # Soft cap c tanh(s / c): its slope is 1 - tanh², its curvature -2/c tanh (1 - tanh²).
-        bent = torch.tanh(scores / cap)
-        scores, slope = cap * bent, 1 - bent.square()
-        curvature = -2 * bent * slope / cap
-    if demonstrations.bias is not None:
-        scores = scores + demonstrations.bias.double()
-    weight = scores.softmax(-1)
-    mean_value = torch.einsum("hp,hpd->hd", weight, values)
-    moves = keys * slope.unsqueeze(-1)  # how each score moves with the query
-    mean_move = torch.einsum("hp,hpd->hd", weight, moves)
-    # The Jacobian of a softmax mean is the covariance of values and score moves under its weights.
-    covariance = (values - mean_value[:, None]).mT @ ((moves - mean_move[:, None]) * weight.unsqueeze(-1))
+    seen = _moments(key, value, point.double(), demonstrations.softcap, demonstrations.bias)
 
     def stored(numbers: Tensor) -> Tensor:
         # Moments of centred products cancel, hence float64 above; the finished numbers need no more than the model.
@@ -290,14 +274,76 @@ def second_order(demonstrations: SharedTokens, point: Float[Tensor, "head width"
     return SecondOrder(
         first=HeadUpdate(
             point=stored(point),
-            log_mass=stored(scores.logsumexp(-1)),
-            value=stored(mean_value),
-            slope=stored(mean_move),
-            matrix=stored(covariance),
+            log_mass=stored(seen.scores[0].logsumexp(-1)),
+            value=stored(seen.value[0]),
+            slope=stored(seen.move[0]),
+            matrix=stored(seen.covariance[0]),
         ),
-        weight=stored(weight),
+        weight=stored(seen.weight[0]),
         key=stored(key[0]),
         value=stored(value[0]),
-        slope=stored(slope),
-        curvature=stored(curvature),
+        slope=stored(seen.slope[0]),
+        curvature=stored(seen.curvature[0]),
     )
+
+
+def jacobians(
+    key: Float[Tensor, "batch kv_head prefix width"],
+    value: Float[Tensor, "batch kv_head prefix width"],
+    point: Float[Tensor, "head width"],
+    *,
+    scaling: float,
+    softcap: float | None,
+    bias: Float[Tensor, "head prefix"] | None,
+    visible: Bool[Tensor, "batch prefix"],
+) -> Float[Tensor, "batch head width width"]:
+    """Jacobians of N / Z at q̄ of several sequences that each attend to tokens of their own, in float64.
+
+    Args:
+        key: after rotary embedding.
+        value: of the same tokens.
+        point: q̄ of each query head.
+        scaling, softcap, bias: how scores come about, as of `SharedTokens`.
+        visible: which tokens there are; the others are padding.
+    """
+    return _moments(key.double() * scaling, value.double(), point.double(), softcap, bias, visible).covariance
+
+
+class _Moments(NamedTuple):
+    """What attention from q̄ makes of values and of the moves of scores; of `batch` sequences."""
+
+    scores: Float[Tensor, "batch head prefix"]
+    weight: Float[Tensor, "batch head prefix"]
+    slope: Float[Tensor, "batch head prefix"]
+    """First derivative of the soft cap."""
+    curvature: Float[Tensor, "batch head prefix"]
+    """Second derivative of the soft cap."""
+    value: Float[Tensor, "batch head width"]
+    """Mean value, N / Z."""
+    move: Float[Tensor, "batch head width"]
+    """Mean gradient of a score, which is the gradient of log Z."""
+    covariance: Float[Tensor, "batch head width width"]
+    """Of values and gradients: the Jacobian of N / Z, a softmax mean."""
+
+
+def _moments(
+    key: Tensor, value: Tensor, point: Tensor, cap: float | None, bias: Tensor | None, visible: Tensor | None = None
+) -> _Moments:
+    keys, values = repeat_heads(key, len(point)), repeat_heads(value, len(point))
+    scores = torch.einsum("bhpd,hd->bhp", keys, point)
+    slope, curvature = torch.ones_like(scores), torch.zeros_like(scores)
+    if cap is not None:
+        # Soft cap c tanh(s / c): its slope is 1 - tanh², its curvature -2/c tanh (1 - tanh²).
+        bent = torch.tanh(scores / cap)
+        scores, slope = cap * bent, 1 - bent.square()
+        curvature = -2 * bent * slope / cap
+    if bias is not None:
+        scores = scores + bias.double()
+    if visible is not None:
+        scores = scores.masked_fill(~visible[:, None], -torch.inf)
+    weight = scores.softmax(-1)
+    mean_value = torch.einsum("bhp,bhpd->bhd", weight, values)
+    moves = keys * slope.unsqueeze(-1)
+    mean_move = torch.einsum("bhp,bhpd->bhd", weight, moves)
+    covariance = (values - mean_value[:, :, None]).mT @ ((moves - mean_move[:, :, None]) * weight.unsqueeze(-1))
+    return _Moments(scores, weight, slope, curvature, mean_value, mean_move, covariance)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from lightning_icl.attention.ladder import second_order
 from lightning_icl.dualform.matrix_similarity import likeness, matrix_cosine
 from lightning_icl.models.capture import Capture
+from lightning_icl.models.forward_pass import LayerAttention
 from lightning_icl.models.kv import LaidOver
 from lightning_icl.models.scope import Scope
 from lightning_icl.probing.contrast import Contrast
@@ -50,23 +50,22 @@ class Matrices:
         demonstrations = contrast.demonstrations
         with laid_over(capture.model, contrast.icl.overlay):
             survey = surveyed(capture, demonstrations, held_out, scope)
-        return cls.about(survey, capture, contrast, zero_shot_inputs(demonstrations, held_out))
+        return cls.about(survey, capture, contrast, held_out)
 
     @classmethod
-    def about(cls, survey: Survey, capture: Capture, contrast: Contrast, inputs: Sequence[Sequence[int]]) -> "Matrices":
+    def about(cls, survey: Survey, capture: Capture, contrast: Contrast, held_out: Sequence[QueryBatch]) -> "Matrices":
         """Those about a survey's q̄.
 
         Args:
             survey: of the contrast's prompt.
             capture: an open visit to the model.
             contrast: its zero-shot and fine-tuned weights are compared.
-            inputs: zero-shot ones of the held-out prompts.
+            held_out: the prompts.
         """
-        shift = zero_shot_shift(capture, contrast.demonstrations)
 
         def under(condition: Condition) -> list[Tensor]:
             with laid_over(capture.model, condition.overlay):
-                return derivatives(capture, inputs, survey, shift)
+                return derivatives(capture, contrast.demonstrations, held_out, survey)
 
         moved = [after - before for before, after in zip(under(contrast.zsl), under(contrast.ft), strict=True)]
         return cls(icl=[survey.expansion(layer).first.jacobian.cpu() for layer in survey.layers], ft=moved)
@@ -113,35 +112,41 @@ def surveyed(capture: Capture, demonstrations: Demonstrations, held_out: Sequenc
     return Survey(len(prefix.keys), len(demonstrations.bos), scope).of(capture, prefix, held_out)
 
 
-def zero_shot_inputs(demonstrations: Demonstrations, batches: Sequence[QueryBatch]) -> list[list[int]]:
-    """Prompts with BOS before them."""
-    return [
-        [*demonstrations.bos, *ids[: int(last) + 1].tolist()]
-        for batch in batches
-        for ids, last in zip(batch.token_ids, batch.probe_index, strict=True)
-    ]
-
-
 def zero_shot_shift(capture: Capture, demonstrations: Demonstrations) -> int:
     """Where BOS of a zero-shot input stands, so that rotary embedding turns the prompt's end as it does in context."""
     between = len(demonstrations.prefix_token_ids) - len(demonstrations.bos)
     return 0 if capture.architecture.absolute_positions else between
 
 
-def derivatives(capture: Capture, inputs: Sequence[Sequence[int]], survey: Survey, shift: int) -> list[Tensor]:
-    """By layer the mean derivative of attention to zero-shot inputs (H, D, D), under the weights now in the model.
+def derivatives(
+    capture: Capture, demonstrations: Demonstrations, batches: Sequence[QueryBatch], survey: Survey
+) -> list[Tensor]:
+    """By layer the mean derivative of attention to zero-shot prompts (H, D, D), under the weights now in the model.
 
     Args:
         capture: an open visit to the model.
-        inputs: token ids, BOS first.
+        demonstrations: have BOS, and say how far the prompts stand from it in context.
+        batches: the prompts.
         survey: has q̄, and how scores come about.
-        shift: position of the first token.
     """
+    shift = zero_shot_shift(capture, demonstrations)
+    bos = capture.prefix(demonstrations.bos, shift)
     totals = dict.fromkeys(survey.layers, torch.zeros((), dtype=torch.float64))
-    for token_ids in inputs:
-        seen = capture.prefix(token_ids, shift)
-        assert seen is not None
-        for layer in survey.layers:
-            tokens = survey.tokens_like(layer, seen.keys[layer], seen.values[layer])
-            totals[layer] = totals[layer] + second_order(tokens, survey.point(layer)).first.jacobian.cpu()
-    return [totals[layer] / len(inputs) for layer in survey.layers]
+
+    def add(seen: LayerAttention) -> None:
+        key, value, first = seen.key, seen.value, 0
+        if bos is not None:
+            first = bos.length
+            key, value = (
+                torch.cat([shared[seen.layer].to(own).expand(len(own), -1, -1, -1), own], 2)
+                for shared, own in ((bos.keys, key), (bos.values, value))
+            )
+        place = torch.arange(key.shape[2], device=key.device)
+        visible = place <= first + seen.batch.probe_index[:, None]
+        rows = survey.jacobians(seen.layer, key, value, visible)
+        totals[seen.layer] = totals[seen.layer] + rows.sum(0).cpu()
+
+    for batch in batches:
+        capture.observe(batch.to(capture.model.device), bos, shift=shift, watch=add)
+    count = sum(len(batch.query_ids) for batch in batches)
+    return [totals[layer] / count for layer in survey.layers]

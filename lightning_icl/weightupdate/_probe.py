@@ -21,7 +21,7 @@ from lightning_icl.probing.contrast import Contrast
 from lightning_icl.probing.findings import Prediction
 from lightning_icl.probing.module import FinetunedModule
 from lightning_icl.records import Demonstrations, QueryBatch
-from lightning_icl.weightupdate._matrices import Matrices, zero_shot_inputs
+from lightning_icl.weightupdate._matrices import Matrices
 from lightning_icl.weightupdate._metrics import RungMetrics
 from lightning_icl.weightupdate._shares import Trace, affine_parts, shares
 from lightning_icl.weightupdate._survey import Survey
@@ -147,8 +147,7 @@ class WeightUpdateProbe(FinetunedModule):
 
     def _compare_matrices(self, survey: Survey, main: Contrast) -> None:
         """Set the affine rung's matrices and their parts beside fine-tuning's, and those of the controls."""
-        inputs = zero_shot_inputs(self.demonstrations, self.held_out)
-        self.matrices = Matrices.about(survey, self.capture, main, inputs)
+        self.matrices = Matrices.about(survey, self.capture, main, self.held_out)
         self.control_matrices = {
             contrast.name: Matrices.of(self.capture, contrast, self.held_out, self.scope)
             for contrast in self._contrasts

@@ -18,10 +18,10 @@ from lightning_icl.attention.prefix import repeat_heads
 from lightning_icl.models.capture import Capture
 from lightning_icl.models.scope import Scope
 from lightning_icl.records import Demonstrations, KVOverlay, QueryBatch
-from lightning_icl.weightupdate._matrices import derivatives, laid_over, surveyed, zero_shot_inputs, zero_shot_shift
+from lightning_icl.weightupdate._matrices import derivatives, laid_over, surveyed
 
 TRACED = 8
-"""Held-out prompts at which every step of fine-tuning is looked at."""
+"""Held-out prompts at which every step of fine-tuning is looked at, at most: of the first batch."""
 
 
 def shares(parts: Float[Tensor, "example head row column"]) -> Float[Tensor, " example"]:
@@ -63,9 +63,8 @@ class Trace:
     def __init__(
         self, capture: Capture, demonstrations: Demonstrations, held_out: Sequence[QueryBatch], scope: Scope
     ) -> None:
-        self._inputs = zero_shot_inputs(demonstrations, held_out)[:TRACED]
+        self._demonstrations, self._prompts = demonstrations, [held_out[0].rows(0, TRACED)]
         self._survey = surveyed(capture, demonstrations, held_out, scope)
-        self._shift = zero_shot_shift(capture, demonstrations)
         self._before = self._now(capture)
         self._moves: list[list[Tensor]] = []
 
@@ -81,4 +80,4 @@ class Trace:
         return [shares(torch.stack(of_layer)) for of_layer in zip(*self._moves, strict=True)]
 
     def _now(self, capture: Capture) -> list[Tensor]:
-        return derivatives(capture, self._inputs, self._survey, self._shift)
+        return derivatives(capture, self._demonstrations, self._prompts, self._survey)

@@ -4,12 +4,19 @@ Axes: B batch, H query heads, T own tokens, D head width.
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from lightning_icl.attention.ladder import PrefixUpdate, SecondOrder, SharedTokens, climb, linear_update, second_order
+from lightning_icl.attention.ladder import (
+    PrefixUpdate,
+    SecondOrder,
+    SharedTokens,
+    climb,
+    jacobians,
+    linear_update,
+    second_order,
+)
 from lightning_icl.attention.prefix import join_attention
 from lightning_icl.models.capture import Capture
 from lightning_icl.models.recording import Prefix
@@ -80,20 +87,23 @@ class Survey(Replacement):
         sums = self._sums[layer]
         return sums[:, :-3] / sums[:, -3:-2]
 
-    def tokens_like(self, layer: int, key: Tensor, value: Tensor) -> SharedTokens:
-        """Other tokens whose scores come about as the demonstrations' do; only differences of a position bias matter.
+    def jacobians(self, layer: int, key: Tensor, value: Tensor, visible: Tensor) -> Tensor:
+        """(B, H, D, D): derivatives at q̄ of attention to other tokens, scored as the demonstrations are.
 
         Args:
             layer: of the model.
-            key: (1, K, P, D), of tokens that stand side by side.
-            value: (1, K, P, D).
+            key: (B, K, P, D), of tokens that stand side by side.
+            value: (B, K, P, D).
+            visible: (B, P), false for padding.
         """
-        like = self._demonstrations[layer]
+        shown = self._demonstrations[layer]
         bias = None
-        if like.bias is not None:  # ALiBi: a straight line in each head
-            step = like.bias[:, -1:] - like.bias[:, -2:-1]
+        if shown.bias is not None:  # ALiBi: a straight line in each head, of which only differences matter
+            step = shown.bias[:, -1:] - shown.bias[:, -2:-1]
             bias = step * torch.arange(key.shape[2], device=step.device)
-        return replace(like, key=key, value=value, bias=bias)
+        return jacobians(
+            key, value, self.point(layer), scaling=shown.scaling, softcap=shown.softcap, bias=bias, visible=visible
+        )
 
     def factor(self, layer: int) -> Tensor:
         """(H): β, by which ΔW q comes closest to what the demonstrations change in attention's output."""
