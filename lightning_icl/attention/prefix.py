@@ -110,8 +110,12 @@ def prefix_attention(
     group_size = heads // kv_heads
     # Batch and group move into the sequence axis: with no causal order towards the prefix, all queries are just rows.
     rows = query.unflatten(1, (kv_heads, group_size)).permute(1, 2, 0, 3, 4).reshape(1, kv_heads, -1, width)
+    if positions is not None:
+        positions = positions.reshape(1, -1).expand(group_size, -1).reshape(-1)
     if softcap is None and window is None and bias is None:
         out, lse = attention_with_lse(rows, key, value, scaling=scaling, causal=False)
+    elif softcap is None and window is not None and positions is not None and bias is None:
+        out, lse = _windowed_prefix_attention(rows, key, value, scaling=scaling, window=window, positions=positions)
     else:
         out, lse = _masked_prefix_attention(
             rows,
@@ -120,12 +124,46 @@ def prefix_attention(
             scaling=scaling,
             softcap=softcap,
             window=window,
-            positions=None if positions is None else positions.reshape(1, -1).expand(group_size, -1).reshape(-1),
+            positions=positions,
             bias=None if bias is None else bias.unflatten(0, (kv_heads, group_size)),
         )
     out = out.reshape(kv_heads, group_size, batch, tokens, width).permute(2, 0, 1, 3, 4).flatten(1, 2)
     lse = lse.reshape(kv_heads, group_size, batch, tokens).permute(2, 0, 1, 3).flatten(1, 2)
     return out, lse
+
+
+def _windowed_prefix_attention(
+    rows: Tensor, key: Tensor, value: Tensor, *, scaling: float, window: int, positions: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The long sequence against a prefix that a window cuts.
+
+    Queries stand close together: most of the prefix is within the window of all of them or of none. Only the keys that
+    some see and some do not need a mask.
+    """
+    keys = key.shape[2]
+    first, last = (min(max(0, int(end) + 1 - window), keys) for end in positions.aminmax())
+    parts = []
+    start = min(first, keys - 1)  # one key stays where none is seen: it gets output 0 and log-sum-exp -inf
+    if start < last:
+        part = slice(start, last)
+        parts.append(
+            _masked_prefix_attention(
+                rows,
+                key[:, :, part],
+                value[:, :, part],
+                scaling=scaling,
+                softcap=None,
+                window=window,
+                positions=positions - start,
+                bias=None,
+            )
+        )
+    if last < keys:
+        parts.append(attention_with_lse(rows, key[:, :, last:], value[:, :, last:], scaling=scaling, causal=False))
+    if len(parts) == 1:
+        return parts[0]
+    (some, some_lse), (every, every_lse) = parts
+    return join_attention(some, some_lse, every, every_lse), torch.logaddexp(some_lse, every_lse)
 
 
 def _masked_prefix_attention(

@@ -77,10 +77,12 @@ class ForwardPass:
         """(B, T, T) mask of own tokens where plain causality is not enough, else None."""
         positions, batch = self.on(device)
         branches = batch.branches if batch is not None else None
+        tokens = positions.shape[1]
+        if window is not None and window >= tokens:  # own tokens stand closer together than that
+            window = None
         # Plain causal attention needs no mask, and fused kernels are fastest without.
         if window is None and branches is None:
             return None
-        tokens = positions.shape[1]
         visible = torch.ones(1, tokens, tokens, dtype=torch.bool, device=device).tril()
         if branches is not None:
             # Everything sees the prompt (branch 0), and each branch itself.

@@ -31,7 +31,7 @@ def reference(
 
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])
 @pytest.mark.parametrize("softcap", [None, 2.0])
-@pytest.mark.parametrize("window", [None, 4, 9])
+@pytest.mark.parametrize("window", [None, 1, 4, 9, 14])
 @pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_joined_attention_is_exact(
