@@ -25,8 +25,10 @@ def _pyplot() -> Any:
     try:
         import matplotlib
 
+        # Before pyplot is imported: pictures are made without a display.
         matplotlib.use("Agg")
         matplotlib.rcParams["text.parse_math"] = False  # a name with dollar signs is a name
+        # Otherwise SVG files name their elements at random, and the same run makes another file each time.
         matplotlib.rcParams["svg.hashsalt"] = "lightning-icl"
         import matplotlib.pyplot as plt
     except ModuleNotFoundError as error:
@@ -46,14 +48,17 @@ def draw_curves(panels: Sequence[Sequence[TaskRun]], measure: Measure) -> "Figur
     """
     plt = _pyplot()
     columns = min(3, len(panels))
+    # Rounded up.
     rows = -(-len(panels) // columns)
     figure, axes = plt.subplots(
         rows, columns, figsize=(1.0 + 3.2 * columns, 0.9 + 2.5 * rows), sharex=True, sharey=True, squeeze=False,
         layout="constrained",
     )  # fmt: skip
+    # All panels first: the legend is the union of what they draw.
     drawn = [seed_curves(runs, measure.level) for runs in panels]
     strokes = Strokes(run for runs in panels for run in runs)
     handles: dict[str, Any] = {}
+    # Earlier handles win, so that a name keeps the look of the first panel that has it.
     for axis, runs, curves in zip(axes.flat, panels, drawn, strict=False):
         handles = _draw(axis, runs[0].task, curves, strokes) | handles
     for axis in axes.flat[len(panels) :]:
@@ -75,10 +80,12 @@ def _draw(axis: Any, title: str, curves: Sequence[Curve], strokes: Strokes) -> d
     for curve in curves:
         values, stroke = _floats(curve.values), strokes.of(curve)
         if curve.upper is not None:
+            # A band has no line of its own; its edges would hide the curves.
             band = {"alpha": 0.25, "linewidth": 0, "color": stroke.light, "label": curve.label}
             handles[curve.label] = axis.fill_between(range(len(values)), values, _floats(curve.upper), **band)
             continue
         (handles[curve.label],) = axis.plot(range(len(values)), values, label=curve.label, **plot_style(stroke))
+    # Zero is what unrelated views have.
     axis.axhline(0.0, color="0.8", linewidth=0.8, zorder=0)
     axis.set_title(_short(title), fontsize=10)
     axis.xaxis.get_major_locator().set_params(integer=True)
@@ -105,8 +112,10 @@ def draw_heads(runs: Sequence[TaskRun]) -> "Figure":
     )
     for row, run in zip(axes, runs, strict=True):
         for axis, column in zip(row, columns, strict=True):
+            # `[[None]]` draws an empty map where a run of another version has no heads.
             saved = (run.results.get(column.measure.level) or {}).get(column.per_head) or [[None]]
             cells = [_floats(layer) for layer in saved]
+            # One scale for all maps, from -1 to 1, so that colours can be compared.
             image = axis.imshow(cells, cmap="RdBu", vmin=-1, vmax=1, origin="lower", aspect="auto")
             axis.set_title(f"{_short(run.task)}: {column.curve}", fontsize=9)
             axis.set_xlabel("head", fontsize=8)
@@ -135,6 +144,7 @@ def save_pictures(runs: Sequence[TaskRun], folder: Path) -> list[Path]:
     Raises:
         OutputError: matplotlib is not installed,
     """
+    # Drawing is put off until all names are known: each figure takes memory while it is open.
     drawn = _level_pictures([[run] for run in runs])
     if headed := [run for run in runs if has_heads(run)]:
         drawn.append(("sim_am_heads", partial(draw_heads, headed)))
@@ -178,6 +188,7 @@ def draw_sizes(measures: Mapping[str, Sequence[SizePoint]]) -> "Figure":
     )
     handles: dict[str, Any] = {}
     for axis, (measure, points) in zip(axes.flat, measures.items(), strict=False):
+        # By number and not by name: a model has the same colour in every panel.
         for number, point in enumerate(points):
             handles[point.label] = axis.errorbar(
                 point.parameters, point.spread.mean, point.spread.standard_error,
@@ -218,6 +229,7 @@ def draw_rates(panels: Mapping[str, OverRates]) -> "Figure":
     figure, axes = plt.subplots(rows, columns, figsize=size, sharey=True, squeeze=False, layout="constrained")
     handles: dict[str, Any] = {}
     for axis, (name, over) in zip(axes.flat, panels.items(), strict=False):
+        # All runs as points: a mean over seeds hides how far apart they are.
         (handles["each run"],) = axis.plot(*zip(*over.seeds, strict=True), "o", color=ROLES["seed"].light, markersize=3)
         (handles["mean over seeds"],) = axis.plot(over.rates, _floats(over.means), **plot_style(ROLES["main"]))
         for role, label in zip((ROLES["form"], ROLES["baseline"]), over.levels, strict=False):
@@ -246,7 +258,9 @@ def _level_pictures(panels: Sequence[Sequence[TaskRun]]) -> list[tuple[str, Call
 def _save(figure: "Figure", folder: Path, name: str) -> list[Path]:
     paths = [folder / f"{name}.{kind}" for kind in ("png", "svg")]
     for path in paths:
-        undated = {"Date": None} if path.suffix == ".svg" else None  # the same run makes the same file
+        # A date would make another file of the same run.
+        undated = {"Date": None} if path.suffix == ".svg" else None
         figure.savefig(path, dpi=150, bbox_inches="tight", metadata=undated)
+    # pyplot keeps every figure until it is closed.
     _pyplot().close(figure)
     return paths

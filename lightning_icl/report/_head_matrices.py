@@ -81,6 +81,7 @@ def _shares(ladder: Ladder) -> Grid:
     """One row for each demonstration, means over layers."""
     sides = {name: own for name, own in ladder["shares_per_layer"].items() if own is not None}
     means = {name: [_mean(of_layers) for of_layers in zip(*own, strict=False)] for name, own in sides.items()}
+    # Files of an earlier version lack labels, so columns may end early.
     chosen = zip(
         *(ladder["demonstrations"].get(key, ()) for key in ("indices", "labels")), *means.values(), strict=False
     )
@@ -103,6 +104,7 @@ def _shares(ladder: Ladder) -> Grid:
 def _alike(means: Mapping[str, Sequence[float | None]]) -> tuple[str, ...]:
     """How far the two sides agree about the demonstrations."""
     one, other = means.get("icl", ()), means.get("ft", ())
+    # A correlation needs pairs in which both sides are defined.
     pairs = [(x, y) for x, y in zip(one, other, strict=False) if x is not None and y is not None]
     try:
         return (f"Correlation of the two over demonstrations: {shown(correlation(*zip(*pairs, strict=True)), '.2f')}",)
@@ -122,4 +124,5 @@ def shown(value: float | None, form: str) -> str:
     >>> shown(0.125, ".1%"), shown(-0.5, ".3f"), shown(None, ".3g")
     ('12.5', '−0.500', '–')
     """
+    # Minus sign and not hyphen, as everywhere in tables.
     return "–" if value is None else format(value, form).removesuffix("%").replace("-", "−")

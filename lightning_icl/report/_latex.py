@@ -27,6 +27,7 @@ def latex(text: str) -> str:
     'p\\textless{}0.001, 50\\% of a\\_b'
     """
     signs = _PATTERN.sub(lambda match: _SIGNS[match.group()], text)
+    # Letters beyond Latin Extended-A are missing from the default fonts and would stop LaTeX.
     return "".join(letter if letter.isprintable() and ord(letter) < 0x180 else "?" for letter in signs)
 
 
@@ -37,6 +38,7 @@ def grid_to_latex(grid: Grid) -> str:
     """
     blocks = fitted(grid, _LETTERS, _GAP)
     caption = r"\caption{" + ". ".join(latex(part) for part in (grid.title, *grid.notes)) + ".}"
+    # A table float cannot break over pages; a longtable can, but takes no `\centering`.
     if sum(_height(block) for block in blocks) > _PAGE:
         head, foot = [r"\begingroup"], [r"\endgroup"]
         bodies = [_longtable(block, caption if number == 0 else "") for number, block in enumerate(blocks)]
@@ -50,12 +52,14 @@ def grid_to_latex(grid: Grid) -> str:
 
 def _height(grid: Grid) -> int:
     """Lines of a block, its names' small print broken into two or so."""
+    # Small print is one line more than it has breaks, since names are often wrapped.
     return sum(max(cell.count("\n") + 1 + (cell.count("\n") > 0) for cell in row) for row in (grid.header, *grid.rows))
 
 
 def _columns(grid: Grid) -> str:
     names = name_width(grid, _LETTERS, _GAP)
     # A letter of \footnotesize is 4.8pt wide in the mean; names that are longer are broken into lines.
+    # Names too long for their column wrap; short ones keep their own width.
     first = "l" if names == widths(grid)[0] else rf">{{\raggedright\arraybackslash}}p{{{4.8 * names:.0f}pt}}"
     return f"{{@{{}}{first}{'r' * (len(grid.header) - 1)}@{{}}}}"
 
@@ -67,6 +71,7 @@ def _tabular(grid: Grid) -> list[str]:
 
 def _longtable(grid: Grid, caption: str) -> list[str]:
     """The head is repeated on every page."""
+    # A longtable takes its caption inside, and only once.
     head = [rf"\begin{{longtable}}{_columns(grid)}", *([caption + r" \\"] if caption else [])]
     head += [r"\toprule", *_lines(grid.header), r"\midrule", r"\endhead"]
     return [*head, *_body(grid), r"\bottomrule", r"\end{longtable}"]
@@ -83,6 +88,7 @@ def _lines(cells: Sequence[str]) -> Iterator[str]:
     """A row of cells; small print has rows of its own."""
     columns = [cell.split("\n") for cell in cells]
     for depth in range(max(map(len, columns))):
+        # Cells with less small print than others are filled with nothing.
         line = [column[depth] if depth < len(column) else "" for column in columns]
         indent = r"\quad " if line[0].startswith(" ") else ""
         small = [rf"\scriptsize {latex(text.strip())}" if depth and text else latex(text.strip()) for text in line]

@@ -34,6 +34,7 @@ class Cell:
     @property
     def within(self) -> bool:
         """Whether ours is there and near enough; a figure exactly at the tolerance is."""
+        # A hair more than the tolerance, since a difference of decimals is rarely exact in binary.
         return self.difference is not None and abs(self.difference) <= self.tolerance + 1e-9
 
 
@@ -42,14 +43,15 @@ def not_repeated(run: TaskRun) -> str | None:
     size = published_size(str(run.results["model"]["name"]))
     if size is None:
         return f"model {run.results['model']['name']} is none of the paper's (fairseq-dense-1.3B and -2.7B)"
-    known = tables()[size]
-    if run.task not in known["seed"]:
-        return f"task {run.task} is none of the paper's ({', '.join(known['seed'])})"
+    published = tables()[size]
+    if run.task not in published["seed"]:
+        return f"task {run.task} is none of the paper's ({', '.join(published['seed'])})"
     seed, rate = (run.results.get("demonstrations") or {}).get("seed"), (run.results.get("finetune") or {}).get("lr")
-    if seed != known["seed"][run.task]:
-        return f"seed {seed}, and the paper's is {known['seed'][run.task]}"
-    if rate is None or not isclose(rate, known["learning_rate"][run.task], rel_tol=1e-6):
-        return f"learning rate {rate}, and the paper's is {known['learning_rate'][run.task]}"
+    if seed != published["seed"][run.task]:
+        return f"seed {seed}, and the paper's is {published['seed'][run.task]}"
+    # Relative, as rates span orders of magnitude.
+    if rate is None or not isclose(rate, published["learning_rate"][run.task], rel_tol=1e-6):
+        return f"learning rate {rate}, and the paper's is {published['learning_rate'][run.task]}"
     return None
 
 
@@ -61,6 +63,7 @@ def repeated_size(run: TaskRun) -> str | None:
 def tolerance(figure: Figure, run: TaskRun) -> float:
     """How far a figure may be from the published one, in the units it is shown in."""
     count = (run.results.get(figure.measure.level) or {}).get(figure.count)
+    # Rec2FTP is a share of few queries: one of them more or less is no deviation.
     return max(figure.measure.tolerance, 100 / count) if count else figure.measure.tolerance
 
 
@@ -82,6 +85,7 @@ def check(runs: Sequence[TaskRun]) -> list[Cell]:
     for run in runs:
         size = repeated_size(run)
         for figure in table_figures() if size else ():
+            # `or ""` for mypy: without a size the loop does not run.
             published = tables()[size or ""][figure.name].get(run.task) if figure.published else None
             if published is not None:
                 ours = value_of(figure, run.results)
@@ -105,10 +109,10 @@ def deviations(run: TaskRun) -> list[str]:
 def layer_distance(run: TaskRun) -> float | None:
     """Mean over layers of how far SimAOU is from Deutch et al.'s curve; None where there is none to compare with."""
     ours = (run.results.get("sim_aou") or {}).get("per_layer")
-    known = published_layers(run.task, "sim_aou") if repeated_size(run) == "1.3B" else None
-    if not ours or not known or len(ours) != len(known):
+    published = published_layers(run.task, "sim_aou") if repeated_size(run) == "1.3B" else None
+    if not ours or not published or len(ours) != len(published):
         return None
-    apart = [abs(own - other) for own, other in zip(ours, known, strict=True) if own is not None]
+    apart = [abs(own - other) for own, other in zip(ours, published, strict=True) if own is not None]
     return sum(apart) / len(apart) if apart else None
 
 
@@ -121,6 +125,7 @@ def check_grid(runs: Sequence[TaskRun]) -> Grid:
     cells = check(runs)
     reasons = [f"{run.task}: not a repetition: {reason}" for run in runs if (reason := not_repeated(run))]
     if not cells:
+        # With the command that would repeat one: the settings are too many to guess.
         raise OutputError(
             f"No task repeats a published run ({'; '.join(reasons)}). Repeat one with: lightning-icl compare --model "
             "KoboldAI/fairseq-dense-1.3B --allow-pickle --task paper --seed published --lr published --probe-token "

@@ -46,6 +46,7 @@ def controls_grid(runs: Sequence[TaskRun]) -> Grid | None:
     if not names:
         return None
     rows = [("this run", *map(shown, column_figures(), figure_means([run.results for run in runs])))]
+    # Each cell counts its own tasks: a control may be impossible for one task and undefined for another.
     rows += [(_name(name, runs), *(_cell(figure, name, runs) for figure in column_figures())) for name in names]
     return Grid(
         name="controls",
@@ -67,6 +68,7 @@ def _name(name: str, runs: Sequence[TaskRun]) -> str:
 
 def _cell(figure: Figure, name: str, runs: Sequence[TaskRun]) -> str:
     having = [run for run in runs if name in controls_of(run)]
+    # Only tasks in which the run itself has the figure, or the two means would be over different tasks.
     own = [run for run in having if value_of(figure, run.results) is not None]
     values = [value for run in own if (value := value_of(figure, controls_of(run)[name])) is not None]
     return shown(figure, mean(values)) + (fewer_tasks(len(values), len(own)) if values else "")
@@ -78,6 +80,7 @@ def _notes(names: Sequence[str], runs: Sequence[TaskRun]) -> Iterator[str]:
         tasks: dict[str, list[str]] = {}
         for run in runs:
             if note := (controls_of(run).get(name) or {}).get("note"):
+                # The same note of several tasks is printed once, behind their names.
                 tasks.setdefault(str(note).rstrip("."), []).append(run.task)
         for note, saying in tasks.items():
             yield f"{name}: {note}" + ("" if len(saying) == len(runs) else f" ({', '.join(saying)})")
@@ -88,6 +91,7 @@ def _numbers(runs: Sequence[TaskRun]) -> Iterator[tuple[str, ...]]:
     for run in runs:
         intervals = run.results.get("contrast_intervals") or {}
         for figure in column_figures():
+            # A pair of None fills the two columns of ends.
             ends = interval_of(figure, run.results) or (None, None)
             yield (run.task, "this run", figure.path, *map(digits, (value_of(figure, run.results), *ends)))
         for name, control in controls_of(run).items():

@@ -12,6 +12,7 @@ Interval = tuple[float, float]
 
 def value_of(figure: Figure, results: Mapping[str, Any]) -> float | None:
     """A figure in the unit it is shown in; None where it is undefined or missing."""
+    # Missing levels and keys are both "undefined": other versions measured other things.
     return in_unit(figure, (results.get(figure.measure.level) or {}).get(figure.key))
 
 
@@ -28,6 +29,7 @@ def interval_of(figure: Figure, results: Mapping[str, Any]) -> Interval | None:
 def interval_in(figure: Figure, intervals: Mapping[str, Any]) -> Interval | None:
     """The same from a part of `results.json` that holds intervals by dotted name."""
     ends = intervals.get(figure.path)
+    # One undefined end leaves no interval.
     if not ends or None in ends:
         return None
     return _scale(figure) * float(ends[0]), _scale(figure) * float(ends[1])
@@ -59,6 +61,7 @@ def mean_interval(values: Sequence[float | None], intervals: Sequence[Interval |
     if not pairs or any(ends is None for _, ends in pairs):
         return None
     middle = fmean(value for value, _ in pairs)
+    # Each side for itself: intervals of shares are not symmetrical.
     down = math.hypot(*(value - ends[0] for value, ends in pairs if ends)) / len(pairs)
     up = math.hypot(*(ends[1] - value for value, ends in pairs if ends)) / len(pairs)
     return middle - down, middle + up
@@ -72,6 +75,7 @@ def shown(figure: Figure, value: float | None) -> str:
 def signed(figure: Figure, difference: float | None) -> str:
     """A difference with its sign, in the digits of its figure."""
     text = shown(figure, difference)
+    # Rounded to zero, a difference has no sign.
     return f"+{text}" if difference is not None and difference > 0 and text.strip("0.") else text
 
 
@@ -85,6 +89,7 @@ def interval_shown(figure: Figure, interval: Interval | None) -> str:
     if interval is None:
         return ""
     low, high = (_minus(end, 0 if figure.measure.percent else 3) for end in interval)
+    # With a minus sign in it, a dash between two numbers would be hard to read.
     return f"{low}–{high}" if interval[0] >= 0 else f"{low} to {high}"
 
 
@@ -95,4 +100,5 @@ def _minus(value: float, digits: int) -> str:
     ('0.000', '−0.25')
     """
     text = f"{value:.{digits}f}"
+    # -0.0004 rounds to "-0.000", which is zero.
     return text.replace("-", "−" if text.strip("-0.") else "")

@@ -34,6 +34,7 @@ def forest_rows(figure: Figure, runs: Sequence[TaskRun]) -> list[ForestRow]:
             if name in controls_of(run)
         ]
         rows.append(_row(name, figure, entries))
+    # A run without controls has nothing to be compared with, and no plot.
     return [row for row in rows if row is not None] if names else []
 
 

@@ -37,7 +37,9 @@ class Grid:
 
 def widths(grid: Grid) -> list[int]:
     """Columns of a terminal that each column of the table takes."""
+    # Small print has lines of its own, so the longest line decides.
     columns = zip(grid.header, *grid.rows, strict=True)
+    # In cells of the terminal: some letters take two columns.
     return [max(cell_len(line) for cell in column for line in cell.split("\n")) for column in columns]
 
 
@@ -50,7 +52,9 @@ def fitted(grid: Grid, width: int, frame: int = 3) -> list[Grid]:
         frame: columns that the frame takes for each column; the table takes one more.
     """
     if _width(grid, width, frame) <= width:
+        # As it is, if it fits: turning changes which way the eye reads.
         return [grid]
+    # Turned first, then folded: columns of tasks fold badly.
     return _folded(turned(grid) if grid.turns else grid, width, frame)
 
 
@@ -62,6 +66,7 @@ def _width(grid: Grid, width: int, frame: int) -> int:
 def _least_names(grid: Grid, width: int) -> int:
     """Columns that names need if only their small print is broken into lines; at most a third of all."""
     longest = max(cell_len(row[0].split("\n")[0]) for row in (grid.header, *grid.rows))
+    # A third at most, or one long name would leave no room for figures.
     return min(longest, max(width // 3, 14))
 
 
@@ -79,6 +84,7 @@ def _folded(grid: Grid, width: int, frame: int) -> list[Grid]:
         replace(
             grid,
             title="" if number else grid.title,
+            # Every block repeats the names, or its rows could not be told apart.
             header=_chosen(grid.header, block),
             rows=tuple(_chosen(row, block, named=number == 0) for row in grid.rows),
             notes=grid.notes if number == len(blocks) - 1 else (),
@@ -96,6 +102,7 @@ def _blocks(grid: Grid, space: int, frame: int) -> list[list[int]]:
         return not blocks[-1] or sum(needs[column] for column in (*blocks[-1], *columns)) <= space
 
     for part in _parts(grid):
+        # A part is kept whole as long as it fits into a block of its own.
         if not fits(part):
             blocks.append([])
         for column in part:
@@ -117,6 +124,7 @@ def _chosen(cells: Sequence[str], columns: Sequence[int], named: bool = True) ->
 
 def turned(grid: Grid) -> Grid:
     """Rows as columns; the parts of the rows become those of the columns."""
+    # Sections of rows become parts of columns, which folding keeps together.
     starts = [0, *grid.sections]
     sections = [grid.rows[start:end] for start, end in zip(starts, [*grid.sections, len(grid.rows)], strict=True)]
     header = ["", *(heading for section in sections for heading in _headings([row[0] for row in section]))]
@@ -133,8 +141,10 @@ def _headings(names: Sequence[str]) -> Iterator[str]:
     for name in names:
         first, *small = (line.strip() for line in name.split("\n"))
         if first == PUBLISHED:
+            # A published value stands below ours, so it takes the heading above it.
             yield "\n".join([*above, first])
             continue
+        # Words below each other, since a column is narrower than a name.
         above = [*([top] if top and name.startswith(" ") else []), *first.split(" ")]
         yield "\n".join([*above, *small])
 
@@ -156,6 +166,7 @@ def markdown(text: str) -> str:
     'a\\|b \\*c\\* &lt;i&gt;'
     """
     plain = escape(" ".join(text.split("\n")), quote=False)
+    # Entities first, then Markdown's own signs; `&amp;` alone is safe in Markdown and reads badly.
     return "".join(f"\\{letter}" if letter in "\\`*_[]|~#" else letter for letter in plain).replace("&amp;", "&")
 
 
@@ -166,6 +177,7 @@ def grid_to_csv(grid: Grid) -> str:
 
 def csv_text(lines: Sequence[Sequence[str]]) -> str:
     """Lines as CSV; minus signs are those that programs read, a dash is empty."""
+    # Without a carriage return, which most programs would show.
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([[_plain(cell) for cell in line] for line in lines])
     return text.getvalue()
@@ -178,6 +190,7 @@ def _plain(cell: str) -> str:
     ("'=1+1", '-0.5', '')
     """
     text = "" if cell == "–" else cell.replace("−", "-").replace("\n", " ")
+    # A spreadsheet runs a cell that begins with one of these; a quote makes it text.
     return f"'{text}" if text[:1] in tuple("=+-@\t\r") and not _is_number(text) else text
 
 

@@ -81,6 +81,7 @@ def _rungs(ladder: Ladder, intervals: bool) -> Grid:
 def _cells(ladder: Ladder, name: str, intervals: bool) -> list[str]:
     cells = []
     for key, _, form in FIGURES:
+        # A condition compared with itself has a fixed value that looks like a result.
         value = None if key in _SELF.get(name, ()) else ladder["conditions"][name][key]
         ends = ladder["intervals"][name][key]
         between = f"\n{shown(ends[0], form)}–{shown(ends[1], form)}" if intervals and value is not None and ends else ""
@@ -116,6 +117,7 @@ def _numbers(ladder: Ladder, names: Sequence[str]) -> tuple[tuple[str, ...], ...
 
 def _layers(ladder: Ladder) -> Grid:
     depth = ladder["depth"]
+    # Three ways to put a rung into some layers, side by side.
     columns = (depth["up_to"], depth["from"], depth["alone"])
     return Grid(
         name=f"ladder_depth_{ladder['task']['name']}_{ladder['scope']}",

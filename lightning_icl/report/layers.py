@@ -40,17 +40,19 @@ def layer_curves(run: TaskRun, level: str) -> list[Curve]:
         Curve(label=figure.curve, role=figure.role, values=tuple(saved[figure.per_layer]))
         for figure in curve_figures(level)
         if _has_values(saved.get(figure.per_layer))
+        # A row of null alone has nothing to draw, and would stand in the legend.
     ]
     return [*curves, *_control_curves(run.results.get("controls") or {}, level), *_published_curves(run, level)]
 
 
 def _published_curves(run: TaskRun, level: str) -> Iterator[Curve]:
     """What Deutch et al. stored for the smaller of the paper's models."""
+    # Published curves are those of the smaller model alone.
     for figure in curve_figures(level) if repeated_size(run) == "1.3B" else ():
-        known = published_layers(run.task, figure.published_curve) if figure.published_curve else None
-        if known:
+        published = published_layers(run.task, figure.published_curve) if figure.published_curve else None
+        if published:
             form = "" if figure.role == "main" else f", {figure.curve}"
-            yield Curve(label=f"published (Deutch et al.){form}", role="published", values=tuple(known))
+            yield Curve(label=f"published (Deutch et al.){form}", role="published", values=tuple(published))
 
 
 def seed_curves(runs: Sequence[TaskRun], level: str) -> list[Curve]:
@@ -67,10 +69,12 @@ def seed_curves(runs: Sequence[TaskRun], level: str) -> list[Curve]:
     for figure in curve_figures(level):
         lines = [part.get(figure.per_layer) or () for part in saved]
         members = [tuple(values) for values in lines if _has_values(values)]
+        # Every seed thin behind their mean, which alone would hide how far they are apart.
         if members and figure.role == "main":
             curves += [Curve(label="each seed", role="seed", values=values) for values in members]
         if members:
             curves.append(Curve(label=figure.curve, role=figure.role, values=_mean(members)))
+    # Controls of different seeds are of one kind; the number keeps their names apart.
     controls = {
         f"{name} {number}": {**control, "kind": _kind(name, control)}
         for number, run in enumerate(runs)
@@ -90,6 +94,7 @@ def _mean(members: Sequence[Values]) -> Values:
 
 
 def _kind(name: str, control: Mapping[str, Any]) -> str:
+    # `order-1`, `order-2` are of one kind, told by the number at the end.
     return str(control.get("kind") or re.sub(r"[-_ .]?\d+$", "", name) or name)
 
 
@@ -103,6 +108,7 @@ def control_groups(controls: Mapping[str, Mapping[str, Any]]) -> dict[str, list[
     """
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for name, control in controls.items():
+        # A control with a spread is the mean of others, which are drawn themselves.
         if not control.get("spread"):
             groups.setdefault(_kind(name, control), []).append(control)
     return groups
@@ -113,6 +119,7 @@ def _control_curves(controls: Mapping[str, Mapping[str, Any]], level: str) -> li
     for kind, entries in control_groups(controls).items():
         lines = [(entry.get(level) or {}).get("per_layer") or () for entry in entries]
         members = [tuple(values) for values in lines if _has_values(values)]
+        # Several of one kind become a band: lines would cover each other.
         if len(members) > 1:
             low, high = _extent(members)
             label = f"{kind} ({len(members)} runs)"

@@ -35,6 +35,7 @@ def outcome(row: Mapping[str, Any]) -> str:
     """
     zsl, icl = row["zsl"] == row["gold"], row["icl"] == row["gold"]
     if row.get("ft") is None:
+        # A run without fine-tuning has no third view to be right or wrong.
         return _WITHOUT_FT[zsl, icl][0]
     return OUTCOMES[zsl, icl, row["ft"] == row["gold"]][0]
 
@@ -54,6 +55,7 @@ def right_grid(results: Mapping[str, Any]) -> Grid | None:
     table = (results.get("rec2ftp") or {}).get("right_table")
     if table is None:
         return None
+    # The table counts every query once, so its sum is the number of queries.
     count = sum(right_count(table, cell) for cell in OUTCOMES)
     rows = []
     for cell, (_, title) in OUTCOMES.items():

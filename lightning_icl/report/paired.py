@@ -42,6 +42,7 @@ Key = tuple[str, str]
 
 def paired_test(run: TaskRun, control: str, figure: Figure) -> PairedTest | None:
     """The test of one task, in the unit its figure is shown in; None where there is none."""
+    # Runs of earlier versions have no paired tests.
     saved = ((run.results.get("paired") or {}).get(control) or {}).get(figure.path)
     if not saved or None in saved.values():
         return None
@@ -49,6 +50,7 @@ def paired_test(run: TaskRun, control: str, figure: Figure) -> PairedTest | None
     difference, low, high = (scale * float(saved[name]) for name in ("difference", "low", "high"))
     replicates, p = (run.results.get("bootstrap") or {}).get("replicates"), float(saved["p"])
     # Of R replicates at least one counts on either side.
+    # Of R replicates at least one counts on either side, so p cannot be smaller than this.
     at_floor = replicates is not None and p <= 2 / (replicates + 1) + 1e-12
     return PairedTest(difference=difference, low=low, high=high, p=p, at_floor=at_floor)
 
@@ -65,9 +67,11 @@ def mean_test(tests: Sequence[PairedTest]) -> PairedTest | None:
         return tests[0] if tests else None
     differences = [test.difference for test in tests]
     difference = sum(differences) / len(tests)
+    # The interval of the mean over tasks, then a test of its distance from 0.
     ends = mean_interval(differences, [(test.low, test.high) for test in tests])
     assert ends is not None
     reach = difference - ends[0] if difference > 0 else ends[1] - difference
+    # No reach means that every task's difference is the same; only zero is then no difference.
     distance = abs(difference) / reach if reach else math.inf if difference else 0.0
     p = 2 * NormalDist().cdf(-_QUANTILE * distance)
     low, high = ends
@@ -82,8 +86,8 @@ def corrected(tests: Sequence[PairedTest]) -> list[PairedTest]:
         return []
     from scipy.stats import false_discovery_control  # slow to import
 
-    values = false_discovery_control([test.p for test in tests])
-    return [replace(test, p=float(p)) for test, p in zip(tests, values, strict=True)]
+    corrected_p = false_discovery_control([test.p for test in tests])
+    return [replace(test, p=float(p)) for test, p in zip(tests, corrected_p, strict=True)]
 
 
 def control_tests(runs: Sequence[TaskRun]) -> dict[Key, PairedTest]:
@@ -101,11 +105,13 @@ def control_tests(runs: Sequence[TaskRun]) -> dict[Key, PairedTest]:
 def paired_grid(runs: Sequence[TaskRun]) -> Grid | None:
     """The differences from each control, means over the tasks that have each; None where a run has no paired tests."""
     every = control_tests(runs)
+    # A control that cannot differ (the untrained model under itself) is no test, and would weaken the others.
     unequal = {key: test for key, test in every.items() if not test.equal}
     if not unequal:
         return None
     tests = dict(zip(unequal, corrected(list(unequal.values())), strict=True))
     rows = []
+    # In order of first use, which is the catalogue's.
     for name in dict.fromkeys(name for name, _ in tests):
         keys = ((figure, (name, figure.path)) for figure in compared())
         rows.append((name, *(_cell(figure, tests.get(key), key in every, runs) for figure, key in keys)))
@@ -148,6 +154,7 @@ def p_shown(test: PairedTest) -> str:
     >>> p_shown(PairedTest(difference=1, low=0.5, high=2, p=2 / 1001, at_floor=True))
     'p ≤ 0.002'
     """
+    # At its floor a p-value is an upper bound and not a value.
     return f"p {'≤' if test.at_floor else '='} {test.p:.3f}"
 
 
@@ -155,5 +162,5 @@ def _numbers(runs: Sequence[TaskRun]) -> Iterator[tuple[str, ...]]:
     """Each task's own tests, corrected for the number of these."""
     single = [(run.task, key, test) for run in runs for key, test in control_tests([run]).items() if not test.equal]
     better = corrected([test for *_, test in single])
-    for (task, (control, path), test), one in zip(single, better, strict=True):
-        yield (task, control, path, *map(digits, (test.difference, test.low, test.high, test.p, one.p)))
+    for (task, (control, path), test), improved in zip(single, better, strict=True):
+        yield (task, control, path, *map(digits, (test.difference, test.low, test.high, test.p, improved.p)))

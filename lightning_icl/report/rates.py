@@ -20,6 +20,7 @@ def rates_grid(run: TaskRun) -> Grid | None:
         f"Judged by {choice['held_out']} training rows that nothing else uses: the best accuracy, then the lowest "
         "loss, then the smallest rate, among those that do not raise the loss of the demonstrations"
         + (f" ({before:.3f} before fine-tuning)" if before is not None else ""),
+        # What a rate does to the demonstrations is measured for few of them: it costs a pass over all.
         "That loss is measured for the best rate, and for the next one as long as it rises",
         *([choice["note"].rstrip(".")] if choice.get("note") else []),
     ]

@@ -19,7 +19,9 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     """
     span = (high - low) or 1.0
     power = 10.0 ** math.floor(math.log10(span / count))
+    # The first round step that gives at most `count` of them.
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor * count >= span * 0.999)
+    # A hair in, so that 1.00000001 does not add a step.
     first, last = math.floor(low / step + _ROUNDING), math.ceil(high / step - _ROUNDING)
     return [round(number * step, 10) for number in range(first, max(last, first + 1) + 1)]
 
@@ -27,6 +29,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 def extent(curves: Iterable[Curve], floor: float | None = 0.0) -> tuple[float, float]:
     """Smallest and largest value of curves and bands, and `floor` with them."""
     values = [value for curve in curves for value in (*curve.values, *(curve.upper or ())) if value is not None]
+    # Zero belongs on the axis of a similarity, wherever the values are.
     values += [floor] if floor is not None else []
     return (min(values), max(values)) if values else (0.0, 1.0)
 
@@ -34,6 +37,7 @@ def extent(curves: Iterable[Curve], floor: float | None = 0.0) -> tuple[float, f
 def whole_ticks(points: int) -> list[int]:
     """At most about eight of the numbers from 0 on, evenly apart."""
     step = max(1, math.ceil(points / 8))
+    # Steps that people count in.
     step = next((size for size in (1, 2, 4, 5, 8, 10, 20, 50, 100) if size >= step), step)
     return list(range(0, points, step))
 
@@ -44,5 +48,6 @@ def decades(values: Sequence[float]) -> tuple[int, int]:
     >>> decades([2e6, 1.3e9])
     (6, 10)
     """
+    # At least one decade: one power alone has no length.
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
     return low, max(high, low + 1)

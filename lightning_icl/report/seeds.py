@@ -36,6 +36,7 @@ def spread(values: Sequence[float | None]) -> Spread | None:
     defined = [value for value in values if value is not None]
     if not defined:
         return None
+    # Sample standard deviation: seeds are a sample of all seeds.
     error = stdev(defined) / math.sqrt(len(defined)) if len(defined) > 1 else None
     return Spread(mean=fmean(defined), standard_error=error, count=len(defined))
 
@@ -60,9 +61,10 @@ def seed_groups(runs: Sequence[Run]) -> list[list[Run]]:
     """
     groups: list[tuple[str, list[set[tuple[str, object]]], list[Run]]] = []
     for run in runs:
+        # A seed belongs to a group only once, so that runs repeated by hand are not averaged.
         key, seeds = _settings(run), {(task.task, _seed(task)) for task in run}
-        for known, taken, members in groups:
-            if known == key and not any(seeds & other for other in taken):
+        for settings, taken, members in groups:
+            if settings == key and not any(seeds & other for other in taken):
                 taken.append(seeds)
                 members.append(run)
                 break
@@ -83,8 +85,10 @@ def _settings(run: Run) -> str:
             "shots": (task.results.get("demonstrations") or {}).get("requested"),
             "lr": (task.results.get("finetune") or {}).get("lr"),
         }
+        # Sorted, since two runs may have been asked for the same tasks in another order.
         for task in sorted(run, key=lambda task: task.task)
     ]
+    # As text, since dictionaries cannot be compared for order in a list.
     return json.dumps(tasks, sort_keys=True)
 
 
@@ -115,6 +119,7 @@ def seeds_grid(group: Sequence[Run], tables: Sequence[str] | None = None, name: 
     """
     order = [task.task for task in group[0]]
     every = [task for run in group for task in run]
+    # In the first run's order, so that rows of different runs are of the same task.
     ordered = [sorted(run, key=lambda task: order.index(task.task)) for run in group]
     summaries = [summary_rows(run, tables, every) for run in ordered]
     columns = [*order, "mean"] if len(order) > 1 else order
@@ -123,13 +128,14 @@ def seeds_grid(group: Sequence[Run], tables: Sequence[str] | None = None, name: 
     sections, model = [], model_name(group[0])
     for number, same in enumerate(zip(*summaries, strict=True)):
         figure = same[0].figure
+        # Tables of the same run differ by measure; a new one begins a section.
         if number and figure.measure != summaries[0][number - 1].figure.measure:
             sections.append(len(rows))
         over_seeds = list(_columns(same))[: len(columns)]
         rows.append((label(figure), *(spread_shown(figure, values) for values in over_seeds)))
         if (published := same[0].published) is not None:
-            known = [*published, mean(published)][: len(columns)]
-            rows.append((f"  {PUBLISHED}", *(shown(figure, value) for value in known)))
+            means = [*published, mean(published)][: len(columns)]
+            rows.append((f"  {PUBLISHED}", *(shown(figure, value) for value in means)))
         lines += (
             (model, task, figure.path, *spread_digits(values)) for task, values in zip(columns, over_seeds, strict=True)
         )
@@ -150,6 +156,9 @@ def _columns(rows: Sequence[Row]) -> Iterator[list[float | None]]:
     for number in range(len(rows[0].values)):
         yield [row.values[number] for row in rows]
     yield [mean(row.values) for row in rows]
+
+
+# The mean of the tasks is taken within a seed, since tasks are the same in all of them.
 
 
 def spread_digits(values: Sequence[float | None]) -> tuple[str, str, str]:

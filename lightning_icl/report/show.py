@@ -51,10 +51,12 @@ def show_report(
     Raises:
         OutputError: no run is there, an unknown table, nothing to check, or files cannot be written.
     """
+    # A sweep has tables of its own, and nothing else beside it.
     if any(is_sweep(folder) for folder in folders):
         _show_sweep(folders, export=export, html=html)
         return True
     ladders = {folder: found for folder in folders if (found := read_ladders(folder))}
+    # Folders of ladders hold no `results.json`, so they are no runs.
     folders = [folder for folder in folders if folder not in ladders]
     runs = [read_run(folder) for folder in folders]
     groups = seed_groups(runs)
@@ -68,6 +70,7 @@ def show_report(
     for folder, own_ladders in ladders.items():
         grids += (own := [grid for ladder in own_ladders for grid in ladder_grids(ladder, intervals=intervals)])
         if export:
+            # The folder is held: an export must not meet a run that is writing.
             with held(folder) as space, space.adding() as part:
                 written += [folder / path.name for grid in own for path in write_grid(grid, part)]
     if export:
@@ -75,6 +78,7 @@ def show_report(
             with held(folder) as space, space.adding() as part:
                 made = export_files(part, tasks, tables, intervals)
                 if folder == folders[0]:
+                    # What is made of several runs goes into the first folder; it belongs to none.
                     made += export_together(part, groups, tables)
             written += [folder / path.name for path in made]
     if html is not None:
@@ -85,6 +89,7 @@ def show_report(
         print_grid(grid)
     _print_written(written, each=len(runs) == 1)
     _print_written([html] if html else [], each=True)
+    # Exit status 1 where a figure is off: the command can stand in a script.
     return not check or all(cell.within for tasks in runs for cell in check_cells(tasks))
 
 
@@ -97,6 +102,7 @@ def _show_sweep(folders: Sequence[Path], *, export: bool, html: Path | None) -> 
     written = []
     if export:
         from lightning_icl.report._curves import save_rate_pictures
+        # Imported here: pictures need matplotlib, which a table does not.
 
         with held(folders[0]) as space, space.adding() as part:
             written = [folders[0] / path.name for path in save_rate_pictures(rows, part)]
@@ -108,6 +114,7 @@ def _show_sweep(folders: Sequence[Path], *, export: bool, html: Path | None) -> 
 
 def _print_written(paths: Sequence[Path], each: bool) -> None:
     """Every file, or of many runs the number in each folder."""
+    # Many runs make many files; one line for each folder is enough.
     counts = Counter(path.parent for path in paths)
     lines = map(str, paths) if each else (f"{count} files into {folder}" for folder, count in counts.items())
     for line in lines:
@@ -146,6 +153,7 @@ def export_files(
 
     grids = [summary_grid(runs, tables, intervals=intervals), controls_grid(runs), paired_grid(runs)]
     grids += [right_grid(run.results) for run in runs]
+    # A run that repeats nothing published has no check to write.
     if any(not not_repeated(run) for run in runs):
         grids.append(check_grid(runs))
     paths: list[Path] = []
@@ -178,7 +186,7 @@ def export_together(folder: Path, groups: Sequence[Sequence[Run]], tables: Seque
 
 def write_grid(grid: Grid, folder: Path) -> list[Path]:
     """Write a table as Markdown, CSV and LaTeX."""
-    name = folder_name(grid.name)  # it may hold a task's, as results.json says it
+    name = folder_name(grid.name)  # a task's name from results.json may hold anything
     made = {"md": grid_to_markdown(grid), "csv": grid_to_csv(grid), "tex": grid_to_latex(grid)}
     for kind, text in made.items():
         (folder / f"{name}.{kind}").write_text(text, encoding="utf-8")

@@ -23,6 +23,7 @@ class SizePoint:
 def shared_tasks(groups: Sequence[Sequence[Run]]) -> list[str]:
     """Tasks that every run has, in the order of the first; none where they share none."""
     runs = [run for group in groups for run in group]
+    # Shared by all: a mean over other tasks would compare other questions.
     return [
         name for name in (task.task for task in runs[0]) if all(name in {task.task for task in run} for run in runs)
     ]
@@ -47,6 +48,7 @@ def side_grid(groups: Sequence[Sequence[Run]]) -> Grid:
     for group in by_size(groups):
         name, size, columns = _label(group, groups), _size(group[0]), _columns(group, shared)
         cells = map(spread_shown, column_figures(), columns)
+        # Models of unknown size come last, since 0 sorts first.
         about = [
             f"{size:,}" if size else "–",
             f"{_queries(group[0], shared):,}",
@@ -103,6 +105,7 @@ def _size(run: Run) -> int:
 def _label(group: Sequence[Run], groups: Sequence[Sequence[Run]]) -> str:
     """The model's name, with its run's folder where two rows are of one model."""
     name = model_name(group[0])
+    # Two rows of one model are told apart by their folders.
     twice = sum(model_name(other[0]) == name for other in groups) > 1
     return f"{name} ({run_name(group[0])})" if twice else name
 
@@ -121,6 +124,7 @@ def size_points(groups: Sequence[Sequence[Run]]) -> dict[str, list[SizePoint]]:
             for group in by_size(groups)
             if _size(group[0]) and (over_seeds := spread(_columns(group, shared)[number]))
         ]
+        # Accuracies are compared by figure, but only similarities by size.
         if figure.measure.level in compared_levels() and points:
             charts[figure.column] = points
     return charts

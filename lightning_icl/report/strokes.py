@@ -89,6 +89,7 @@ def _rule(name: str, stroke: Stroke) -> str:
 
 def plot_style(stroke: Stroke) -> dict[str, Any]:
     """The stroke in matplotlib's words; widths and dashes are as on the page, whose charts are 1.6 times as large."""
+    # Charts of the page are 1.6 times as large as pictures, so widths are smaller here.
     return {
         "color": stroke.light,
         "linewidth": stroke.width / 1.6,

@@ -39,11 +39,14 @@ def read_sweep(folder: Path) -> list[Row]:
     Raises:
         OutputError: there is none, or one cannot be read.
     """
+    # Unfinished runs are made in hidden folders.
     paths = [path for path in folder.rglob(RUN) if not _hidden(path.relative_to(folder))]
     newest: dict[tuple[str, str], str] = {}
+    # By time, so that the newest plan wins where two disagree.
     contents = [read_json(path, "sweep_run") for path in sorted(paths, key=lambda path: path.stat().st_mtime)]
     for content in contents:
         newest[content["model"], content["task"]] = content["fingerprint"]
+    # Rows of older fingerprints were measured on other data or weights.
     rows = [row_of(run) for run in contents if run["fingerprint"] == newest[run["model"], run["task"]]]
     if not rows:
         raise OutputError(f"{str(folder)!r} holds a sweep of which no run is finished.")
@@ -85,6 +88,7 @@ def choose(rows: Sequence[Row]) -> None:
     A run that diverged is never chosen. Under `heldout` nothing of the reported queries is looked at.
     """
     key = {"heldout": "heldout_accuracy", "paper": "accuracy_ft"}
+    # Diverged runs have no accuracy and are never chosen.
     sound = [row for row in rows if row["diverged"] is None and row[key[row["selected_by"]]] is not None]
     if sound:
         best = min(sound, key=lambda row: (-row[key[row["selected_by"]]], row["lr"], row["seed"]))
@@ -99,17 +103,19 @@ def summarise(rows: Sequence[Row]) -> list[Row]:
     lines = []
     for (model, task, shots), group in groupby(rows, key=setting_of):
         members = list(group)
-        chosen = next((row for row in members if row["selected"]), None)
-        if chosen is None:
+        selected = next((row for row in members if row["selected"]), None)
+        if selected is None:
             continue
-        same = [row for row in members if row["lr"] == chosen["lr"] and row["diverged"] is None]
-        line = {"model": model, "task": task, "shots": shots, "selected_by": chosen["selected_by"]}
-        line |= {"lr": chosen["lr"], "selected_seed": chosen["seed"], "seeds": len(same)}
+        # Means over seeds at that rate alone: other rates are other settings.
+        same = [row for row in members if row["lr"] == selected["lr"] and row["diverged"] is None]
+        line = {"model": model, "task": task, "shots": shots, "selected_by": selected["selected_by"]}
+        line |= {"lr": selected["lr"], "selected_seed": selected["seed"], "seeds": len(same)}
         for name in (*(figure.name for figure in table_figures()), "heldout_accuracy"):
             over_seeds = spread([row[name] for row in same])
+            # `and` keeps None where there is no spread.
             line[f"{name}_mean"] = over_seeds and over_seeds.mean
             line[f"{name}_standard_error"] = over_seeds and over_seeds.standard_error
-            line[f"{name}_selected"] = chosen[name]
+            line[f"{name}_selected"] = selected[name]
         lines.append(line)
     return lines
 
@@ -146,8 +152,9 @@ def summary_grid(rows: Sequence[Row], summary: Sequence[Row]) -> Grid:
 
 
 def _cell(figure: Figure, line: Row) -> str:
-    mean, error = (shown(figure, in_unit(figure, line[f"{figure.name}_{what}"])) for what in ("mean", "standard_error"))
-    return mean if error == "–" else f"{mean}\n± {error}"
+    parts = (f"{figure.name}_mean", f"{figure.name}_standard_error")
+    average, error = (shown(figure, in_unit(figure, line[part])) for part in parts)
+    return average if error == "–" else f"{average}\n± {error}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +191,7 @@ def over_rates(figure: Figure, rows: Sequence[Row]) -> OverRates:
     means = tuple(mean([value for other, value in values if other == rate]) for rate in rates)
     levels = {}
     for other in FIGURES if figure.name == "accuracy_ft" else ():
+        # Accuracies without fine-tuning do not depend on the rate and are drawn as levels.
         level = mean([in_unit(other, row[other.name]) for row in sound]) if other.name in _WITHOUT else None
         if level is not None:
             levels[other.label] = level

@@ -65,17 +65,18 @@ def summary_rows(
 def _has_row(figure: Figure, runs: Sequence[TaskRun]) -> bool:
     """Whether it is a main figure, or one that a run may have: not every version measured every form and baseline."""
     parts = [run.results.get(figure.measure.level) for run in runs]
+    # A main figure is shown even when undefined: its dash says something.
     return figure.role == "main" or any(part is None or figure.key in part for part in parts)
 
 
 def _row(figure: Figure, runs: Sequence[TaskRun], size: str | None) -> Row:
-    known = published_tables()[size][figure.name] if size is not None and figure.published else None
+    published = published_tables()[size][figure.name] if size is not None and figure.published else None
     return Row(
         figure=figure,
         values=tuple(value_of(figure, run.results) for run in runs),
         intervals=tuple(interval_of(figure, run.results) for run in runs),
         counts=tuple((run.results.get(figure.measure.level) or {}).get(figure.count) for run in runs),
-        published=None if known is None else tuple(known.get(run.task) for run in runs),
+        published=None if published is None else tuple(published.get(run.task) for run in runs),
     )
 
 
@@ -95,6 +96,7 @@ def summary_grid(runs: Sequence[TaskRun], tables: Sequence[str] | None = None, *
     lines: list[tuple[str, ...]] = []
     sections = []
     for number, row in enumerate(rows):
+        # A line between the measures, not between their figures.
         if number and row.figure.measure != rows[number - 1].figure.measure:
             sections.append(len(lines))
         lines += _lines(row, intervals, with_mean=len(runs) > 1)
@@ -112,6 +114,7 @@ def summary_grid(runs: Sequence[TaskRun], tables: Sequence[str] | None = None, *
 
 def _lines(row: Row, intervals: bool, with_mean: bool) -> Iterator[tuple[str, ...]]:
     """The row as text, and below it the published one."""
+    # One task needs no mean of itself.
     values = [*row.values, *([mean(row.values)] if with_mean else [])]
     ends = [*row.intervals, *([mean_interval(row.values, row.intervals)] if with_mean else [])]
     counts = [*row.counts, *([None] if with_mean else [])]
@@ -121,10 +124,12 @@ def _lines(row: Row, intervals: bool, with_mean: bool) -> Iterator[tuple[str, ..
     ]
     names, cells = [label(row.figure)], [[shown(row.figure, value)] for value in values]
     for name, texts in small if intervals or row.figure.count else ():
+        # A row of empty small print would only take space.
         if any(texts):
             names.append(f"  {name}")
             for cell, text in zip(cells, texts, strict=True):
                 cell.append(text)
+    # Trailing lines of cells without small print are dropped.
     yield "\n".join(names), *("\n".join(cell).rstrip("\n") for cell in cells)
     if row.published is not None:
         published = [*row.published, *([mean(row.published)] if with_mean else [])]
@@ -138,20 +143,21 @@ def label(figure: Figure) -> str:
 
 def reader_notes(runs: Sequence[TaskRun]) -> list[str]:
     """What keeps a reader of the runs from a wrong conclusion, once for all tasks that say the same."""
-    said = [(run.task, str(note["text"]).rstrip(".")) for run in runs for note in run.results.get("notes") or ()]
-    return _by_task(said)
+    notes = [(run.task, str(note["text"]).rstrip(".")) for run in runs for note in run.results.get("notes") or ()]
+    return _by_task(notes)
 
 
-def _by_task(said: Sequence[tuple[str, str]]) -> list[str]:
+def _by_task(texts: Sequence[tuple[str, str]]) -> list[str]:
     """Each text once, behind the tasks that it is said of."""
     tasks: dict[str, list[str]] = {}
-    for task, text in said:
+    for task, text in texts:
         tasks.setdefault(text, []).append(task)
     return [f"{', '.join(names)}: {text}" for text, names in tasks.items()]
 
 
 def _notes(runs: Sequence[TaskRun], rows: Sequence[Row]) -> Iterator[str]:
     yield from reader_notes(runs)
+    # Only what the tables show: reasons of other figures are in the file.
     paths = {name for row in rows for name in (row.figure.path, row.figure.measure.level)}
     yield from _by_task(
         [
@@ -168,6 +174,7 @@ def _numbers(runs: Sequence[TaskRun], rows: Sequence[Row]) -> Iterator[tuple[str
     yield ("model", "task", "quantity", "source", "value", *_ENDS)
     for row in rows:
         for run, value, interval in zip(runs, row.values, row.intervals, strict=True):
+            # A pair of None fills both ends' columns.
             ends = interval or (None, None)
             yield (model_name(runs), run.task, row.figure.path, "measured", *map(digits, (value, *ends)))
         for run, value in zip(runs, row.published or (), strict=False):
@@ -176,4 +183,5 @@ def _numbers(runs: Sequence[TaskRun], rows: Sequence[Row]) -> Iterator[tuple[str
 
 def digits(value: float | None) -> str:
     """A number for programs to read, unrounded; empty for none."""
+    # `repr` keeps every digit of a float.
     return "" if value is None else repr(value)

@@ -41,6 +41,7 @@ def grid_to_rich(grid: Grid, names: int) -> Table:
     """
     table = Table()
     for number, name in enumerate(grid.header):
+        # Names may fold, figures may not: a broken number is unreadable.
         wrapped = {"width": names, "overflow": "fold"} if number == 0 else {"justify": "right", "no_wrap": False}
         table.add_column(_lines(name), vertical="top", **wrapped)  # type: ignore[arg-type]
     for number, row in enumerate(grid.rows):
@@ -53,4 +54,5 @@ def grid_to_rich(grid: Grid, names: int) -> Table:
 def _lines(cell: str) -> Text:
     first, *small = cell.split("\n")
     indented = first.startswith(" ")
+    # What stands below another row, and small print, are dimmer than their row.
     return Text.assemble((first, "dim" if indented else ""), *((f"\n{line}", "dim") for line in small))

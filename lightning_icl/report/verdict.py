@@ -41,10 +41,10 @@ def _learnt(runs: Sequence[TaskRun]) -> Iterator[str]:
 
 def _demonstrations(runs: Sequence[TaskRun]) -> str:
     counts = [(run.results.get("demonstrations") or {}).get("count") for run in runs]
-    known = [count for count in counts if count is not None]
-    if not known:
+    defined = [count for count in counts if count is not None]
+    if not defined:
         return "demonstrations"
-    least, most = min(known), max(known)
+    least, most = min(defined), max(defined)
     return f"{least} demonstrations" if least == most else f"{least} to {most} demonstrations"
 
 
@@ -66,11 +66,11 @@ def _alike(runs: Sequence[TaskRun]) -> Iterator[str]:
         )
         interval = interval_shown(figure, mean_interval(values, ends))
         beside = [
-            f"{other.label} {shown(other, known)}"
+            f"{other.label} {shown(other, baseline)}"
             for other in FIGURES
             if other.measure == figure.measure
             and other.role == "baseline"
-            and (known := _mean(other, runs)) is not None
+            and (baseline := _mean(other, runs)) is not None
         ]
         brackets = "; ".join(filter(None, (f"95% interval {interval}" if interval else "", *beside)))
         parts.append(
@@ -78,6 +78,7 @@ def _alike(runs: Sequence[TaskRun]) -> Iterator[str]:
             + (f" ({brackets})" if brackets else "")
         )
     if parts:
+        # The first letter becomes capital, whatever the first part is.
         text = "; ".join(parts)
         yield f"{text[0].upper()}{text[1:]}."
     elif any(run.results.get("finetune") is None for run in runs):
@@ -86,6 +87,7 @@ def _alike(runs: Sequence[TaskRun]) -> Iterator[str]:
 
 def main_figure() -> Figure:
     """The similarity that the claim stands on: the first that has lines over layers."""
+    # The claim is about representations, so the first figure with layers stands for it.
     return next(figure for figure in compared() if curve_figures(figure.measure.level))
 
 
@@ -104,14 +106,16 @@ def _beside(runs: Sequence[TaskRun]) -> Iterator[str]:
     every = {name: test for (name, path), test in control_tests(runs).items() if path == figure.path and not test.equal}
     tests = dict(zip(every, corrected(list(every.values())), strict=True))
     below = [name for name, test in tests.items() if test.difference > 0 and test.p < _SURE]
+    # Lower and significantly so: a control that merely looks lower may be so by chance.
     others = [name for name in tests if name not in below]
+    # All controls equal by construction leaves nothing to say.
     if not tests:
         return
     text = f"{figure.measure.name} is lower under {len(below)} of {len(tests)} controls (p < {_SURE}, corrected)"
     if others:
-        told = ", ".join(f"{name} ({shown(figure, _control_mean(figure, name, runs))})" for name in others[:_NAMED])
+        named = ", ".join(f"{name} ({shown(figure, _control_mean(figure, name, runs))})" for name in others[:_NAMED])
         more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
-        text += f"; as high or higher, or not told apart, under {told}{more}"
+        text += f"; as high or higher, or not told apart, under {named}{more}"
     yield f"{text}."
 
 

@@ -69,14 +69,18 @@ def rate_chart(over: OverRates) -> LineChart:
     values = [value for _, value in over.seeds]
     ends = [*values, *over.levels.values(), 0.0]
     marks = ticks(min(ends), max(ends))
+    # Widths are fixed in user units and scaled by the page.
     x, y = _across(low, high), _down(marks)
+    # Rates at which every run diverged have no mean.
     points = [(rate, value) for rate, value in zip(over.rates, over.means, strict=True) if value is not None]
     path = "M" + "L".join(f"{x(math.log10(rate)):.1f} {y(value):.1f}" for rate, value in points) if points else ""
     lines = [
+        # The main line first, so that the legend names it first.
         Line("main", "mean over seeds", path, _rate_dots(points, over, x, y, "mean"), 2.4, False),
         Line("seed", "each run", "", _rate_dots(over.seeds, over, x, y, "one run"), 1.8, False),
     ]
     for name, label in zip(("form", "baseline"), over.levels, strict=False):
+        # A level that does not depend on the rate is a line across.
         line = f"M{x(low):.1f} {y(over.levels[label]):.1f}H{x(high):.1f}"
         lines.append(Line(name, label, line, [], 0.0, False))
     if over.chosen is not None:
@@ -176,9 +180,12 @@ def line_chart(
         first: number of the first point.
     """
     marks = ticks(*(span or extent(curves)))
+    # The longest curve sets the axis; a model of fewer layers ends early.
     points = max((len(curve.values) for curve in curves), default=1)
+    # A single point stands in the middle.
     x = _across(0.0, max(points - 1, 1)) if points > 1 else _across(-1.0, 1.0)
     y, strokes = _down(marks), strokes or Strokes(())
+    # Drawn in this order, so that the main curve is on top.
     in_order = sorted(curves, key=lambda curve: _DEPTH[curve.role])
     return LineChart(
         title=title,
@@ -203,6 +210,7 @@ def _y_ticks(marks: Sequence[float], y: Place) -> list[Tick]:
 
 
 def _line(curve: Curve, strokes: Strokes, x: Place, y: Place, name_point: Callable[[int], str]) -> Line:
+    # A gap ends a path: a line across it would invent values.
     stretches = list(_stretches(curve.values))
     radius = strokes.of(curve).dot
     dots = [
@@ -212,6 +220,7 @@ def _line(curve: Curve, strokes: Strokes, x: Place, y: Place, name_point: Callab
         if radius and curve.upper is None
     ]
     path = (
+        # A band follows its upper edge and comes back along the lower one.
         _band_path(curve.values, curve.upper, x, y) if curve.upper else "".join(_path(part, x, y) for part in stretches)
     )
     return Line(strokes.name(curve), curve.label, path, dots, radius, curve.upper is not None)
@@ -223,6 +232,7 @@ def _path(points: Iterable[tuple[int, float]], x: Place, y: Place) -> str:
 
 def _band_path(lower: Values, upper: Values, x: Place, y: Place) -> str:
     """There along the upper edge, back along the lower one."""
+    # Where one edge is missing there is no band.
     whole = [None if low is None or high is None else low for low, high in zip(lower, upper, strict=True)]
     path = ""
     for stretch in _stretches(whole):
@@ -247,9 +257,11 @@ def _stretches(values: Sequence[float | None]) -> Iterator[list[tuple[int, float
 def size_chart(points: Sequence[SizePoint], title: str) -> LineChart:
     """Parameters, on a logarithmic axis, against a measure, with standard errors over seeds."""
     low, high = decades([point.parameters for point in points])
+    # Error bars belong to what the axis must hold.
     ends = [point.spread.mean + sign * (point.spread.standard_error or 0.0) for point in points for sign in (-1, 1)]
     marks = ticks(min(0.0, *ends), max(0.0, *ends))
     x, y = _across(low, high), _down(marks)
+    # Powers of ten in the words people use for models.
     words = {6: "1M", 7: "10M", 8: "100M", 9: "1B", 10: "10B", 11: "100B"}
     bars, dots = "", []
     for point in points:
@@ -276,6 +288,7 @@ def forest_chart(figure: Figure, rows: Sequence[ForestRow]) -> ForestChart:
         rows: the run first.
     """
     ends = [end for row in rows for end in (row.value, *(row.interval or ()))]
+    # Zero is always on the axis: a difference from it is what counts.
     marks = ticks(min(0.0, *ends), max(0.0, *ends))
     chart = ForestChart(title=figure.measure.title, ticks=[], bars=[], height=_TOP + 18.0 * len(rows) + 22.0)
 
@@ -304,6 +317,7 @@ def heat_map(values: Sequence[Values], title: str, *, rows: str = "layer", colum
         for row, line in enumerate(values)
         for column, value in enumerate(line)
     ]
+    # Between a size that can be pointed at and one that fits the page.
     size = max(4.0, min(26.0, 270.0 / max(wide, 1), 340.0 / max(high, 1)))
     return HeatMap(title=title, cells=cells, high=high, wide=wide, size=size, rows=rows, columns=columns)
 

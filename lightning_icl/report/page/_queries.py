@@ -55,6 +55,7 @@ def _row(task: int, row: dict[str, Any], order: dict[str, int]) -> list[Any]:
 
 
 def _short(scores: list[float | None] | None) -> list[float | None] | None:
+    # Three decimals are what the page shows; more would double its size.
     return None if scores is None else [None if score is None else round(score, 3) for score in scores]
 
 
@@ -64,6 +65,7 @@ def json_data(content: Any) -> str:
     >>> json_data("</script>")
     '"\\\\u003c/script\\\\u003e"'
     """
+    # Non-ASCII stays as it is: the page is UTF-8, and escapes would triple such text.
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for sign in "<>&":
         text = text.replace(sign, f"\\u{ord(sign):04x}")

@@ -41,6 +41,7 @@ def level_parts(group: Sequence[Run]) -> list[Part]:
         drawn = [(same[0].task, curves) for same in same_task(group) if (curves := seed_curves(same, measure.level))]
         if not drawn:
             continue
+        # One scale for all tasks of a measure, so that charts can be compared at a glance.
         span = extent(curve for _, curves in drawn for curve in curves)
         charts = [
             (task, line_chart(curves, f"{measure.title}, {task}", strokes=strokes, span=span)) for task, curves in drawn
@@ -59,6 +60,7 @@ def rate_part(name: str, rows: Sequence[Row]) -> Part:
     """
     drawn = [over for figure in rate_figures() if (over := over_rates(figure, rows)).seeds]
     charts = [(over.figure.column, rate_chart(over)) for over in drawn]
+    # Charts share their lines' names; the last one of each name stands for all.
     lines = [line for _, chart in charts for line in chart.lines]
     entries = [
         {"label": label, "name": line.name, "band": False, "control": False}
@@ -79,6 +81,7 @@ def forest_parts(runs: Sequence[TaskRun]) -> list[ForestChart]:
     main = main_figure()
     figures = [main, *(figure for figure in compared() if figure != main)]
     drawn = [(figure, forest_rows(figure, runs)) for figure in figures]
+    # A lone row is the run itself, with no control beside it.
     return [forest_chart(figure, rows) for figure, rows in drawn if len(rows) > 1]
 
 
@@ -115,6 +118,7 @@ def _finetuning(finetune: Mapping[str, Any]) -> Iterator[LineChart]:
         ("loss", "Loss of each step", "step", 1),
         ("update_norm_per_layer", "Norm of the update", "layer", 0),
     ):
+        # Runs that only validated have no losses to draw.
         if finetune.get(key):
             curve = Curve(label=title, role="main", values=tuple(finetune[key]))
             yield line_chart([curve], title, x_label=label, first=first)
@@ -136,6 +140,7 @@ def _examples(results: Mapping[str, Any]) -> Part:
             scaled = [_scaled(layer) for layer in kendall[key]]
             maps.append(heat_map(scaled, title, columns="demonstration"))
             shares.append([sum(values) / len(values) for values in zip(*scaled, strict=True)])
+    # Files of an earlier version have no texts; then the maps say how many there were.
     count = len(texts) or len(shares[0]) if shares else len(texts)
     rows = [
         ([share[number] for share in shares if number < len(share)], texts[number] if number < len(texts) else "")
@@ -146,6 +151,7 @@ def _examples(results: Mapping[str, Any]) -> Part:
 
 def _scaled(values: Sequence[float | None]) -> tuple[float, ...]:
     defined = [value for value in values if value is not None] or [0.0]
+    # One span for all demonstrations of a layer: what counts is which is attended to most.
     low, span = min(defined), (max(defined) - min(defined)) or 1.0
     return tuple(0.0 if value is None else (value - low) / span for value in values)
 
@@ -157,6 +163,7 @@ def again_part(runs: Sequence[TaskRun]) -> Part:
         path = run.folder / CONFIG
         if path.is_file():
             text = path.read_text(encoding="utf-8", errors="replace")
+            # A configuration with an overlay is one of `validate`.
             commands.append({"task": run.task, "name": "validate" if "\noverlay:" in text else "compare", "text": text})
     versions = (runs[0].results.get("versions") or {}).items()
     return {"commands": commands, "versions": list(versions)} if commands or versions else {}

@@ -60,6 +60,7 @@ def write_page(path: Path, page: str) -> None:
         OutputError: the file is there and is no report, or cannot be written.
     """
     try:
+        # Only a page of ours is replaced; the mark is in its first lines.
         if path.exists() and _MARK not in path.read_text(encoding="utf-8", errors="replace")[:2000]:
             raise OutputError(f"{str(path)!r} exists and is no report, so it is left alone. Give another --html.")
     except OSError as error:
@@ -117,6 +118,7 @@ def side_page(runs: Sequence[Run], ladders: Sequence[Ladder] = ()) -> str:
         ladders: tasks of runs of `weight-update`.
     """
     groups = by_size(seed_groups(runs))
+    # One group: runs that differ in the seed alone, whose means are the point.
     if len(groups) == 1:
         sections = [
             ("figures", "Figures", [seeds_grid(groups[0])]),
@@ -125,6 +127,7 @@ def side_page(runs: Sequence[Run], ladders: Sequence[Ladder] = ()) -> str:
             ("runs", "Each seed", [_run_part(run_name(run), [run]) for run in groups[0]]),
         ]
         return _page(title=model_name(groups[0][0]), facts=f"mean over {seeds_of(groups[0])}", sections=sections)
+    # A group of one run is named by its folder, since two may be of one model.
     names = [
         f"{model_name(group[0])}, {run_name(group[0]) if len(group) == 1 else seeds_of(group)}" for group in groups
     ]
@@ -175,6 +178,7 @@ def tables_html(grids: Sequence[Grid]) -> str:
 
 
 def _templates() -> Environment:
+    # Text from data is never markup, and a misspelt name in a template is an error.
     return Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
@@ -187,12 +191,15 @@ def _page(*, title: str, facts: str, sections: Sequence[tuple[str, str, Any]], q
         .get_template("page.html")
         .render(
             version=__version__,
+            # The policy allows the one script with this hash and no other.
             digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            # Our own style sheet is markup; everything else on the page is text.
             style=Markup(style + style_rules()),
             script=Markup(script),
             title=title,
             facts=facts,
             sections=sections,
+            # The query list is data for the script, escaped where it is made.
             queries=Markup(queries),
         )
     )
