@@ -59,9 +59,11 @@ class DualCapture:
         self._mlp_inputs: dict[int, Tensor] = {}
 
     def __enter__(self) -> "DualCapture":
+        # On a stack of its own, so that a failing hook leaves none behind.
         with ExitStack() as stack:
             stack.enter_context(self._capture)
             for layer in self.layers:
+                # Gate and up projections have the same input, so one hook is enough.
                 module = self._mlp_modules(layer)[0]
                 stack.callback(module.register_forward_pre_hook(self._keep_mlp_input(layer)).remove)
             self._visit = stack.pop_all()
@@ -90,12 +92,14 @@ class DualCapture:
 
         try:
             self._capture.observe(batch, prefix, shift=shift, watch=keep)
+            # Popped layer by layer: a batch's keys and values of all layers are the largest thing held.
             return {layer: self._layer_view(attention.pop(layer)) for layer in self.layers}
         finally:
             self._mlp_inputs = {}
 
     def _layer_view(self, seen: LayerAttention) -> LayerView:
         index = seen.batch.probe_index
+        # Some families flatten batch and token before the MLP.
         states = self._mlp_inputs.pop(seen.layer).reshape(*seen.batch.token_ids.shape, -1)
         return LayerView(
             query=at_probe(seen.query.transpose(1, 2), index),
@@ -118,6 +122,7 @@ class DualCapture:
         weights = []
         for module in self._mlp_modules(layer):
             weight = module.get_parameter("weight").detach()
+            # Conv1D stores the transpose.
             weights.append(weight.mT if isinstance(module, Conv1D) else weight)
         return torch.cat(weights)
 

@@ -35,6 +35,7 @@ def dual_content(plan: Plan, planned: PlannedTask, probe: DualProbe) -> dict[str
         "finetune": {"lr": tuned.learning_rate, "steps": len(tuned.losses), "loss": list(tuned.losses)},
         "subspace_rank": probe.rank,
         "subspace_overlap_of_random": probe.rank / width,
+        # Query heads or key/value heads: whichever a figure has, the mean over them is what a layer shows.
         "per_layer": {name: _layers(figures[name].flatten(1).nanmean(1)) for name in per_head}
         | {name: figures[name].tolist() for name in (*BY_LAYER, "patch_identity_error")},
         "per_head": {name: figures[name].tolist() for name in per_head},

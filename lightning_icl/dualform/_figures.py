@@ -55,9 +55,11 @@ class DualFigures(QueryMeans):
             **dict.fromkeys(BY_LAYER, (layers,)),
         }
         super().__init__(shapes, **kwargs)
+        # Identities have a largest error and not a mean, so they are no means of the base class.
         self._means = tuple(shapes)
         self.shapes = shapes | dict(zip(LARGEST, ((layers, heads), (layers,)), strict=True))
         for name, shape in ((name, self.shapes[name]) for name in LARGEST):
+            # `max` over processes: the largest error of a share is that of all.
             self.add_state(f"{name}_max", default=torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="max")
 
     def update(self, layer: int, seen: dict[str, Tensor]) -> None:
@@ -72,6 +74,7 @@ class DualFigures(QueryMeans):
                 largest: Tensor = getattr(self, f"{name}_max")
                 largest[layer] = torch.maximum(largest[layer], values.amax(0).to(largest))
                 continue
+            # Added by hand and not by the base class, whose update takes all layers at once.
             total, count = getattr(self, f"{name}_sum")[layer], getattr(self, f"{name}_count")[layer]
             defined = torch.isfinite(values)
             total += torch.where(defined, values.to(total), 0.0).sum(0)
@@ -85,7 +88,7 @@ class DualFigures(QueryMeans):
     def compute(self) -> dict[str, Tensor]:
         """By quantity its mean over queries, layers first; NaN for what was never defined.
 
-        torchmetrics takes the axes of tensors of one number away; `shapes` says what they were.
+        torchmetrics drops the axes of tensors that hold one number; `shapes` says what they were.
         """
         largest = {name: getattr(self, f"{name}_max") for name in LARGEST}
         return largest | {name: self._mean(name) for name in self._means}

@@ -60,6 +60,7 @@ def patch_factors(
     moved: Float[Tensor, "batch width"],
 ) -> tuple[Float[Tensor, "batch hidden"], Float[Tensor, "batch width"]]:
     """The patch as an outer product, `W (a_C − a)` and `a / ‖a‖²`."""
+    # As factors: the patch itself is a matrix as large as W for each query.
     return (moved - bare) @ weight.mT, bare / bare.square().sum(-1, keepdim=True)
 
 
@@ -84,17 +85,20 @@ def compare_patches(
     """
     icl, right = patch_factors(weight, bare, in_context)
     ft, _ = patch_factors(weight, bare, finetuned)
-    wanted = in_context @ weight.mT
+    expected = in_context @ weight.mT
+    # `ΔW a` from the factors, in the order in which a patched layer would compute it.
     patched = bare @ weight.mT + icl * (right * bare).sum(-1, keepdim=True)
+    # Moves of the residual stream come from rotated positions, whose rounding is larger.
     resolution = Resolution.of(torch.finfo(bare.dtype).eps, rotated=True)
     unmoved = update_of(in_context, bare, resolution.icl).zero
     unlearnt = update_of(finetuned, bare, resolution.ft).zero
     norm, size = torch.linalg.vector_norm, torch.linalg.matrix_norm(weight)
     return PatchLikeness(
-        identity_error=norm(patched - wanted, dim=-1) / norm(wanted, dim=-1),
+        identity_error=norm(patched - expected, dim=-1) / norm(expected, dim=-1),
         icl_size=norm(icl, dim=-1) * norm(right, dim=-1) / size,
         ft_size=norm(ft, dim=-1) * norm(right, dim=-1) / size,
         cosine=_cosine(icl, ft).masked_fill(unmoved | unlearnt, torch.nan),
+        # Another query's move may be NaN, for the first query, and stays so.
         other_cosine=_cosine(icl, other_move @ weight.mT).masked_fill(unmoved, torch.nan),
     )
 

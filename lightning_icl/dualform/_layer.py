@@ -62,6 +62,7 @@ class LayerTrio:
     def pieces(self) -> Iterator["LayerTrio"]:
         """The queries in pieces small enough for their matrices, tensors in float32 or better."""
         kv_heads, width = self.icl.key.shape[1], self.icl.key.shape[3]
+        # A (D, D) matrix for each query and key/value head is what memory must hold.
         step = max(1, _MATRIX_NUMBERS // (kv_heads * width * width))
         for start in range(0, len(self.probe_index), step):
             rows = slice(start, start + step)
@@ -79,6 +80,7 @@ class LayerTrio:
         if self.icl.window is None:
             return None
         tokens = torch.arange(self.between, device=self.probe_index.device)
+        # Positions of the query count on from the demonstrations.
         return self.probe_index[:, None] + self.between - tokens < self.icl.window
 
     @property
@@ -89,11 +91,14 @@ class LayerTrio:
     def own(self, view: LayerView, bos: tuple[Tensor, Tensor], between: int) -> tuple[Tensor, Tensor, Tensor]:
         """BOS and own tokens: keys and values (B, K, BOS + T, D), and which the probe token sees (B, BOS + T)."""
         key, value = (
+            # Expanded for concatenation only; BOS is the same for every query.
             torch.cat([shared.to(own).expand(len(own), -1, -1, -1), own], 2)
             for shared, own in zip(bos, (view.key, view.value), strict=True)
         )
         first = bos[0].shape[2]
+        # BOS tokens have negative places, before the query's own.
         place = torch.arange(key.shape[2], device=key.device) - first
+        # In context the demonstrations lie between BOS and the query, which a window counts too.
         distance = self.probe_index[:, None] - place + between * (place < 0)
         visible = place <= self.probe_index[:, None]
         return key, value, visible if view.window is None else visible & (distance < view.window)
@@ -105,6 +110,7 @@ def _some(view: LayerView, rows: slice) -> LayerView:
     for field in fields(view):
         value = getattr(view, field.name)
         if isinstance(value, Tensor):
+            # Matrices are sums over tokens: bfloat16 would lose digits at every step.
             cut[field.name] = at_least_float32(value[rows])
     return replace(view, **cut)
 
@@ -116,10 +122,12 @@ def layer_figures(trio: LayerTrio, rank: int) -> dict[str, Tensor]:
         trio: the layer under three conditions.
         rank: dimension of the subspaces whose principal angles are taken.
     """
+    # The demonstrations' sums do not depend on the query unless a window cuts them.
     sums = token_sums(trio.prefix.demonstration_key, trio.prefix.demonstration_value, trio.prefix_visible)
     icl_own = trio.own(trio.icl, trio.prefix.bos, trio.between)
     zsl_key, zsl_value, visible = trio.own(trio.zsl, trio.prefix.zsl_bos, 0)
     ft_key, ft_value, _ = trio.own(trio.ft, trio.prefix.ft_bos, 0)
+    # Own tokens of the zero-shot input: fine-tuning changes what each of them writes.
     ft_update = finetuning_update(zsl_key, zsl_value, ft_key, ft_value, visible)
     w_zsl = token_sums(zsl_key, zsl_value, visible).outer
     w_own = token_sums(*icl_own)
@@ -140,11 +148,13 @@ def _against_softmax(
     both = own + demonstrations
     by_matrix = apply_matrix(both.outer, query)
     key, value, visible = own_tokens
+    # Computed from scores, with no matrix: the two sides of the identity share no intermediate.
     by_scores = linear_attention(query, key, value, visible=visible) + linear_attention(
         query, trio.prefix.demonstration_key, trio.prefix.demonstration_value, visible=trio.prefix_visible
     )
     resolution = Resolution.of(torch.finfo(output.dtype).eps, rotated=True)
     update = update_of(output, trio.zsl.output, resolution.icl)
+    # The scale is left out of the matrix, as the paper has it, and comes in where softmax is compared.
     linear, first_order = scaling * by_matrix, first_order_attention(query, both, scaling=scaling)
     return {
         "identity_error": relative_error(by_matrix, by_scores),
@@ -179,6 +189,7 @@ def share_figures(trio: LayerTrio) -> dict[str, Tensor]:
     """Each demonstration's share in ΔW_ICL, (query or 1, K, demonstration), and the part of the tokens in reach."""
     prefix, visible = trio.prefix, trio.prefix_visible
     shares = demonstration_shares(prefix.demonstration_key, prefix.demonstration_value, prefix.example, visible)
+    # Without a window everything is in reach, for all queries alike.
     reach = prefix.example.new_ones(1) if visible is None else visible.float().mean(1)
     return {"share_projection": shares.projection, "share_norm": shares.norm, "visible": reach}
 
@@ -196,19 +207,20 @@ def patch_figures(trio: LayerTrio, weight: Tensor, before: Tensor | None) -> tup
     """
     zsl, icl, ft = (at_least_float32(view.mlp_input) for view in (trio.zsl, trio.icl, trio.ft))
     moved = ft - zsl
+    # A control needs another query: the one before, across batches.
     others = torch.cat([torch.full_like(moved[:1], torch.nan) if before is None else before, moved[:-1]])
-    found = compare_patches(weight.to(zsl), zsl, icl, ft, others)
+    patches = compare_patches(weight.to(zsl), zsl, icl, ft, others)
     figures = {
-        "patch_identity_error": found.identity_error,
-        "patch_icl_size": found.icl_size,
-        "patch_ft_size": found.ft_size,
-        "patch_cosine": found.cosine,
-        "patch_other_cosine": found.other_cosine,
+        "patch_identity_error": patches.identity_error,
+        "patch_icl_size": patches.icl_size,
+        "patch_ft_size": patches.ft_size,
+        "patch_cosine": patches.cosine,
+        "patch_other_cosine": patches.other_cosine,
     }
     return figures, moved[-1:]
 
 
-def relative_error(found: Tensor, wanted: Tensor) -> Tensor:
-    """`‖found − wanted‖ / ‖wanted‖` over the last axis."""
+def relative_error(approximate: Tensor, exact: Tensor) -> Tensor:
+    """`‖approximate − exact‖ / ‖exact‖` over the last axis."""
     norm = torch.linalg.vector_norm
-    return norm(found - wanted, dim=-1) / norm(wanted, dim=-1)
+    return norm(approximate - exact, dim=-1) / norm(exact, dim=-1)

@@ -55,6 +55,7 @@ def token_sums(
     Returns:
         Sums with one row for each row of `key` or of `visible`, whichever has more.
     """
+    # Masked values suffice for the outer products; keys must be masked too where they are summed alone.
     if visible is not None:
         value = value * visible[:, None, :, None]
     count = torch.full_like(key[:, 0, :1, 0], key.shape[2]) if visible is None else visible.sum(1, True).to(key)
@@ -66,6 +67,7 @@ def apply_matrix(
     matrix: Float[Tensor, "#batch kv_head width width"], query: Float[Tensor, "#batch head width"]
 ) -> Float[Tensor, "batch head width"]:
     """`W q` for every query head, each group of heads with the matrix of its key/value head."""
+    # Heads of a group multiply one matrix, so they become its rows.
     grouped = query.unflatten(1, (matrix.shape[1], -1))
     return (grouped @ matrix.mT).flatten(1, 2)
 
@@ -94,6 +96,7 @@ def linear_attention(
     heads = query.shape[1]
     scores = torch.einsum("bhd,bhtd->bht", query, repeat_heads(key, heads)) * scaling
     if visible is not None:
+        # Multiplied by 0 and not -inf: there is no softmax here.
         scores = scores * visible[:, None]
     return torch.einsum("bht,bhtd->bhd", scores, repeat_heads(value, heads))
 
@@ -107,6 +110,7 @@ def first_order_attention(
     `v̄ + scaling · (W / n − v̄ ⊗ k̄) q`. It is the best that a linear form of small scores can do; plain linear attention
     lacks the 1/n and the centring.
     """
+    # One axis for the width; the outer product below needs one more.
     count = sums.count[..., None]
     mean_key, mean_value = sums.key / count, sums.value / count
     covariance = sums.outer / count[..., None] - mean_value[..., :, None] * mean_key[..., None, :]
@@ -165,8 +169,10 @@ def demonstration_shares(
     projections, norms = [], []
     for number in range(int(example.max()) + 1):
         of_it = example == number
+        # A window cuts a demonstration for some queries and not for others.
         seen = None if visible is None else visible[:, of_it]
         part = token_sums(key[:, :, of_it], value[:, :, of_it], seen).outer
+        # Projections sum to 1 because the parts sum to the whole.
         projections.append((part * whole).sum((-2, -1)) / square)
         norms.append((part.square().sum((-2, -1)) / square).sqrt())
     return Shares(projection=torch.stack(projections, -1), norm=torch.stack(norms, -1))

@@ -55,6 +55,7 @@ def draw_shares(content: Mapping[str, Any]) -> "Figure":
     many = len(content["demonstrations"])
     shares = [list(row) for row in zip(*(item["share_per_layer"] for item in content["demonstrations"]), strict=True)]
     times = [[float("nan") if value is None else many * value for value in row] for row in shares]
+    # Symmetric about an equal share, so that white means "its share".
     spread = max((abs(value - 1.0) for row in times for value in row if value == value), default=1.0)
     image = _heat(axis, times, content["layers"], (1.0 - spread, 1.0 + spread))
     labels = [item["label"] for item in content["demonstrations"]]
@@ -74,6 +75,7 @@ def _heading(content: Mapping[str, Any], title: str) -> str:
 def _panels(down: int, across: int, *, rows: int, width: float = 9.5) -> tuple["Figure", Any]:
     import matplotlib
 
+    # Before pyplot is imported: pictures are drawn without a display.
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
@@ -86,6 +88,7 @@ def _heat(axis: Any, values: list[list[float]], layers: list[int], limits: tuple
     cells = [[float("nan") if value is None else value for value in row] for row in values]
     axis.set_facecolor("0.9")  # of what is undefined
     image = axis.imshow(cells, aspect="auto", origin="lower", cmap="RdBu_r", vmin=limits[0], vmax=limits[1])
+    # At most a dozen labels a side.
     rows, columns = (range(0, count, max(1, count // _LETTERED)) for count in (len(cells), len(cells[0])))
     axis.set_yticks(rows, [str(layers[row]) for row in rows])
     axis.set_xticks(columns)
@@ -93,6 +96,7 @@ def _heat(axis: Any, values: list[list[float]], layers: list[int], limits: tuple
         middle, half = sum(limits) / 2, (limits[1] - limits[0]) / 2
         for row, line in enumerate(cells):
             for column, value in enumerate(line):
+                # White text on dark cells, or the number could not be read.
                 dark = abs(value - middle) > 0.65 * half
                 text = "–" if value != value else f"{value:.2f}"
                 axis.text(column, row, text, ha="center", va="center", fontsize=7, color="white" if dark else "black")

@@ -83,6 +83,7 @@ class DualProbe(FinetunedModule):
         self.dual.reset()
         self.figures, self.queries, self._moved = {}, 0, {}
         bos, prefix = self.demonstrations.bos, self.demonstrations.prefix_token_ids
+        # Compared in one frame: rotary keys of two inputs must be turned by the same angles.
         shift = frame_shift(self.dual_capture, len(prefix), len(bos))
         overlay = LaidOver(self.model, self.finetuned.overlay)
         with self.dual_capture:
@@ -90,6 +91,7 @@ class DualProbe(FinetunedModule):
                 "zsl": _View(prefix=self.dual_capture.prefix_at(bos, shift), overlay=None, shift=shift),
                 "icl": _View(prefix=self.dual_capture.prefix_at(prefix, 0), overlay=None, shift=0),
             }
+            # The zero-shot prefix again, under fine-tuned weights: BOS has other keys there too.
             with overlay.active():
                 tuned = self.dual_capture.prefix_at(bos, shift)
             self._dual_views["ft"] = _View(prefix=tuned, overlay=overlay, shift=shift)
@@ -100,6 +102,7 @@ class DualProbe(FinetunedModule):
             seen = {name: view.see(self.dual_capture, batch) for name, view in self._dual_views.items()}
         for number, layer in enumerate(self.layers):
             trio = LayerTrio(
+                # Popped, so that a layer's keys and values are gone before the next one's matrices are made.
                 **{name: views.pop(layer) for name, views in seen.items()},
                 probe_index=batch.probe_index,
                 prefix=self._prefix(layer, batch.probe_index.device),
@@ -110,6 +113,7 @@ class DualProbe(FinetunedModule):
 
     def _measure(self, number: int, layer: int, trio: LayerTrio) -> None:
         weight = self.dual_capture.first_mlp_matrix(layer)
+        # The last query's move is kept for the control of the next batch.
         patches, self._moved[layer] = patch_figures(trio, weight, self._moved.get(layer))
         self.dual.update(number, patches)
         for piece in trio.pieces():
@@ -123,6 +127,7 @@ class DualProbe(FinetunedModule):
         bos = len(self.demonstrations.bos)
         icl = _states(self._dual_views["icl"].prefix, layer)
         heads, width = icl[0].shape[1], icl[0].shape[3]
+        # Tokenizers without BOS have no prefix zero-shot.
         empty = icl[0].new_zeros(1, heads, 0, width)
         zsl, ft = (_states(self._dual_views[name].prefix, layer) if bos else (empty, empty) for name in ("zsl", "ft"))
         return LayerPrefix(
@@ -145,6 +150,7 @@ class DualProbe(FinetunedModule):
 
     def on_validation_epoch_end(self) -> None:
         """Means over all queries."""
+        # torchmetrics drops axes of length one, which `shapes` restores.
         self.figures = {name: values.reshape(self.dual.shapes[name]) for name, values in self.dual.compute().items()}
         self._dual_views = {}
 

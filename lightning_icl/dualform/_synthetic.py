@@ -54,6 +54,7 @@ class Regression:
         """Prediction for the query after steps of gradient descent, gradients by automatic differentiation."""
         weight = self.guess.clone()
         for _ in range(steps):
+            # A fresh leaf at every step: the graph of earlier steps is not needed.
             weight.requires_grad_()
             loss = (self.inputs @ weight.mT - self.targets).square().sum() / (2 * len(self.inputs))
             (gradient,) = torch.autograd.grad(loss, weight)
@@ -71,6 +72,7 @@ class Regression:
         width, outputs = self.inputs.shape[1], self.targets.shape[1]
         zero = self.inputs.new_zeros
         see = torch.block_diag(torch.eye(width, dtype=zero(1).dtype), zero(outputs, outputs))
+        # The second block of rows writes W_0 x - y, minus what is left to explain.
         value = torch.cat([zero(width, width + outputs), torch.cat([self.guess, -torch.eye(outputs).to(see)], 1)])
         examples = torch.cat([self.inputs, self.targets], 1)
         tokens = torch.cat([examples, torch.cat([self.query, -self.guess @ self.query])[None]])
@@ -102,6 +104,7 @@ def trained_layer(steps: int = 20, seed: int = 0) -> tuple[Tensor, Tensor]:
         weight.requires_grad_()
         output = weight @ x
         loss = torch.nn.functional.cross_entropy(output.tanh(), label)
+        # The gradient at the output is what the layer's input is multiplied with: its dual value.
         gradient, error = torch.autograd.grad(loss, (weight, output))
         weight = (weight - rate * gradient).detach()
         errors.append(-rate * error)
@@ -137,5 +140,6 @@ def known_answers() -> list[Case]:
     return cases
 
 
-def _case(title: str, source: str, wanted: Tensor, found: Tensor) -> Case:
-    return Case(title=title, source=source, error=float((wanted - found).abs().max()), size=float(wanted.abs().max()))
+def _case(title: str, source: str, expected: Tensor, computed: Tensor) -> Case:
+    error = float((expected - computed).abs().max())
+    return Case(title=title, source=source, error=error, size=float(expected.abs().max()))

@@ -35,6 +35,7 @@ def dual_form(settings: DualSettings) -> Path | None:
     if settings.synthetic:
         print_synthetic(known_answers())
         return None
+    # Before anything is computed: a run of minutes should not end in a missing package.
     if settings.export:
         check_matplotlib()
     comparison = settings.comparison()
@@ -58,6 +59,7 @@ def carry_out(settings: DualSettings, plan: Plan, *, show: bool = True) -> Path:
     """
     quiet()
     layers = parse_layers(settings.layers, int(plan.subject.config.num_hidden_layers))
+    # The dual form's own settings are kept with each task, so that a run of other ones is not taken for it.
     with claimed(plan, DUAL_FORM, partial(carried_out, settings, without=_UNSAVED)) as run:
         model = plan.load()
         for planned in run.pending:
@@ -66,6 +68,7 @@ def carry_out(settings: DualSettings, plan: Plan, *, show: bool = True) -> Path:
             trainer = make_trainer(plan.settings, [KVFinetuning(planned.learning_rate)], title=planned.task.name)
             with interruptible():
                 trainer.fit(probe, datamodule=planned.data)
+                # One Trainer for both: the probe keeps what fitting left.
                 trainer.validate(probe, datamodule=planned.data, verbose=False)
             _save(settings, run, planned, probe, show)
         if show:

@@ -36,6 +36,7 @@ def matrix_cosine(
 
 
 def _unit(matrix: Tensor) -> Tensor:
+    # A zero matrix gives 0 / 0, which is NaN and means undefined.
     return matrix / torch.linalg.matrix_norm(matrix, keepdim=True)
 
 
@@ -46,6 +47,7 @@ def effective_rank(singular_values: Float[Tensor, "*batch rank"]) -> Float[Tenso
     tensor([2., 1.])
     """
     share = singular_values / singular_values.sum(-1, keepdim=True)
+    # `entr` is 0 at 0, where the plain formula is NaN.
     return torch.special.entr(share).sum(-1).exp()
 
 
@@ -62,14 +64,17 @@ def likeness(
     """
     one_u, one_s, one_v = torch.linalg.svd(one)
     other_u, other_s, other_v = torch.linalg.svd(other)
+    # Cosines of principal angles are the singular values of the product of the two bases.
     left = torch.linalg.svdvals(one_u[..., :rank].mT @ other_u[..., :rank])
     right = torch.linalg.svdvals(one_v[..., :rank, :] @ other_v[..., :rank, :].mT)
     cosine = matrix_cosine(one, other)
+    # Subspaces of a zero matrix are arbitrary.
     undefined = cosine.isnan()[..., None]
     norms = torch.linalg.vector_norm(other_s, dim=-1), torch.linalg.vector_norm(one_s, dim=-1)
     return Likeness(
         cosine=cosine,
         norm_ratio=norms[0] / norms[1],
+        # Rounding may take a cosine above 1, and its angle to NaN.
         left=left.clamp(max=1.0).masked_fill(undefined, torch.nan),
         right=right.clamp(max=1.0).masked_fill(undefined, torch.nan),
         one_rank=effective_rank(one_s),

@@ -1,6 +1,6 @@
 """What a user can set about the dual form: the flags of `lightning-icl dual-form`.
 
-Light on purpose: `--help` reads this file and must answer at once.
+Imports nothing heavy: `--help` reads this file and must answer at once.
 """
 
 import re
@@ -46,6 +46,7 @@ def parse_layers(text: str, count: int) -> tuple[int, ...]:
     >>> parse_layers("5-7,0,2", 8)
     (0, 2, 5, 6, 7)
     """
+    # `all` gives no parts, hence every layer.
     parts = _parts(text) or [range(count)]
     last = max(part[-1] for part in parts)
     if last >= count:
@@ -63,6 +64,7 @@ def _parts(text: str) -> list[range]:
     ranges = []
     for part in text.split(","):
         numbers = re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", part.strip())
+        # What does not match becomes a range that is refused below.
         first, last = (int(numbers[1]), int(numbers[2] or numbers[1])) if numbers else (1, 0)
         if first > last:
             raise UserError(

@@ -124,6 +124,7 @@ def layer_grid(content: Mapping[str, Any], columns: Columns, title: str, *notes:
 
 def _mean(values: Sequence[float | None], name: str) -> float | None:
     """Mean of what is defined; of identity errors the largest."""
+    # NaN is unequal to itself; saved as null it is None.
     defined = [value for value in values if value is not None and value == value]
     if not defined:
         return None
@@ -137,6 +138,7 @@ def shown(value: float | None, form: str) -> str:
 
 def share_grid(content: Mapping[str, Any]) -> Grid:
     """The demonstrations with the largest shares, and the beginning of their text."""
+    # An undefined share sorts as 0, below every real one.
     ranked = sorted(content["demonstrations"], key=lambda item: -(item["share"] or 0.0))[:_TOP]
     rows = []
     for item in ranked:

@@ -22,13 +22,16 @@ def put_in_place(new: Path, target: Path, old: Path) -> None:
     if not target.exists():
         os.rename(new, target)
         return
+    # One step on Linux: at no moment is the target missing.
     if _exchange(new, target):
         return
     old.parent.mkdir(parents=True, exist_ok=True)
+    # Two steps elsewhere: what stood there is set aside, where the next start finds it after a kill.
     os.rename(target, old)
     try:
         os.rename(new, target)
     except BaseException:
+        # Put back, so that a failure leaves things as they were.
         os.rename(old, target)
         raise
 
@@ -38,4 +41,5 @@ def _exchange(one: Path, other: Path) -> bool:
     if sys.platform != "linux":
         return False
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    # Older kernels and some file systems refuse; the caller then takes two steps.
     return rename is not None and rename(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0

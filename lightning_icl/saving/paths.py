@@ -10,25 +10,25 @@ from lightning_icl.file_names import folder_name
 _LONGEST, _LONGEST_PATH = 255, 3500  # bytes; most systems take 4,096, and files are made inside
 
 
-def output_path(given: str, flag: str = "--out") -> Path:
+def output_path(text: str, flag: str = "--out") -> Path:
     """The folder or file that a flag names.
 
     Raises:
         OutputError: it is empty, too long, cannot be printed, or begins with the home of somebody unknown.
     """
     fault = None
-    if not given.strip():
+    if not text.strip():
         fault = "it is empty"
-    elif not given.isprintable():
+    elif not text.isprintable():
         fault = "it holds a character that cannot be printed"
-    elif any(len(part.encode()) > _LONGEST for part in Path(given).parts) or len(given.encode()) > _LONGEST_PATH:
+    elif any(len(part.encode()) > _LONGEST for part in Path(text).parts) or len(text.encode()) > _LONGEST_PATH:
         fault = f"it is too long: a name may have {_LONGEST} bytes, and all of it {_LONGEST_PATH:,}"
     if fault is not None:
-        raise OutputError(f"{flag} {_short(given)!r}: {fault}. Give another path; '.' is the current folder.")
+        raise OutputError(f"{flag} {_short(text)!r}: {fault}. Give another path; '.' is the current folder.")
     try:
-        return Path(given).expanduser()
+        return Path(text).expanduser()
     except RuntimeError as error:
-        raise OutputError(f"{flag} {_short(given)!r}: whose home is meant is not known. Give another path.") from error
+        raise OutputError(f"{flag} {_short(text)!r}: whose home is meant is not known. Give another path.") from error
 
 
 def default_folder(model: str) -> Path:
@@ -42,6 +42,7 @@ def default_folder(model: str) -> Path:
         folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
         try:
             folder.parent.mkdir(exist_ok=True)
+            # Made at once, since two runs may start in the same second.
             folder.mkdir()
         except FileExistsError:
             if folder.parent.is_dir():

@@ -21,6 +21,7 @@ def read_record(folder: Path) -> dict[str, list[str]]:
     try:
         files = json.loads((folder / RECORD).read_text(encoding="utf-8"))["files"]
         return {str(name): [str(digest) for digest in digests] for name, digests in files.items()}
+    # An unreadable record owns nothing: everything in the folder is then left alone.
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
 
@@ -33,17 +34,20 @@ def record_text(files: Mapping[str, list[str]]) -> str:
 def digest(path: Path) -> str:
     """SHA-256 of a file."""
     with path.open("rb") as file:
-        found = hashlib.sha256()
+        sha256 = hashlib.sha256()
+        # In pieces: files may be larger than memory.
         while piece := file.read(1 << 20):
-            found.update(piece)
-        return found.hexdigest()
+            sha256.update(piece)
+        return sha256.hexdigest()
 
 
 def files_in(folder: Path) -> Iterator[Path]:
     """Every file in a folder and in its folders; a link and an empty folder too."""
     for parent, folders, names in os.walk(folder):
+        # `os.walk` lists links to folders among folders and does not follow them.
         links = [name for name in folders if (Path(parent) / name).is_symlink()]
         yield from (Path(parent) / name for name in (*names, *links))
+        # An empty folder is somebody's too.
         if not folders and not names:
             yield Path(parent)
 
@@ -51,6 +55,7 @@ def files_in(folder: Path) -> Iterator[Path]:
 def is_own(path: Path, folder: Path, record: Mapping[str, list[str]]) -> bool:
     """Whether a file in a folder is as this program wrote it."""
     name = path.relative_to(folder).as_posix()
+    # A link is never ours: what it points to may be anywhere.
     return name == RECORD or (
         name in record and path.is_file() and not path.is_symlink() and digest(path) in record[name]
     )
@@ -59,6 +64,7 @@ def is_own(path: Path, folder: Path, record: Mapping[str, list[str]]) -> bool:
 def strangers(folder: Path) -> list[Path]:
     """What in a folder this program did not write, or somebody has changed since; nothing in an empty folder."""
     if folder.is_symlink() or not folder.is_dir():
+        # A link or a file in a folder's place belongs to somebody else.
         return [folder]
     record = read_record(folder)
     return [path for path in files_in(folder) if path != folder and not is_own(path, folder, record)]
@@ -80,6 +86,7 @@ def check_own_files(
     """
     record = read_record(folder) if known is None else known
     for path in (folder / name for name in names):
+        # `lexists`, since a broken link is something too.
         if os.path.lexists(path) and not is_own(path, folder, record):
             raise OutputError(
                 f"{str(path)!r} was not written by lightning-icl, or was changed since, so it is left alone. {advice}"

@@ -17,11 +17,12 @@ def save_tensors(path: Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    # safetensors makes files readable for their owner only; others of a run are as the user's umask has them.
     path.touch()
     mode = path.stat().st_mode
-    own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    saved = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
-        save_file(own, path, metadata=dict(metadata))
+        save_file(saved, path, metadata=dict(metadata))
     except SafetensorError as error:
         raise OSError(str(error)) from error
     path.chmod(mode)

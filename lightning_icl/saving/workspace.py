@@ -56,10 +56,12 @@ class Workspace:
         with self._part(target) as part:
             yield part
             check_replaceable(target, _MOVE)
+            # The record comes with the folder: from its first moment it is known to be ours.
             _write(part / RECORD, record_text(_digests(part)))
             _sync(part)
             target.parent.mkdir(parents=True, exist_ok=True)
             put_in_place(part, target, self.staging / _OLD / target.relative_to(self.folder))
+            # A rename is on disk only once its folder is.
             _sync_folder(target.parent)
 
     @contextmanager
@@ -78,6 +80,7 @@ class Workspace:
             made, record = _digests(part), read_record(target)
             # The record goes before the files: a process killed in between leaves old and new ones known alike.
             both = {name: [*_standing(target / name, record.get(name, [])), *digests] for name, digests in made.items()}
+            # Checked with old and new hashes: a killed run may have put some of the files there already.
             check_own_files(target, made, f"Nothing was written. {_MOVE}", known=both)
             _sync(part)
             target.mkdir(parents=True, exist_ok=True)
@@ -106,8 +109,10 @@ class Workspace:
 
     @contextmanager
     def _part(self, target: Path) -> Iterator[Path]:
+        # Staged at the same path below the hidden folder, so that two targets never meet.
         part = self.staging / _NEW / target.relative_to(self.folder)
         try:
+            # A killed run may have left something half-written here.
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
             yield part
@@ -131,11 +136,13 @@ def held(folder: Path, name: str = "run", wait: float = 0.0) -> Iterator[Workspa
     Raises:
         OutputError: another process uses it, or it cannot be written.
     """
+    # Remembered before they are made, to be removed again if nothing was written.
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     staging = folder / f".lightning-icl-{_short(name)}.part"
     try:
         lock = _locked(staging, wait)
         try:
+            # Hidden places of killed processes too, which nobody else would clean.
             for other in folder.glob(".lightning-icl-*.part"):
                 _clean(other, own=other == staging)
             yield Workspace(folder=folder, staging=staging)
@@ -158,8 +165,10 @@ def _locked(staging: Path, wait: float) -> BaseFileLock:
     folder = staging.parent
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{str(folder)!r} is a file. Give a folder.")
+    # The lock lies inside the hidden place and is gone with it.
     lock = FileLock(staging / _LOCK, timeout=wait)
     try:
+        # Between `mkdir` and `acquire` another process may remove the folder, so both are tried again.
         while not lock.is_locked:
             staging.mkdir(parents=True, exist_ok=True)
             with suppress(FileNotFoundError):  # another process has just removed its place
@@ -179,8 +188,10 @@ def _clean(staging: Path, own: bool) -> None:
     """Put back what a killed process had moved, and remove what it had not finished; leave a living one's alone."""
     lock = FileLock(staging / _LOCK, timeout=0)
     with suppress(OSError, Timeout):  # removed by its owner meanwhile, or in use
+        # One's own place is locked already.
         if not own:
             lock.acquire()
+        # Where a record lies there was a finished folder: put it back unless a new one has taken its place.
         for record in sorted((staging / _OLD).rglob(RECORD)):
             target = staging.parent / record.parent.relative_to(staging / _OLD)
             if not target.exists():
@@ -194,6 +205,7 @@ def _clean(staging: Path, own: bool) -> None:
 
 def _empty(staging: Path) -> None:
     """Remove a hidden place; the lock last, while it is held."""
+    # Without the lock no process may touch this place, so it goes last.
     for place in (_NEW, _OLD):
         shutil.rmtree(staging / place, ignore_errors=True)
     for name in (RECORD, _LOCK):
@@ -204,7 +216,7 @@ def _empty(staging: Path) -> None:
 
 def _standing(path: Path, recorded: list[str]) -> list[str]:
     """Of the hashes that a file was recorded with, that of what is there now."""
-    return [found] if path.is_file() and (found := digest(path)) in recorded else []
+    return [current] if path.is_file() and (current := digest(path)) in recorded else []
 
 
 def _digests(folder: Path) -> dict[str, list[str]]:
@@ -222,6 +234,7 @@ def _sync(folder: Path) -> None:
     """Let everything in a folder reach the disk, so that a power cut after its renaming finds it whole."""
     for parent, _, names in os.walk(folder):
         for name in names:
+            # Opened for writing: Windows does not sync a file that is open for reading.
             with (Path(parent) / name).open("rb+") as file:
                 os.fsync(file.fileno())
         _sync_folder(Path(parent))

@@ -23,6 +23,7 @@ def claimed(plan: SweepPlan) -> Iterator[Workspace]:
     Raises:
         OutputError: it cannot be written, is in use, holds a sweep with other settings, or what is not this program's.
     """
+    # Alone, the folder is held to the end; parts hold it only while the plan is written.
     if plan.settings.part is None:
         with held(plan.out) as space:
             _begin(plan, space)
@@ -39,6 +40,7 @@ def _begin(plan: SweepPlan, space: Workspace) -> None:
     advice = "Give another --out."
     check_own_files(plan.out, TABLES, advice)
     for task in plan.tasks:
+        # What is to be made must be free, before hours are spent on it.
         for unit, rate in plan.pending(task):
             check_replaceable(unit.run_folder(rate), advice)
     settings = plan.settings
@@ -46,6 +48,7 @@ def _begin(plan: SweepPlan, space: Workspace) -> None:
         "schema": SCHEMA,
         **fixed(settings),
         "model": list(settings.models),
+        # One model's tasks stand for all: every model has the same.
         "task": [task.task.name for task in plan.tasks if task.model == settings.models[0]],
         "lrs": list(settings.rates),
         "fingerprints": plan.fingerprints,
@@ -53,9 +56,11 @@ def _begin(plan: SweepPlan, space: Workspace) -> None:
     path = plan.out / PLAN
     if path.exists():
         before = read_json(path, "sweep_plan")
+        # `--overwrite` measures everything again, so nothing old needs to fit.
         if not settings.overwrite:
             _check_inputs(plan.out, before.get("fingerprints", {}), plan.fingerprints)
             _check_grown(plan.out, before, content)
+        # The same plan again: nothing to write.
         if before == content:
             return
     with space.adding() as part:
@@ -65,6 +70,7 @@ def _begin(plan: SweepPlan, space: Workspace) -> None:
 def _check_grown(out: Path, before: dict[str, object], now: dict[str, object]) -> None:
     for key in sorted(before.keys() | now.keys()):
         old, new = before.get(key), now.get(key)
+        # These may grow: their runs stand in folders of their own.
         if key in ("model", "task", "lrs"):
             assert isinstance(old, list)
             assert isinstance(new, list)
@@ -86,6 +92,7 @@ _INPUTS = {"task": "template or answers", "rows": "rows", "weights": "weights"}
 
 def _check_inputs(out: Path, before: dict[str, dict[str, str]], now: dict[str, dict[str, str]]) -> None:
     """What was measured before was measured on the same rows, task and weights."""
+    # New models and tasks have nothing before.
     for name in before.keys() & now.keys():
         for kind, words in _INPUTS.items():
             if before[name].get(kind) != now[name][kind]:

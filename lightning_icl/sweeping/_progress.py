@@ -12,14 +12,15 @@ from lightning_icl.comparison.progress import Lines
 from lightning_icl.sweeping.cost import Cost
 
 Spend = Callable[[float], None]
+"""Takes tokens as they are spent, and moves the bar."""
 
 
 class Advance(L.Callback):
-    """Tells the bar of the tokens of a pass, in equal shares for its batches.
+    """Moves the bar by the tokens of a pass, in equal shares for its batches.
 
     Args:
         tokens: of the whole pass, under all its conditions.
-        spend: is told.
+        spend: moves the bar.
     """
 
     def __init__(self, tokens: int, spend: Spend) -> None:
@@ -27,6 +28,7 @@ class Advance(L.Callback):
 
     def on_validation_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         """One batch is done."""
+        # Batches are about equal in tokens, since they are filled to a budget.
         self._spend(self._tokens / sum(trainer.num_val_batches))
 
 
@@ -48,6 +50,7 @@ def sweep_bar(cost: Cost) -> Iterator[Spend]:
         yield _lines(cost.forward_tokens)
         return
     columns = (TextColumn("sweep"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    # A plan without runs would be a bar of length 0.
     with Progress(*columns, disable=cost.runs == 0) as bar:
         task = bar.add_task("sweep", total=cost.forward_tokens)
         yield lambda tokens: bar.advance(task, tokens)

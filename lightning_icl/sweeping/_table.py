@@ -23,6 +23,7 @@ def collect(plan: SweepPlan) -> list[Row]:
     """
     paths = [(unit, unit.run_folder(rate) / RUN) for unit in plan.units for rate in plan.settings.rates]
     contents = [(unit, read_json(path, "sweep_run")) for unit, path in paths if path.is_file()]
+    # Runs of an older plan were measured on other data or weights.
     rows = [row_of(content) for unit, content in contents if content["fingerprint"] == plan.fingerprint(unit)]
     if not rows:
         raise OutputError(f"{str(plan.out)!r} holds no finished run of this plan.")
@@ -34,10 +35,12 @@ def write_tables(out: Path, rows: Sequence[Row], summary: Sequence[Row]) -> None
     (out / "sweep.csv").write_text(_csv(rows), encoding="utf-8")
     if summary:
         (out / "summary.csv").write_text(_csv(summary), encoding="utf-8")
+    # pyarrow takes a second to import, and `--help` needs none of it.
     import pyarrow as pa
     from pyarrow import parquet
 
     text, whole = ("model", "task", "selected_by", "diverged"), ("shots", "seed", "demonstrations", "queries")
+    # Types by name and not by value: a column of None alone would otherwise have none.
     kinds = dict.fromkeys(text, pa.string()) | dict.fromkeys(whole, pa.int64()) | {"selected": pa.bool_()}
     schema = pa.schema([(name, kinds.get(name, pa.float64())) for name in rows[0]])
     parquet.write_table(pa.Table.from_pylist(list(rows), schema=schema), out / "sweep.parquet")

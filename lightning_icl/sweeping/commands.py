@@ -31,6 +31,7 @@ def sweep(settings: SweepSettings) -> Path:
     Raises:
         UserError: anything the user gave that cannot be used.
     """
+    # Before the plan, which reads every task of every model.
     check_trainer(settings.compare(settings.models[0]))
     plan = make_sweep_plan(settings)
     if settings.dry_run:
@@ -54,6 +55,7 @@ def carry_out(plan: SweepPlan, *, show: bool = True) -> Path:
     """
     settings = plan.settings
     with claimed(plan) as space:
+        # `--collect` makes tables of what is there and runs nothing.
         if not settings.collect:
             _make_runs(plan, space)
         if settings.part is None:
@@ -66,6 +68,7 @@ def carry_out(plan: SweepPlan, *, show: bool = True) -> Path:
 def _make_runs(plan: SweepPlan, space: Workspace | None) -> None:
     """Say what is to be made, and make it where there is a folder to write into."""
     _describe(plan)
+    # Grouped by model, so that each is loaded once.
     for _, tasks in groupby(plan.tasks, key=lambda task: task.model):
         _sweep_model(plan, [task for task in tasks if plan.pending(task)], space)
 
@@ -85,11 +88,14 @@ def _sweep_model(plan: SweepPlan, tasks: list[TaskSweep], space: Workspace | Non
     if not tasks:
         return
     settings = plan.settings
+    # All tasks of a model share its weights.
     model = tasks[0].subject.load(DTYPES[settings.compare(tasks[0].model).trainer_precision])
+    # By identity: a task sweep holds lists and cannot be hashed.
     groups = {id(task): grouped(plan.pending(task), task, model, settings.overlay_memory) for task in tasks}
     cost = sum((cost_of(task, groups[id(task)]) for task in tasks), Cost())
     device = make_trainer(settings.compare(tasks[0].model), []).strategy.root_device
     model.to(device)  # type: ignore[arg-type]
+    # Measured here and not guessed: it depends on the model, the device and the batch.
     rate = forward_rate(model, next(iter(tasks[0].data.values())))
     say(
         f"{tasks[0].model}: {cost.runs} runs, passes over queries: {cost.passes}, {cost.steps:,} fine-tuning "
@@ -97,6 +103,7 @@ def _sweep_model(plan: SweepPlan, tasks: list[TaskSweep], space: Workspace | Non
         f"{_duration(cost.forward_tokens / rate)} at {rate:,.0f} tokens a second measured here."
     )
     say(_side_by_side(plan, tasks, model, groups))
+    # A dry run ends here, with the time it would take.
     if space is None:
         return
     with sweep_bar(cost) as spend:
@@ -116,6 +123,7 @@ def _side_by_side(
         for runs in groups[id(task)]
         for group in groups_within(finetunings(task, runs), model, limit)
     ]
+    # The largest group decides the memory.
     count, most = max(((len(group), group_bytes(model, group)) for group in together), default=(0, 0))
     return f"Up to {count} fine-tunings take their steps together, in about {most / 1e9:.1f} GB."
 
@@ -127,6 +135,7 @@ def _tables(plan: SweepPlan, space: Workspace, show: bool) -> None:
         write_tables(part, rows, summary)
     if show:
         print_summary(rows, summary)
+    # Parts of other processes may still be running.
     missing = len(plan.units) * len(plan.settings.rates) - len(rows)
     if missing:
         say(f"{missing} runs of the plan are not finished yet.", style="yellow")

@@ -55,6 +55,7 @@ def cost_of(task: TaskSweep, groups: Sequence[Runs]) -> Cost:
             runs=len(runs),
             steps=sum(len(task.data[unit].demonstrations) for unit, _ in runs),
             training_tokens=sum(step_tokens(task.data[unit].demonstrations) for unit, _ in runs),
+            # Zero-shot once, each prompt once, each run's fine-tuned condition, and its held-out queries.
             observed_tokens=prompts + queries * (1 + len(units) + len(runs)) + held_out_tokens(task) * len(runs),
             passes=1,
         )
@@ -89,6 +90,7 @@ def grouped(runs: Runs, task: TaskSweep, model: "PreTrainedModel", gigabytes: fl
 def forward_rate(model: PreTrainedModel, data: ICLDataModule, repeats: int = 3) -> float:
     """Query tokens a second under the zero-shot condition, the best of a few batches after one to warm up."""
     batch = collate(budget_batches(data.queries, data.batch_tokens)[0]).to(model.device)
+    # Padding is computed but is no token of a query.
     tokens = sum(map(len, budget_batches(data.queries, data.batch_tokens)[0]))
     seconds = []
     with Capture(model) as capture, torch.inference_mode():
@@ -97,4 +99,5 @@ def forward_rate(model: PreTrainedModel, data: ICLDataModule, repeats: int = 3) 
             started = time.perf_counter()
             view.observe(capture, batch)
             seconds.append(time.perf_counter() - started)
+    # The first pass warms caches and allocators.
     return tokens / min(seconds[1:])

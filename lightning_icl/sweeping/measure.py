@@ -60,7 +60,7 @@ def measure_group(
         task: the task of the runs.
         model: its model.
         runs: units and learning rates whose fine-tuned weights fit the memory together.
-        spend: is told the tokens as they are spent.
+        spend: moves the bar.
         space: the sweep's folder.
 
     Raises:
@@ -86,6 +86,7 @@ def _finetune(
     spend: Spend,
 ) -> None:
     """Fine-tune runs, as many together as the memory holds."""
+    # Outcomes stand in the order of the runs, so groups take theirs from the front.
     waiting = iter(outcomes)
     for runs in groups_within(finetunings(task, [(item.unit, item.rate) for item in outcomes]), model, gigabytes):
         _finetune_group(settings, model, runs, list(islice(waiting, len(runs))))
@@ -100,6 +101,7 @@ def _finetune_group(
         tuned = group.finetuned.get(number)
         if tuned is None:
             outcome.diverged = group.diverged[number]
+        # A step can overflow to infinity with a finite loss; the next pass would only say NaN.
         elif all(bool(torch.isfinite(tensor).all()) for tensor in tuned.overlay.tensors.values()):
             outcome.tuned = tuned
         else:
@@ -113,6 +115,7 @@ def _observe(
     first = outcomes[0].unit
     contrasts = []
     for outcome in outcomes:
+        # The probe's own condition serves the first unit; others have one of their own.
         outcome.icl = "icl" if outcome.unit == first else outcome.unit.icl
         if outcome.tuned is not None:
             demonstrations = task.data[outcome.unit].demonstrations
@@ -125,12 +128,15 @@ def _observe(
         replicates=0,  # a sweep reports no intervals, and has hundreds of contrasts
         drop_nonfinite=True,
     )
+    # Nothing to compare: every run of the group diverged.
     if not contrasts:
         return probe
     tokens = len(probe.conditions) * query_tokens(task.data[first])
+    # Prompts are run once each, however many conditions share them.
     prompts = {item.prefix_token_ids for item in probe.conditions.values()}
     _validate(settings, probe, task.data[first], tokens + sum(map(len, prompts)), spend)
     for outcome in outcomes:
+        # A run may also diverge while it is observed.
         outcome.diverged = outcome.diverged or probe.dropped.get(outcome.name)
     return probe
 
@@ -153,6 +159,7 @@ def _choose(
     _validate(settings, module, batches, len(sound) * held_out_tokens(task), spend)
     for outcome in sound:
         outcome.held_out = module.accuracy.get(outcome.name)
+        # What diverges only on held-out rows is as useless.
         outcome.diverged = module.dropped.get(outcome.name)
 
 
@@ -164,6 +171,7 @@ def _validate(settings: CompareSettings, module: L.LightningModule, data: Any, t
 
 def _save(plan: SweepPlan, task: TaskSweep, outcome: _Outcome, probe: ICLProbe, space: Workspace) -> None:
     """Write one run's folder, whole or not at all."""
+    # A diverged run has no predictions but is recorded, so that it is not made again.
     predictions = _predictions(outcome, probe) if outcome.diverged is None else []
     with space.replacing(outcome.unit.run_folder(outcome.rate)) as part:
         rows = prediction_rows(predictions, task.data[outcome.unit].query_texts)
@@ -178,6 +186,7 @@ def _predictions(outcome: _Outcome, probe: ICLProbe) -> list[Prediction]:
         Prediction(
             index=prediction.index,
             gold=prediction.gold,
+            # Saved under the names every run has, whatever it was called in the pass.
             scores={name: prediction.scores[own] for name, own in names.items()},
         )
         for prediction in probe.predictions
@@ -212,6 +221,7 @@ def _content(
             "by": SELECTION[plan.settings.select],
             "select": plan.settings.select,
             "held_out_indices": [query.index for query in task.held_out],
+            # Under `paper` the reported queries choose, as the paper's authors did.
             "accuracy": outcome.held_out if task.held_out else accuracy(predictions, "ft"),
         },
         "versions": versions(),

@@ -45,6 +45,7 @@ class Unit:
 
     def run_folder(self, rate: float) -> Path:
         """Where the run at a learning rate is kept."""
+        # `repr` keeps a rate's digits and needs no rounding.
         return self.folder / f"lr-{rate!r}"
 
 
@@ -84,6 +85,7 @@ class SweepPlan:
     def own_units(self) -> frozenset[Unit]:
         """The units of this process's part."""
         number, parts = self.settings.share
+        # Every n-th unit, so that parts get like numbers of tasks and models.
         return frozenset(self.units[number::parts])
 
     def pending(self, task: TaskSweep) -> list[tuple[Unit, float]]:
@@ -101,13 +103,15 @@ class SweepPlan:
 
     def fingerprint(self, unit: Unit) -> str:
         """Hash of everything that the numbers of a run depend on, beside its own folder."""
-        own = {**fixed(self.settings), "fingerprints": self.fingerprints[f"{unit.model}: {unit.task}"]}
-        return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:16]
+        content = {**fixed(self.settings), "fingerprints": self.fingerprints[f"{unit.model}: {unit.task}"]}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def fixed(settings: SweepSettings) -> dict[str, object]:
     """What must not change while a sweep goes on. Seeds and shots decide which rows can be held out."""
+    # Every setting about data changes rows or prompts, so all of them are fixed.
     names = ["select", *(field.name for field in fields(DataSettings) if field.name != "task")]
+    # `heldout` decides nothing under `--select paper`.
     names += ["heldout"] if settings.select == "heldout" else []
     return {
         **{name: getattr(settings, name) for name in names},
@@ -123,6 +127,7 @@ def finished(plan: SweepPlan, unit: Unit, rate: float) -> bool:
     if not path.is_file():
         return False
     content = read_json(path, "sweep_run")
+    # Half a run is none: a killed process leaves no `run.json`.
     return content["fingerprint"] == plan.fingerprint(unit) and bool(content["diverged"] or content["queries"])
 
 
@@ -147,9 +152,11 @@ def sweep_plan_of(settings: SweepSettings, tasks: Iterable[Task], subjects: Iter
     Raises:
         UserError: anything that does not fit together.
     """
+    # Listed once: an iterator would be empty for the second model.
     out, tasks = output_path(settings.out), list(tasks)
     for task in tasks:
         task.template(settings.template)
+    # Two names may become the same folder name, such as `a/b` and `a-b`.
     folders = {model: out / folder_name(model) for model in settings.models}
     if len(set(folders.values())) < len(folders):
         raise UserError(f"--model {settings.model}: two models would share a folder. Sweep them into different --out.")
@@ -177,6 +184,7 @@ def _model_sweeps(
             subject=subject,
             task=task,
             data=data,
+            # Every set of demonstrations is in play, so its rows are left out for all seeds and shots.
             held_out=_held_out(settings, task, data.values()),
             fingerprints={**first.fingerprints, "weights": subject.weights},
         )
@@ -186,10 +194,10 @@ def _held_out(settings: SweepSettings, task: Task, data: Iterable[ICLDataModule]
     if settings.select == "paper":
         return []
     modules = list(data)
-    found = modules[0].held_out(settings.heldout, [module.demonstrations for module in modules])
-    if not found:
+    queries = modules[0].held_out(settings.heldout, [module.demonstrations for module in modules])
+    if not queries:
         raise TaskError(
             f"No row of the training split of task {task.name!r} is left to choose seed and rate on: all are "
             "demonstrations. Use fewer --seeds or --shots, or --select paper."
         )
-    return found
+    return queries

@@ -1,6 +1,6 @@
 """What a user can set about a sweep: the flags of `lightning-icl sweep`.
 
-Light on purpose: `--help` reads this file and must answer at once.
+Imports nothing heavy: `--help` reads this file and must answer at once.
 """
 
 import re
@@ -68,6 +68,7 @@ class SweepSettings(RunSettings):
             raise UserError(
                 f"--overlay-memory {self.overlay_memory:g}: it must be more than 0 and fewer than a million."
             )
+        # Properties raise where they cannot be read.
         _ = self.models, self.share
 
     @property
@@ -88,6 +89,7 @@ class SweepSettings(RunSettings):
     @property
     def rates(self) -> tuple[float, ...]:
         """Learning rates in the order given."""
+        # The paper's 36 rates.
         return PAPER_RATES if self.lrs == "paper" else _numbers("--lrs", self.lrs, float)
 
     @property
@@ -110,20 +112,22 @@ class SweepSettings(RunSettings):
         return CompareSettings(**{**shared, "model": model})
 
 
-def _numbers(flag: str, given: "list[Number] | Number | str", kind: Callable[[str], Number]) -> tuple[Number, ...]:
-    words = given.split(",") if isinstance(given, str) else given if isinstance(given, list) else [given]
+def _numbers(flag: str, value: "list[Number] | Number | str", kind: Callable[[str], Number]) -> tuple[Number, ...]:
+    words = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
     try:
         return _different(flag, [kind(str(word)) for word in words])
     except ValueError as error:
+        # A UserError is a ValueError with words of its own.
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{flag} {shown(given)}: give numbers with commas between them.") from error
+        raise UserError(f"{flag} {shown(value)}: give numbers with commas between them.") from error
 
 
 Value = TypeVar("Value")
 
 
 def _different(flag: str, values: list[Value]) -> tuple[Value, ...]:
+    # Twice the same value would be two runs in one folder.
     if not values or len(set(values)) < len(values):
         raise UserError(f"{flag}: give at least one, and none twice.")
     return tuple(values)

@@ -55,7 +55,8 @@ def sweep_with_ray(
         from ray import tune
     except ImportError as error:
         raise UserError("Ray Tune is not installed. Install it: pip install 'lightning-icl[ray]'.") from error
-    here = Path.cwd()  # a trial runs in a folder of Ray's
+    # Kept, since a trial runs in a folder of Ray's.
+    here = Path.cwd()
 
     def trial(config: dict[str, int]) -> None:
         make_part(flags, config["part"], parts, here)
@@ -76,9 +77,11 @@ def sweep_with_ray(
 
 def _sweep(flags: Sequence[str], folder: Path) -> None:
     command = [sys.executable, "-m", "lightning_icl.cli", "sweep", *flags]
+    # A process of its own: Ray's worker may live on and would keep the model's memory.
     process = subprocess.run(command, cwd=folder, stderr=subprocess.PIPE, text=True)
     if process.returncode:
         raise UserError(
+            # The last line is the message; what stands above it is progress.
             process.stderr.strip().rpartition("\n")[2] or f"lightning-icl sweep ended with {process.returncode}"
         )
 

@@ -90,6 +90,7 @@ def _intervals(probe: WeightUpdateProbe) -> dict[str, dict[str, list[float] | No
     }
 
 
+# An interval with an unknown end is none.
 def _ends(figure: Bootstrapped) -> list[float] | None:
     return figure.interval.tolist() if torch.isfinite(figure.interval).all() else None
 
@@ -99,6 +100,7 @@ def _depth(probe: WeightUpdateProbe) -> dict[str, Any] | None:
     rung, layers = probe.depth, probe.layers
     if rung is None:
         return None
+    # All layers together are the rung itself, which has no name of a part.
     names = {part: part_name(rung, part) for part in parts_of(layers)} | {range(layers): rung}
     by_layer: Mapping[str, list[str]] = {
         "up_to": [names[range(layer + 1)] for layer in range(layers)],

@@ -48,6 +48,7 @@ class Matrices:
             scope: whose queries q̄ is the mean of.
         """
         demonstrations = contrast.demonstrations
+        # A control may have a model of its own, laid over this one.
         with laid_over(capture.model, contrast.icl.overlay):
             survey = surveyed(capture, demonstrations, held_out, scope)
         return cls.about(survey, capture, contrast, held_out)
@@ -63,10 +64,12 @@ class Matrices:
             held_out: the prompts.
         """
 
+        # Each side under its own weights: an untrained control's zero-shot is untrained too.
         def under(condition: Condition) -> list[Tensor]:
             with laid_over(capture.model, condition.overlay):
                 return derivatives(capture, contrast.demonstrations, held_out, survey)
 
+        # What fine-tuning does to a head is the change of its derivative.
         moved = [after - before for before, after in zip(under(contrast.zsl), under(contrast.ft), strict=True)]
         return cls(icl=[survey.expansion(layer).first.jacobian.cpu() for layer in survey.layers], ft=moved)
 
@@ -74,8 +77,10 @@ class Matrices:
         """How alike the two are."""
         figures: HeadFigures = {}
         for layer, (own, other) in enumerate(zip(self.icl, self.ft, strict=True)):
+            # The two are made on different devices where the model is spread.
             own = own.to(other)
             alike = likeness(own, other, min(RANK, own.shape[-1]))
+            # By layer, so that a run's baseline does not depend on how many layers come before.
             draw = torch.Generator().manual_seed(zlib.crc32(f"matrix/{layer}".encode()))
             values = {
                 "cosine": alike.cosine,
@@ -114,6 +119,7 @@ def surveyed(capture: Capture, demonstrations: Demonstrations, held_out: Sequenc
 
 def zero_shot_shift(capture: Capture, demonstrations: Demonstrations) -> int:
     """Where BOS of a zero-shot input stands, so that rotary embedding turns the prompt's end as it does in context."""
+    # Rotary keys can be compared only under the same angle; learned positions are part of a token.
     between = len(demonstrations.prefix_token_ids) - len(demonstrations.bos)
     return 0 if capture.architecture.absolute_positions else between
 
@@ -131,6 +137,7 @@ def derivatives(
     """
     shift = zero_shot_shift(capture, demonstrations)
     bos = capture.prefix(demonstrations.bos, shift)
+    # float64: derivatives of many prompts cancel in the mean.
     totals = dict.fromkeys(survey.layers, torch.zeros((), dtype=torch.float64))
 
     def add(seen: LayerAttention) -> None:

@@ -36,7 +36,9 @@ class RungUpdates(QueryMeans):
         """Add a batch of attention outputs (query, layer, width), with the bootstrap's weights."""
         resolution = Resolution.of(torch.finfo(zsl.dtype).eps, rotated=self.rotated)
         raw = (zsl, icl, ft, rung)
+        # Unit vectors for the published form, the outputs themselves for the raw one.
         for form, (before, context, tuned, other) in (("", [normalised(h) for h in raw]), ("_raw", raw)):
+            # The rung's queries stand where in-context ones do, so its rounding is theirs.
             moved = update_of(other, before, resolution.icl)
             in_context, learnt = update_of(context, before, resolution.icl), update_of(tuned, before, resolution.ft)
             self._add(f"simaou_icl{form}", update_cosine(moved, in_context), weights)
@@ -73,6 +75,7 @@ class RungMetrics(nn.Module):
             rung: what the rung shows of them.
             weights: of the bootstrap (query, replicate).
         """
+        # Named, since metrics take them in different orders.
         zsl, icl, ft = views["zsl"], views["icl"], views["ft"]
         ids = batch.query_ids
         self.closeness.update(icl.answer_scores, rung.answer_scores, icl.logits, rung.logits, ids, weights)

@@ -22,6 +22,7 @@ def pyplot() -> Any:
     try:
         import matplotlib
 
+        # Before pyplot is imported: pictures are drawn without a display.
         matplotlib.use("Agg")
         matplotlib.rcParams["text.parse_math"] = False  # a name with dollar signs is a name
         import matplotlib.pyplot as plt
@@ -32,17 +33,20 @@ def pyplot() -> Any:
 
 def draw_rungs(content: Mapping[str, Any]) -> "Figure":
     """How far each rung is from in-context learning: divergence and correlation of margins, with their intervals."""
+    # In-context learning is at distance 0 from itself and would end the logarithmic axis.
     names = [name for name in TITLES if name in content["conditions"] and name != "icl"]
     figure, axes = pyplot().subplots(1, 2, figsize=(9.5, 1.2 + 0.33 * len(names)), sharey=True, layout="constrained")
     for axis, figure_name, label in zip(
         axes, ("kl", "margin_correlation"), ("KL from ICL, nats", "correlation of margins with ICL's"), strict=True
     ):
+        # Matplotlib counts from below, and the crudest rung stands on top.
         for place, name in enumerate(reversed(names)):
             value, ends = content["conditions"][name][figure_name], content["intervals"][name][figure_name]
             low, high = (value, value) if ends is None else ends
             if value is None or value != value:
                 continue
             if figure_name == "kl":
+                # A logarithmic axis has no 0.
                 low, value, high = (max(_FLOOR, number) for number in (low, value, high))
             axis.plot([low, high], [place, place], color="0.6", linewidth=1.5)
             axis.plot([value], [place], marker="o", color="C1" if name == "ft" else "C0")
@@ -62,6 +66,7 @@ def draw_layers(content: Mapping[str, Any]) -> "Figure":
     for axis, curve, title in zip(axes, ("simaou_icl", "simaou_ft"), ("ICL's update", "FT's update"), strict=True):
         for number, name in enumerate(names):
             _line(axis, content["per_layer"][name][curve], name, f"C{number}")
+        # The line to which rungs are compared: in-context learning's own agreement with fine-tuning.
         if curve == "simaou_ft":
             _line(axis, content["per_layer"]["icl"][curve], "icl", "black")
         axis.set_title(f"Cosine with {title}", fontsize=10)
@@ -113,5 +118,6 @@ def save_pictures(content: Mapping[str, Any], folder: Path) -> list[Path]:
         for kind in ("png", "svg"):
             paths.append(folder / f"weight_update_{name}.{kind}")
             figure.savefig(paths[-1], dpi=150)
+        # pyplot keeps every figure until it is closed.
         pyplot().close(figure)
     return paths

@@ -106,6 +106,7 @@ class WeightUpdateProbe(FinetunedModule):
 
     def on_train_start(self) -> None:
         """Look at the held-out prompts before the first step."""
+        # Dropout off, whatever the user's Trainer has switched on.
         self.model.eval()
         with self.capture, self.trainer.precision_plugin.forward_context():
             self._trace = Trace(self.capture, self.demonstrations, self.held_out, self.scope)
@@ -115,6 +116,7 @@ class WeightUpdateProbe(FinetunedModule):
         """Look at them again after each."""
         assert self._trace is not None
         with self.capture, self.trainer.precision_plugin.forward_context():
+            # The masters themselves, before the next step overwrites them.
             self._trace.step(self.capture, self._at_work().masters.overlay(0))
 
     def on_validation_epoch_start(self) -> None:
@@ -126,6 +128,7 @@ class WeightUpdateProbe(FinetunedModule):
         if self.finetuned is None:
             raise ProtocolError("WeightUpdateProbe compares with fine-tuning: run Trainer.fit with KVFinetuning first.")
         bos = self.demonstrations.bos
+        # Made ready once, for prefix and queries alike.
         overlay = LaidOver(self.model, self.finetuned.overlay)
         with self.capture, self.trainer.precision_plugin.forward_context():
             prefix = self._prefix = self.capture.prefix(self.demonstrations.prefix_token_ids)
@@ -136,7 +139,8 @@ class WeightUpdateProbe(FinetunedModule):
             survey = Survey(self.layers, len(bos), self.scope).of(self.capture, prefix, self.held_out)
             self._compare_matrices(survey, Contrast.of(self.demonstrations, self.finetuned))
         self._updates = survey.rungs()
-        if self.scope != "alone":  # there it is in-context learning itself
+        # In scope "alone" it is a condition of its own; elsewhere it is in-context learning itself.
+        if self.scope != "alone":
             del self._updates["softmax"]
         self.factors = torch.stack([survey.factor(layer).cpu() for layer in range(self.layers)])
         views = (_Condition(prefix=zsl), _Condition(prefix=prefix), _Condition(prefix=tuned, overlay=overlay))
@@ -159,12 +163,14 @@ class WeightUpdateProbe(FinetunedModule):
         }
 
     def _new_metrics(self) -> RungMetrics:
+        # Learned positions are part of a token; only relative ones are rotated.
         rotated = not self.capture.architecture.absolute_positions
         metrics = RungMetrics(self.layers, self.answers, rotated=rotated, replicates=self.replicates)
         return metrics.to(self.model.device)
 
     def _replaced(self, prefix: Prefix) -> dict[str, _Condition]:
         """Every rung in all layers, and one of them in parts of the layers: `affine 0-3`."""
+        # Every rung in all layers first, in the ladder's order.
         parts = {name: (name, range(self.layers)) for name in self._updates}
         if self.depth is not None:
             parts |= {part_name(self.depth, part): (self.depth, part) for part in parts_of(self.layers)}
@@ -180,9 +186,11 @@ class WeightUpdateProbe(FinetunedModule):
         weights = poisson_weights(batch.query_ids, self.replicates) if self.replicates else None
         scores: dict[str, Tensor] = {}
         with self.capture:
+            # The three views first: every rung is compared with them.
             views = {name: self._conditions[name].look(self.capture, batch, name) for name in VIEWS}
             for name, condition in self._conditions.items():
                 try:
+                    # A view is its own condition and is not looked at twice.
                     seen = views.get(name) or condition.look(self.capture, batch, name)
                 except NumericalError as error:  # plain linear attention may leave what numbers can hold
                     if name in VIEWS:
@@ -192,13 +200,15 @@ class WeightUpdateProbe(FinetunedModule):
                 scores[name] = seen.answer_scores
                 with torch.autocast(self.model.device.type, enabled=False):
                     self.rungs[name].update(batch, views, seen, weights)
-        known = zip(batch.query_ids.tolist(), batch.gold.tolist(), batch.answer_counts.tolist(), strict=True)
-        for row, (index, gold, answers) in enumerate(known):
+        rows = zip(batch.query_ids.tolist(), batch.gold.tolist(), batch.answer_counts.tolist(), strict=True)
+        for row, (index, gold, answers) in enumerate(rows):
+            # Scores of answers that this query lacks are padding.
             own = {name: of_condition[row, :answers].tolist() for name, of_condition in scores.items()}
             self.predictions.append(Prediction(index=index, gold=gold, scores=own))
 
     def on_validation_epoch_end(self) -> None:
         """Leave out what yielded no numbers for some query, and log how far each rung is from in-context learning."""
+        # Batches are sorted by length; readers expect the order of their file.
         self.predictions.sort(key=lambda prediction: prediction.index)
         for name in self.dropped:
             self.rungs.pop(name, None)
@@ -206,6 +216,7 @@ class WeightUpdateProbe(FinetunedModule):
                 prediction.scores.pop(name, None)
         for name, metrics in self.rungs.items():
             self.log(f"kl/{name}", metrics.closeness.compute(), rank_zero_only=True)
+        # Prefixes take memory that the next fit needs.
         self._conditions = {}
 
     def fast_weights(self, rung: FastRung) -> FastWeights:
@@ -221,6 +232,7 @@ def parts_of(layers: int) -> list[range]:
     [range(0, 1), range(1, 2)]
     """
     up_to, onward = [range(layer + 1) for layer in range(layers)], [range(layer, layers) for layer in range(layers)]
+    # A range of all layers is the rung itself and is left out below.
     parts = dict.fromkeys([*up_to, *onward, *(range(layer, layer + 1) for layer in range(layers))])
     return [part for part in parts if len(part) < layers]
 

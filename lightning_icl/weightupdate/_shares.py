@@ -30,6 +30,7 @@ def shares(parts: Float[Tensor, "example head row column"]) -> Float[Tensor, " e
     >>> shares(torch.tensor([[[[3.0, 0.0]]], [[[1.0, 0.0]]]]))
     tensor([0.7500, 0.2500])
     """
+    # Over all heads of a layer together, so that shares add up to 1 there.
     whole = parts.sum(0)
     return (parts * whole).sum((1, 2, 3)) / whole.square().sum()
 
@@ -43,10 +44,12 @@ def affine_parts(expansion: SecondOrder, owners: Sequence[int]) -> Float[Tensor,
     """
     heads, first = len(expansion.weight), expansion.first
     assert first.slope is not None
+    # Centred by the means under q̄'s weights, as the covariance is.
     values = repeat_heads(expansion.value[None], heads)[0] - first.value[:, None]
     moves = repeat_heads(expansion.key[None], heads)[0] * expansion.slope.unsqueeze(-1) - first.slope[:, None]
     weighted = values * expansion.weight.unsqueeze(-1)
     numbers = torch.tensor(owners, device=values.device)
+    # A loop over demonstrations: each is a slice of the same sums.
     return torch.stack([weighted[:, of].mT @ moves[:, of] for of in (numbers == n for n in range(max(owners) + 1))])
 
 
@@ -63,6 +66,7 @@ class Trace:
     def __init__(
         self, capture: Capture, demonstrations: Demonstrations, held_out: Sequence[QueryBatch], scope: Scope
     ) -> None:
+        # A few prompts, since every step runs all of them again.
         self._demonstrations, self._prompts = demonstrations, [held_out[0].rows(0, TRACED)]
         self._survey = surveyed(capture, demonstrations, held_out, scope)
         self._before = self._now(capture)
@@ -72,6 +76,7 @@ class Trace:
         """Look at the weights that a step has left."""
         with laid_over(capture.model, overlay):
             after = self._now(capture)
+        # float32: a step's change is kept for every layer and head.
         self._moves.append([(new - old).float() for old, new in zip(self._before, after, strict=True)])
         self._before = after
 

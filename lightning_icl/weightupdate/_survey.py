@@ -35,6 +35,7 @@ class Survey(Replacement):
     """
 
     def __init__(self, layers: int, bos: int, scope: Scope) -> None:
+        # Scope "alone" looks at the probe token too; only what the others see differs.
         super().__init__(bos, "query" if scope == "query" else "probe")
         self._layers = range(layers)
         self._batch: QueryBatch | None = None
@@ -64,13 +65,16 @@ class Survey(Replacement):
     def meet(self, layer: int, query: Tensor, own: Tensor, own_lse: Tensor, demonstrations: SharedTokens) -> Tensor:
         """Softmax attention to the demonstrations, looked at."""
         joined = join_attention(own, own_lse, *demonstrations.attend(query))
+        # Once per layer: the demonstrations do not change with the batch.
         if layer not in self._demonstrations:
             self._demonstrations[layer], self._linear[layer] = demonstrations, demonstrations.linear()
         linear = linear_update(self._linear[layer], query).double()
         real = self._real(query).unsqueeze(-1)
         one = torch.ones_like(linear[..., :1])
+        # β is a fit by least squares: Σ (ΔW q · change) / Σ (ΔW q)².
         fit, square = linear * (joined - own).double(), linear.square()
         seen = torch.cat([query.double(), one, fit.sum(-1, keepdim=True), square.sum(-1, keepdim=True)], -1)
+        # Sums only, so that prompts need not be kept.
         self._sums[layer] = self._sums.get(layer, 0.0) + torch.where(real, seen, 0.0).sum((0, 2))
         return joined
 
@@ -79,12 +83,14 @@ class Survey(Replacement):
         assert self._batch is not None
         last = self._batch.probe_index.to(query.device)
         if self.scope == "probe":
+            # Only probe tokens arrive in this scope, and all of them are of prompts.
             return torch.ones_like(last, dtype=torch.bool)[:, None, None]
         return (torch.arange(query.shape[2], device=query.device) <= last[:, None])[:, None]
 
     def point(self, layer: int) -> Tensor:
         """(H, D): the mean query, q̄, in float64."""
         sums = self._sums[layer]
+        # The last three columns are count, fit and square.
         return sums[:, :-3] / sums[:, -3:-2]
 
     def jacobians(self, layer: int, key: Tensor, value: Tensor, visible: Tensor) -> Tensor:
@@ -118,5 +124,6 @@ class Survey(Replacement):
         by_layer = {
             layer: climb(self._demonstrations[layer], self.point(layer), self.factor(layer)) for layer in self._layers
         }
+        # All layers have the same rungs.
         names = list(by_layer[0])
         return {name: {layer: updates[name] for layer, updates in by_layer.items()} for name in names}

@@ -40,6 +40,7 @@ def weight_update(settings: WeightUpdateSettings) -> Path:
     Raises:
         UserError: anything the user gave that cannot be used, before any weights are loaded.
     """
+    # Before anything is computed: a run of minutes should not end in a missing package.
     if settings.export:
         pyplot()
     comparison = settings.comparison()
@@ -62,6 +63,7 @@ def carry_out(settings: WeightUpdateSettings, plan: Plan, *, show: bool = True) 
         UserError: no rows are left, or the model, its weights or the folder cannot be used.
     """
     quiet()
+    # Before weights are loaded: too few rows, or a window, would end the run later.
     held_out = {planned.task.name: _held_out(settings, plan, planned) for planned in plan.tasks}
     for planned in plan.tasks:
         _check_windows(plan, planned, held_out[planned.task.name])
@@ -73,6 +75,7 @@ def carry_out(settings: WeightUpdateSettings, plan: Plan, *, show: bool = True) 
             probe = WeightUpdateProbe(
                 model,
                 planned.data.demonstrations,
+                # Held-out prompts are batched once and used for every rung.
                 [collate(batch) for batch in budget_batches(queries, settings.batch_tokens)],
                 max(len(query.answers) for query in planned.data.queries),
                 settings.scope,
@@ -81,6 +84,7 @@ def carry_out(settings: WeightUpdateSettings, plan: Plan, *, show: bool = True) 
             trainer = make_trainer(plan.settings, [KVFinetuning(planned.learning_rate)], title=planned.task.name)
             with interruptible():
                 trainer.fit(probe, datamodule=planned.data)
+            # Controls fine-tune too, so they come before the pass that compares.
             controlled = contrasts_of(plan.settings, planned, probe, CONTROLS)
             probe.also_compare([contrast for contrasts in controlled.contrasts.values() for contrast in contrasts])
             with interruptible():
@@ -100,6 +104,7 @@ def _held_out(settings: WeightUpdateSettings, plan: Plan, planned: PlannedTask) 
     chosen, data = planned.data.demonstrations, planned.data
     positions, prefix = context_length(plan.subject.config), len(chosen.prefix_token_ids)
     rows = data.held_out(settings.held_out, [chosen])
+    # A held-out prompt must fit behind the demonstrations, as queries do.
     held_out = [query for query in rows if positions is None or prefix + query.reach <= positions]
     if not held_out:
         raise TaskError(
@@ -117,6 +122,7 @@ def _check_windows(plan: Plan, planned: PlannedTask, held_out: Sequence[Query]) 
     """
     prefix = len(planned.data.demonstrations.prefix_token_ids)
     reach = prefix + max(len(query) for query in (*planned.data.queries, *held_out))
+    # Layers without a window see everything.
     shortest = min((window for window in attention_windows(plan.subject.config) if window is not None), default=reach)
     if shortest < reach:
         raise ModelError(

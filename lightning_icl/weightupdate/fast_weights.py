@@ -54,9 +54,11 @@ class FastWeights:
             capture: an open visit to the model that they were made for.
             batch: the queries, probed at their prompts' last token.
         """
-        devices = [next(module.parameters()).device for module in capture.attentions]  # a model may be spread over some
+        # A model may be spread over several devices, and an update must be where its layer is.
+        devices = [next(module.parameters()).device for module in capture.attentions]
         updates = {layer: _on(update, devices[layer]) for layer, update in self.updates.items()}
         updated = Updated(updates, len(self.bos), self.scope)
+        # Queries keep the positions that they had behind the demonstrations.
         offset = self.prefix_length - len(self.bos)
         return look(capture, batch, self._beginning(capture), name=self.rung, offset=offset, replacement=updated)
 
@@ -65,6 +67,7 @@ class FastWeights:
         model, prefix = capture.model, capture.prefix(self.bos)
         if prefix is None:
             _, kv_heads, width = head_counts(model.config)
+            # A prefix of no tokens still has the layers and heads that attention expects.
             empty = torch.empty(1, kv_heads, 0, width, dtype=model.dtype, device=model.device)
             prefix = Prefix(length=0, keys=(empty,) * len(self.updates), values=(empty,) * len(self.updates))
         return replace(prefix, emas=tuple(ema.to(model.device) for ema in self.emas))
@@ -75,6 +78,7 @@ class FastWeights:
         Raises:
             OSError: they cannot be written.
         """
+        # Tensors by layer and name; what a rung lacks is not saved.
         tensors = {
             f"{layer}.{name}": value
             for layer, update in self.updates.items()
@@ -99,6 +103,7 @@ class FastWeights:
             if metadata.get("format") != _FORMAT:
                 raise OutputError(f"{str(path)!r} holds no fast weights of this version of lightning-icl.")
             about = json.loads(metadata["about"])
+            # Read from the names, so that a file says itself which layers it has.
             layers = sorted({int(name.split(".")[0]) for name in tensors})
             return cls(
                 rung=about["rung"],
@@ -118,6 +123,7 @@ class FastWeights:
             ModelError: its heads are others.
         """
         heads, _, width = head_counts(model.config)
+        # All heads must be this model's, or the answer would be another model's.
         shapes = {tuple(update.value.shape) for update in self.updates.values()}
         layers = int(model.config.num_hidden_layers)
         if shapes != {(heads, width)} or set(self.updates) != set(range(layers)):
@@ -179,6 +185,7 @@ def stored(
         scope=scope,
         bos=demonstrations.bos,
         prefix_length=prefix.length,
+        # `isinstance` narrows the type: rungs that need tokens are no `HeadUpdate`.
         updates={layer: update for layer, update in updates.items() if isinstance(update, HeadUpdate)},
         emas=prefix.emas,
     )

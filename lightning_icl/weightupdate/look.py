@@ -52,6 +52,7 @@ def look(
     logits, recording = capture.observe(batch, prefix, offset, replacement)
     seen = Look(
         answer_scores=answer_scores(logits, batch),
+        # Of the scored positions only the probe token's: the next token is what the ladder compares.
         logits=at_least_float32(logits[batch.logit_tokens == batch.probe_index[batch.logit_rows]]),
         outputs=at_least_float32(torch.stack(recording.outputs, dim=1)),
     )

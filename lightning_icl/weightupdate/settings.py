@@ -1,6 +1,6 @@
 """What a user can set about the ladder of weight updates: the flags of `lightning-icl weight-update`.
 
-Light on purpose: `--help` reads this file and must answer at once.
+Imports nothing heavy: `--help` reads this file and must answer at once.
 """
 
 from dataclasses import dataclass
