@@ -13,6 +13,7 @@ from lightning_icl._version import __version__
 
 def _listed() -> dict[str, str]:
     """The module each public name comes from."""
+    # Parsed and not imported: the stub's imports are what must not happen yet.
     stub = ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
     imports = (node for node in stub.body if isinstance(node, ast.ImportFrom))
     return {alias.name: node.module or "" for node in imports for alias in node.names}

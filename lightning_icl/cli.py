@@ -77,20 +77,20 @@ def print_completion(shell: str) -> None:
     from lightning_icl.tasks.catalogue import GROUPS, TASKS
 
     parser, commands = _front_parser()
-    for name, own in commands.items():
-        _fill(own, COMMANDS[name])
+    for name, command in commands.items():
+        _fill(command, COMMANDS[name])
         if (settings := COMMANDS[name].settings) is not None:
-            offer_words(own, settings, task=[*TASKS, *GROUPS], model=list(BUILTIN))
+            offer_words(command, settings, task=[*TASKS, *GROUPS], model=list(BUILTIN))
     print(shtab.complete(parser, shell))
 
 
 def _path(read: Callable[[str, str], Path], flag: str) -> Callable[[str], Path]:
-    """A type of argparse that keeps the words of a complaint."""
+    """A type for argparse whose errors keep their own message."""
 
     def convert(text: str) -> Path:
         try:
             return read(text, flag)
-        except UserError as error:
+        except UserError as error:  # argparse would print a ValueError as "invalid value" alone
             raise argparse.ArgumentTypeError(str(error)) from error
 
     return convert
@@ -182,17 +182,18 @@ def run(words: Sequence[str]) -> None:
         return
     name, command = words[0], COMMANDS[words[0]]
     parser = command_parser(name)
-    given, unknown = parser.parse_known_args(words[1:])
+    # Unknown flags are told apart here, since argparse would print its usage and no suggestion.
+    typed, unknown = parser.parse_known_args(words[1:])
     if unknown:
         word = unknown[0].split("=")[0]
         kind = "flag" if word.startswith("-") else "word, where values follow their flags:"
         raise UserError(f"unknown {kind} {shown(word, quoted=False)}. {did_you_mean(word, parser.flags())}")
     if command.settings is None:
-        outcome = _function(command.runs)(**vars(given))
+        outcome = _function(command.runs)(**vars(typed))
     else:
-        settings: Any = read_settings(command.settings, given)
+        settings: Any = read_settings(command.settings, typed)
         if command.checks is not None:
-            _function(command.checks)(settings)
+            _function(command.checks)(settings)  # before the command, whose import takes seconds
         outcome = _function(command.runs)(settings)
     if outcome is False:  # a check of figures that did not hold
         sys.exit(1)
@@ -236,7 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Exit status: 2 for a user's mistake, 130 for an interrupt, 143 for SIGTERM, 1 where only the printing failed.
     """
-    prepare_process()
+    prepare_process()  # before torch is imported, which reads these settings once
     with lasting_output() as output, terminable():
         status = _status(sys.argv[1:] if arguments is None else arguments)
     if output.fault is not None and not status:

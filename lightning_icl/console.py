@@ -27,4 +27,5 @@ def say(text: str, style: str = "") -> None:
     """
     from rich.text import Text
 
+    # As `Text`, in which brackets are no markup; wrapping is left to the terminal, which keeps words whole.
     terminal().print(Text(text, style=style), soft_wrap=True)

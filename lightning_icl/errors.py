@@ -40,14 +40,15 @@ class MemoryShortError(UserError):
     """One query alone needs more memory than the device has."""
 
 
-def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """The end of an error message about an unknown name: the nearest valid name, then all valid names.
+def did_you_mean(word: str, valid: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the nearest valid name, then all valid names.
 
     >>> did_you_mean("sst-2", ["mr", "sst2", "sst5"])
     "Did you mean 'sst2'? Known: mr, sst2, sst5."
     """
-    names = sorted(known)
-    close = get_close_matches(given, names, n=1, cutoff=0.5)
+    names = sorted(valid)
+    # 0.5 in place of the usual 0.6: short names such as `sst-2` differ by much of themselves.
+    close = get_close_matches(word, names, n=1, cutoff=0.5)
     question = f"Did you mean {close[0]!r}? " if close else ""
     return f"{question}Known: {', '.join(names)}."
 
@@ -68,6 +69,7 @@ def on_screen(message: str) -> str:
     >>> on_screen("Task 'a\\x1b[31m' is not known.")
     "Task 'a\\\\x1b[31m' is not known."
     """
+    # A name from a file may hold control characters that move the cursor or colour the screen.
     line = " ".join(message.split())
     line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line)
     line = re.sub(r"\S{241,}", lambda word: shown(word[0], _LONGEST_WORD, quoted=False), line)

@@ -18,6 +18,7 @@ def fault_of_name(name: object) -> str | None:
     Returns:
         The end of a sentence that begins with the name.
     """
+    # The most basic faults first, so that later messages can show the name.
     if not isinstance(name, str) or not name.strip():
         return "it is empty"
     if len(name) > _LONGEST:
@@ -30,8 +31,10 @@ def fault_of_name(name: object) -> str | None:
         return f"it holds {separator!r}"
     if name.startswith("."):
         return "it begins with a dot"
+    # Windows drops both silently, so that two names become one folder.
     if name != name.strip() or name.endswith("."):
         return "it begins or ends with a blank, or ends with a dot"
+    # Case-folded: some file systems take `Plan.json` for `plan.json`.
     return "a run has a file of that name" if name.casefold() in _TAKEN else None
 
 
@@ -42,4 +45,5 @@ def folder_name(text: str) -> str:
     ('org-model-1.3B', 'unnamed')
     """
     letters = "".join(letter if letter.isalnum() or letter in ".-_" else "-" for letter in text.strip("./"))
+    # Cut by letters, then by bytes, and never in the middle of a letter.
     return letters[:_LONGEST].encode()[:_MOST_BYTES].decode(errors="ignore").strip(".-") or "unnamed"

@@ -27,6 +27,7 @@ class Parser(argparse.ArgumentParser):
         Raises:
             UserError: always.
         """
+        # argparse words its complaints for programmers; the flag's name is all that is taken from them.
         flag = message.removeprefix("argument ").split(":")[0].split("/")[0].strip()
         if "expected one argument" in message:
             message = f"{flag} needs a value. One that begins with a dash is written {flag}=VALUE."
@@ -48,11 +49,13 @@ def add_flags(parser: argparse.ArgumentParser, settings: type) -> None:
     """One flag for each field of a settings class, and `--config`. What is not given stays out of the namespace."""
     sentences, hints = _sentences(settings), get_type_hints(settings)
     for field in dataclasses.fields(settings):
+        # argparse formats help with %, which a sentence may hold.
         text = sentences[field.name].replace("%", "%%") + _default(field)
         if hints[field.name] is bool:
             action: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
         else:
             action = {"metavar": field.name.upper()}
+        # Suppressed defaults tell a flag that was typed from one that was not.
         parser.add_argument(flag_of(field.name), help=text, default=argparse.SUPPRESS, **action)
     text = "YAML file with the same keys as the flags; flags that are given too win over it."
     parser.add_argument("--config", action="append", metavar="FILE", help=text, default=[])
@@ -78,6 +81,7 @@ def read_settings(settings: type[Settings], given: argparse.Namespace) -> Settin
     Raises:
         UserError: a file that is no configuration, a value of the wrong type, or one that the settings refuse.
     """
+    # Files first, flags over them, and what a class infers below both.
     values: dict[str, Any] = {}
     for file in given.config:
         values |= read_configuration(settings, input_path(file, "--config"))
@@ -140,6 +144,7 @@ def _key_value(path: Path, name: str, kind: Any, value: object) -> Any:
 
 def _default(field: "dataclasses.Field[Any]") -> str:
     default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    # A missing or false default needs no word.
     if default is None or isinstance(default, bool) or default is dataclasses.MISSING:
         return ""
     return f" (default: {','.join(map(str, default)) if isinstance(default, list) else default})"
@@ -151,9 +156,10 @@ def _is_required(field: "dataclasses.Field[Any]") -> bool:
 
 def _sentences(settings: type) -> dict[str, str]:
     """The sentence under each field, a subclass's before that of its bases."""
-    from docstring_parser import parse_from_object
+    from docstring_parser import parse_from_object  # slow to import, and only help needs it
 
     sentences = {}
+    # Bases first, so that a subclass's sentence about a field replaces theirs.
     for kind in reversed(inspect.getmro(settings)):
         if dataclasses.is_dataclass(kind):
             for item in parse_from_object(kind).params:

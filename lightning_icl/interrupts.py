@@ -1,4 +1,4 @@
-"""Ends asked for from outside: an interrupt and a request to terminate stop every command alike, whatever runs."""
+"""Interrupts and requests to terminate: both stop every command in the same way, whatever runs."""
 
 import signal
 import threading
@@ -14,8 +14,9 @@ class Terminated(KeyboardInterrupt):
 @contextmanager
 def terminable() -> Iterator[None]:
     """SIGTERM raises `Terminated`, once, so that everything in use is given back; a handler of others is kept."""
-    own = threading.current_thread() is threading.main_thread()
-    if not own or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    # Only the main thread may set handlers, and a handler of the user's own is respected.
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
     ending = False
@@ -40,5 +41,6 @@ def interruptible() -> Iterator[None]:
         yield
     except SystemExit as ended:
         if isinstance(ended.__context__, KeyboardInterrupt):
+            # The exit was only Lightning's way of passing the interrupt on.
             raise ended.__context__ from None
         raise

@@ -1,4 +1,4 @@
-"""What can be asked and of whom: the listings of `lightning-icl tasks` and `lightning-icl models`."""
+"""Which tasks and models there are: the listings of `lightning-icl tasks` and `lightning-icl models`."""
 
 from rich.markup import escape
 from rich.table import Table
@@ -31,6 +31,7 @@ def print_models() -> None:
     for column in ("model_type", "family", "key/value projections", "positions", "particular to it"):
         table.add_column(column, overflow="fold")
     for row in ARCHITECTURES.values():
+        # A fused projection has one name for query, key and value.
         fused = f"rows of {row.projections[1]}" if row.fused else ", ".join(row.projections[1:])
         remark = ", ".join(filter(None, (row.remark, "through an adapter" if row.adapter else "")))
         table.add_row(row.model_type, row.title, fused, "absolute" if row.absolute_positions else "relative", remark)
@@ -58,6 +59,7 @@ def _packaged() -> Table:
 
 
 def _templates(task: Task) -> str:
+    # Most tasks have the same text under both of the paper's names.
     different = dict.fromkeys(task.templates.values())
     if len(different) == 1:
         return next(iter(different))

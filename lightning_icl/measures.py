@@ -181,6 +181,7 @@ def compared_levels() -> tuple[str, ...]:
 
 def curve_figures(level: str) -> tuple[Figure, ...]:
     """Figures of a measure that have a line over layers: what is claimed, its other forms, its baselines."""
+    # Drawn and listed in this order, whatever the order of the table.
     order: list[Role] = ["main", "form", "baseline"]
     lines = [figure for figure in FIGURES if figure.curve and figure.measure.level == level]
     return tuple(sorted(lines, key=lambda figure: order.index(figure.role)))

@@ -1,4 +1,4 @@
-"""Standard output that cannot end a run: what it does not take is lost, and said at the end."""
+"""Standard output that cannot end a run: what it does not take is lost, and reported at the end."""
 
 import errno
 import os
@@ -27,6 +27,7 @@ class OutputStream:
         try:
             self._stream.write(text)
         except UnicodeEncodeError:
+            # An ASCII terminal lacks letters such as η; escapes are better than no output.
             encoding = self._stream.encoding or "ascii"
             return self.write(text.encode(encoding, "backslashreplace").decode(encoding))
         except OSError as error:

@@ -55,6 +55,7 @@ def to_yaml(content: Mapping[str, object]) -> str:
 def _text(path: Path) -> str:
     if not stat.S_ISREG(path.stat().st_mode):  # a pipe would keep the program waiting
         raise ValueError("it is a folder or a device, not a file")
+    # One byte more than allowed, so that a large file is noticed without reading it.
     with path.open("rb") as file:
         content = file.read(LARGEST + 1)
     if len(content) > LARGEST:
@@ -83,11 +84,13 @@ def _because(reason: Exception) -> str:
 class _PlainLoader(yaml.SafeLoader):
     """Builds plain content only."""
 
+    # Empty at first: resolvers of YAML 1.1 would read dates and numbers of base 60. Ours are added below.
     yaml_implicit_resolvers: Mapping[str, Any] = {}
     _depth = 0
 
     def compose_node(self, parent: object, index: object) -> Any:
         """One node; what is not plain is refused where it stands, before anything is made of it."""
+        # Looked at before it is composed: an alias that expands costs its memory only afterwards.
         event = self.peek_event()
         if event.anchor is not None:  # an alias, or the anchor of one
             raise _refusal(event, "aliases (&name, *name) are not read; write the value out")
@@ -123,6 +126,7 @@ class _PlainLoader(yaml.SafeLoader):
         text = self.construct_scalar(node).replace("_", "")
         if node.tag.endswith("float"):
             return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+        # Python would take seconds for a number of a million digits.
         if len(text.lstrip("+-")) > _LONGEST_NUMBER:
             raise _refusal(node, f"a number of more than {_LONGEST_NUMBER} digits")
         return int(text)

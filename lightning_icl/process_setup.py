@@ -1,4 +1,4 @@
-"""How the program's own processes wait and give memory back. Programs that use the library decide for themselves."""
+"""How threads wait and memory goes back in the command line's own processes; other programs decide themselves."""
 
 import ctypes
 import os
@@ -18,9 +18,11 @@ def prepare_process() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # transformers would ask the hub, in a thread of its own, to convert somebody's pickle files.
     os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
+    # Whoever has tuned malloc knows better.
     chosen = any(name.startswith("MALLOC_") for name in os.environ) or "glibc.malloc" in os.getenv("GLIBC_TUNABLES", "")
     if sys.platform != "linux" or chosen:
         return
+    # By call and not by variable: glibc reads its variables before the program starts.
     library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):  # glibc's
         library.mallopt(_M_MMAP_THRESHOLD, _LARGE)

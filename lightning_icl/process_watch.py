@@ -1,4 +1,4 @@
-"""The processes of one run stand and fall together: where one dies, the others say which and end within seconds.
+"""The processes of one run end together: where one dies, the others say which and stop within seconds.
 
 Lightning starts the others from the first. Without this a process that waits for a dead one waits for minutes.
 Processes that torchrun or SLURM started are watched by these.
@@ -34,9 +34,11 @@ def falling_together(trainer: "L.Trainer") -> Iterator[None]:
     Args:
         trainer: runs inside the context.
     """
+    # torchrun watches its processes itself.
     if trainer.world_size == 1 or "TORCHELASTIC_RUN_ID" in os.environ:
         yield
         return
+    # A thread, since the main one may hang in a collective call that nothing interrupts.
     died = _watched(trainer)
     over = threading.Event()
     threading.Thread(target=_watch, args=(died, over), daemon=True, name="process-watch").start()
@@ -45,6 +47,7 @@ def falling_together(trainer: "L.Trainer") -> Iterator[None]:
     except UserError:  # a message of its own
         raise
     except Exception:
+        # A failed collective call is usually the echo of a death that explains it.
         if _told(died, over):
             sys.exit(1)
         raise
@@ -58,12 +61,13 @@ def _watched(trainer: "L.Trainer") -> Callable[[], str]:
     if os.environ.get("LOCAL_RANK", "0") == "0":
         os.environ[_MAIN] = str(os.getpid())  # before the others are started
         return lambda: _dead_child(_children(trainer), count)
+    # A child whose parent dies gets another parent, which is how it notices.
     main = int(os.environ.get(_MAIN, os.getppid()))
     return lambda: "" if os.getppid() == main else f"process 0 of {count}, which started this one, has died"
 
 
 def _children(trainer: "L.Trainer") -> Sequence[Popen[bytes]]:
-    """The processes that Lightning has started; its own observer, which kills without a word, is sent away."""
+    """The processes that Lightning has started; its own observer, which kills without a message, is disarmed."""
     started = getattr(trainer.strategy.launcher, "procs", [])
     _STARTED.extend(process for process in started if process not in _STARTED)
     for thread in threading.enumerate():
@@ -75,6 +79,7 @@ def _children(trainer: "L.Trainer") -> Sequence[Popen[bytes]]:
 def _dead_child(children: Sequence[Popen[bytes]], count: int) -> str:
     for rank, process in enumerate(children, start=1):
         status = process.poll()
+        # Negative: killed by the signal of that number.
         if status is not None and status < 0:
             return f"process {rank} of {count} was killed ({signal.Signals(-status).name})"
         if status:
@@ -89,12 +94,13 @@ def _watch(died: Callable[[], str], over: threading.Event) -> None:
             over.wait(_GRACE)  # it may have noticed
             if not over.is_set():
                 _say(reason)
-                os._exit(1)
+                os._exit(1)  # not `sys.exit`, which would wait for the hanging main thread
             return
 
 
 def _told(died: Callable[[], str], over: threading.Event) -> bool:
     """Whether a failure came of a death, which takes a moment to show; then it is said and the rest is stopped."""
+    # The watching thread must not end the process while this one waits.
     over.set()
     until = time.monotonic() + _SHOWS
     while time.monotonic() < until:

@@ -34,6 +34,7 @@ def published_size(model: str) -> str | None:
     >>> published_size("KoboldAI/fairseq-dense-1.3B")
     '1.3B'
     """
+    # Owners and spellings differ between copies of the same model.
     name = model.lower().replace("_", "-")
     if "fairseq-dense" not in name or name.startswith("random:"):
         return None

@@ -67,6 +67,7 @@ class Demonstrations:
     @cached_property
     def hash(self) -> str:
         """SHA-256 over rows and tokens in order: equal hashes mean that two runs used the same prompt."""
+        # `repr` of tuples of integers is the same on every machine and version.
         content = repr((self.indices, self.labels, self.prefix_token_ids))
         return hashlib.sha256(content.encode()).hexdigest()
 
@@ -125,6 +126,7 @@ class QueryBatch:
         """The queries from row `start` to before row `stop`, as a batch of the same width."""
         logits = (self.logit_rows >= start) & (self.logit_rows < stop)
         scored = (self.scored_rows >= start) & (self.scored_rows < stop)
+        # Positions that are left get new numbers, to which the scored tokens must point.
         renumbered = logits.cumsum(0) - 1
         per_query = ("query_ids", "gold", "token_ids", "positions", "probe_index", "answer_counts")
         return replace(
@@ -155,6 +157,7 @@ class KVOverlay:
     def hash(self) -> str:
         """SHA-256 over names and bits: equal on processes that took the same steps."""
         digest = hashlib.sha256()
+        # Sorted, so that the order in which parts were trained does not matter.
         for name in sorted(self.tensors):
             digest.update(name.encode())
             digest.update(self.tensors[name].detach().cpu().contiguous().numpy().tobytes())
@@ -176,7 +179,7 @@ class Condition:
     answer_ids: tuple[int, ...] | None = None
     """One token for each answer, scored in place of the task's own, which must have one token each too."""
     content_free: QueryBatch | None = None
-    """Queries that say nothing, by whose answer probabilities those of every query are divided."""
+    """Uninformative queries; every query's answer probabilities are divided by theirs."""
 
     @classmethod
     def zero_shot(cls, demonstrations: Demonstrations) -> "Condition":
@@ -191,6 +194,7 @@ class Condition:
     @property
     def inputs(self) -> tuple[Any, ...]:
         """What the model is asked: conditions that are equal here are observed by one pass, and read apart."""
+        # By identity: overlays are large, and equal ones are always the same object.
         return self.prefix_token_ids, id(self.overlay), self.position_offset, self.answer_ids
 
 

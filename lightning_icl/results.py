@@ -76,6 +76,7 @@ def read_run(folder: Path) -> list[TaskRun]:
     if not paths:
         raise OutputError(f"{str(folder)!r} holds no finished run: there is no {RESULTS} in it or in its folders.")
     runs = [TaskRun(folder=path.parent, results=_read_results(path)) for path in paths]
+    # Files of an earlier version have no number; by name they still have an order.
     return sorted(runs, key=lambda run: (run.results.get("task_number", 0), run.task))
 
 
@@ -89,6 +90,7 @@ def _read_results(path: Path) -> Mapping[str, Any]:
         for name, values in (part.get(level) or {}).items()
         if values and name.endswith(("per_layer", "per_head", "example_icl", "example_ft"))
     ]
+    # A schema cannot say that all curves are of the same length.
     layers = {len(values) for values in curves}
     ragged = any(len({len(row) for row in rows}) > 1 for rows in curves if isinstance(rows[0], list))
     if len(layers) > 1 or ragged:

@@ -53,8 +53,9 @@ def _content(text: str, schema: str, where: str) -> dict[str, Any]:
     from fastjsonschema import JsonSchemaValueException
 
     try:
+        # NaN is no JSON, although Python reads it.
         content = json.loads(text, parse_constant=_refuse)
-        _check_version(content, schema, where)
+        _check_version(content, schema, where)  # first: another version has other keys, which is no damage
         return dict(_shown(_validator(schema)(content)))
     except JsonSchemaValueException as fault:
         raise OutputError(f"{where}: {_complaint(fault)}. {_ADVICE}") from fault
@@ -71,9 +72,9 @@ def _check_version(content: Any, schema: str, where: str) -> None:
         OutputError: the file is of a version that this one does not read.
     """
     read = _schema(schema)["properties"].get("schema", {}).get("const")
-    given = content.get("schema") if isinstance(content, dict) else None
-    if read is not None and isinstance(given, int) and given != read:
-        raise OutputError(f"{where} has schema {given}; this version of lightning-icl reads schema {read}.")
+    version = content.get("schema") if isinstance(content, dict) else None
+    if read is not None and isinstance(version, int) and version != read:
+        raise OutputError(f"{where} has schema {version}; this version of lightning-icl reads schema {read}.")
 
 
 @cache
@@ -100,11 +101,11 @@ def _complaint(fault: Any) -> str:
     if fault.rule == "required":
         missing = next(name for name in fault.rule_definition if name not in fault.value)
         return f"{missing!r} is missing in {place}"
-    given = _cut(json.dumps(fault.value), 60)
+    value = _cut(json.dumps(fault.value), 60)
     if fault.rule == "type":
         kinds = [fault.rule_definition] if isinstance(fault.rule_definition, str) else fault.rule_definition
-        return f"{place} is {given}, and must be {' or '.join(_WORDS.get(kind, kind) for kind in kinds)}"
-    return f"{place} is {given}, which does not fit: {fault.rule} {_cut(str(fault.rule_definition), 60)}"
+        return f"{place} is {value}, and must be {' or '.join(_WORDS.get(kind, kind) for kind in kinds)}"
+    return f"{place} is {value}, which does not fit: {fault.rule} {_cut(str(fault.rule_definition), 60)}"
 
 
 def _cut(text: str, letters: int) -> str:

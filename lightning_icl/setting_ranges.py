@@ -94,6 +94,7 @@ def check_devices(settings: Devices) -> None:
     check_counts(settings, "num_nodes")
     devices = settings.devices
     words = str(devices).split(",")
+    # Numbers with commas between them name GPUs, as in Lightning's Trainer.
     numbers = isinstance(devices, str) and all(word.strip().isdecimal() for word in words)
     count = len(words) if numbers else devices if isinstance(devices, int) else 1
     if not (numbers or devices in ("auto", -1) or (isinstance(devices, int) and devices > 0)):
@@ -103,6 +104,7 @@ def check_devices(settings: Devices) -> None:
         )
     if count > _MOST_DEVICES:
         raise UserError(f"--devices {devices}: no machine has more than {_MOST_DEVICES:,}.")
+    # Lightning would wait for the other machines until a timeout of half an hour.
     if settings.num_nodes > 1 and not any(name in os.environ for name in _LAUNCHERS):
         raise UserError(
             f"--num-nodes {settings.num_nodes}: nothing says where the other machines are. Start the command with "

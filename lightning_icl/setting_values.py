@@ -86,6 +86,7 @@ def _yaml_as(option: Any, value: Any) -> Any:
     if get_origin(option) is list:
         items = value if isinstance(value, list) else str(value).split(",")
         return _all(_yaml_as(get_args(option)[0], item) for item in items)
+    # Before numbers: in Python True is the number 1.
     if isinstance(value, bool) or option is bool:
         return value if isinstance(value, bool) and option is bool else None
     if get_origin(option) is Literal:
@@ -100,7 +101,8 @@ def _yaml_as(option: Any, value: Any) -> Any:
 
 
 def _options(kind: Any) -> list[Any]:
-    """The types that a value may have, text last: everything can be read as text."""
+    """The types that a value may have, in the order in which they are tried."""
+    # Text last, since everything can be read as text.
     options = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
     return sorted((option for option in options if option is not type(None)), key=lambda option: option is str)
 

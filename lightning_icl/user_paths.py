@@ -13,6 +13,7 @@ def input_path(given: str, flag: str) -> Path:
     Raises:
         UserError: no file can have that name.
     """
+    # Python raises errors of its own for both, long after the flag was read.
     if "\0" in given or any(len(part.encode(errors="surrogateescape")) > _LONGEST for part in Path(given).parts):
         raise UserError(f"{flag} {given!r}: no file has such a name. Give a path to one that exists.")
     try:

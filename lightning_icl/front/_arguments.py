@@ -29,6 +29,7 @@ of `datasets`, or frames of pandas."""
 
 Settings = TypeVar("Settings", bound=RunSettings)
 
+# Everything else runs in float32, whatever the model's weights are.
 _PRECISIONS = {torch.bfloat16: "bf16-true", torch.float64: "64-true"}
 # Arguments of their own, and flags that show something instead of running, or share a run among processes.
 _NO_OPTIONS = ("model", "task", "data", "out", "show_prompt", "synthetic", "dry_run", "collect", "part")
@@ -40,9 +41,11 @@ def run_folder(out: str | Path | None) -> Iterator[tuple[Path, Path | None]]:
     if out is not None:
         yield Path(str(out)), None
         return
+    # Beside the run and not the run itself: a run's folder must not exist yet.
     passing = Path(tempfile.mkdtemp(prefix="lightning-icl-"))
     try:
         yield passing / "run", passing
+    # Also an interrupt: nobody would find a temporary folder again.
     except BaseException:
         shutil.rmtree(passing, ignore_errors=True)
         raise
@@ -72,18 +75,21 @@ def settings_from(
     """
     hints = get_type_hints(kind)
     names = [field.name for field in fields(kind) if field.name not in _NO_OPTIONS]
+    # Read as YAML is, so that an argument has the type of its flag and the same messages.
     read = {}
     for name, value in options.items():
         if name not in names:
             raise UserError(f"{call}() takes no argument {name!r}. {did_you_mean(name, names)}")
         read[name] = from_yaml(hints[name], _as_flag(value))
+        # None is a value where the type allows it, and "not given" elsewhere.
         if read[name] is None and not (value is None and may_be_none(hints[name])):
             raise UserError(f"{name} = {value!r}: give {expected(hints[name])}.{nearest(hints[name], value)}")
     if isinstance(model, PreTrainedModel):
+        # A model object has its type already; the Trainer must compute in the same.
         read = {"precision": _PRECISIONS.get(model.dtype, "32-true"), **read}
     folder = folder_of(data)
-    own = {"model": name_of(model), "task": task.name if isinstance(task, Task) else task, "out": str(out)}
-    return kind(**{**read, **own, "data": None if folder is None else str(folder)})
+    named = {"model": name_of(model), "task": task.name if isinstance(task, Task) else task, "out": str(out)}
+    return kind(**{**read, **named, "data": None if folder is None else str(folder)})
 
 
 def _as_flag(value: Any) -> Any:
@@ -105,6 +111,7 @@ def subject_of(
     """
     if isinstance(model, str):
         return read_subject(settings, model, tokenizer)
+    # Wrapped, quantised and adapted models are refused before anything is read.
     check_plain(model)
     source = ModelSource(name=name_of(model), location=name_of(model))
     return Subject(source=source, config=model.config, tokenizer=tokenizer or tokenizer_of(model), model=model)
@@ -122,8 +129,8 @@ def tasks_of(task: Task | str, data: Rows | None) -> dict[str, Task]:
         TaskError: a task is not known, or rows in memory were given for several.
     """
     if isinstance(data, Mapping):
-        own = one_task(task, data)
-        return {own.name: own}
+        only = one_task(task, data)
+        return {only.name: only}
     return {task.name: task} if isinstance(task, Task) else resolve_tasks(task)
 
 
@@ -137,6 +144,7 @@ def one_task(task: Task | str, data: Rows | None) -> Task:
     if len(tasks) > 1:
         raise TaskError(f"{task!r} means {len(tasks)} tasks; one is needed here: one of {', '.join(tasks)}.")
     only = next(iter(tasks.values()))
+    # The rows take the place of the task's own source; templates and answers stay.
     return replace(only, source=memory_source(data)) if isinstance(data, Mapping) else only
 
 

@@ -29,15 +29,16 @@ Rows = Iterator[dict[str, Any]]
 def comparison(run: TaskRun, layers: bool) -> Rows:
     """The figures of a task, then those of each of its controls."""
     results, controls = run.results, run.results.get("controls") or {}
+    # The main comparison under the empty name, so that it needs no case of its own.
     intervals = {"": results.get("intervals") or {}, **(results.get("contrast_intervals") or {})}
     for control, content in {"": results, **controls}.items():
-        own = {"model": results["model"]["name"], "task": run.task, "control": control}
+        about = {"model": results["model"]["name"], "task": run.task, "control": control}
         for figure in FIGURES:
             level = content.get(figure.measure.level) or {}
             if figure.key not in level:
                 continue
             low, high = (intervals.get(control) or {}).get(figure.path) or (None, None)
-            named = {**own, "measure": figure.measure.level, "figure": figure.key}
+            named = {**about, "measure": figure.measure.level, "figure": figure.key}
             yield {**named, "value": level[figure.key], "low": low, "high": high}
             for number, value in enumerate(level.get(figure.per_layer) or [] if layers else []):
                 yield {**named, "layer": number, "value": value}
@@ -46,32 +47,34 @@ def comparison(run: TaskRun, layers: bool) -> Rows:
 def sweep(runs: Sequence[Mapping[str, Any]]) -> Rows:
     """The figures of each run, and the accuracy by which it could be chosen; none of one that diverged."""
     about = ("model", "task", "shots", "seed", "lr", "selected")
+    # A figure that no run has would be a column of nothing.
     measured = [figure for figure in table_figures() if any(run[figure.name] is not None for run in runs)]
     for run in runs:
-        own = {name: run[name] for name in about}
+        setting = {name: run[name] for name in about}
         for figure in measured if run["diverged"] is None else ():
-            yield {**own, "measure": figure.measure.level, "figure": figure.key, "value": run[figure.name]}
+            yield {**setting, "measure": figure.measure.level, "figure": figure.key, "value": run[figure.name]}
         if run["heldout_accuracy"] is not None:
-            yield {**own, "measure": "accuracy", "figure": "ft_heldout", "value": run["heldout_accuracy"]}
+            yield {**setting, "measure": "accuracy", "figure": "ft_heldout", "value": run["heldout_accuracy"]}
 
 
 def dual_form(content: Mapping[str, Any]) -> Rows:
     """The figures of each head, and those of a layer that has no heads."""
-    own = {"model": content["model"]["name"], "task": content["task"]["name"]}
+    about = {"model": content["model"]["name"], "task": content["task"]["name"]}
     for figure, by_layer in content["per_head"].items():
         for layer, values in zip(content["layers"], by_layer, strict=True):
             for head, value in enumerate(values):
-                yield {**own, "figure": figure, "layer": layer, "head": head, "value": value}
+                yield {**about, "figure": figure, "layer": layer, "head": head, "value": value}
     for figure, values in content["per_layer"].items():
+        # Layer means of figures that have heads are left out: they can be made from the rows.
         for layer, value in zip(content["layers"], values, strict=True) if figure not in content["per_head"] else ():
-            yield {**own, "figure": figure, "layer": layer, "value": value}
+            yield {**about, "figure": figure, "layer": layer, "value": value}
 
 
 def weight_update(content: Mapping[str, Any], layers: bool) -> Rows:
     """The figures of each condition."""
-    own = {"model": content["model"]["name"], "task": content["task"]["name"], "scope": content["scope"]}
+    about = {"model": content["model"]["name"], "task": content["task"]["name"], "scope": content["scope"]}
     for condition, figures in content["conditions"].items():
-        named = {**own, "condition": condition}
+        named = {**about, "condition": condition}
         for figure, value in figures.items():
             low, high = content["intervals"][condition].get(figure) or (None, None)
             yield {**named, "figure": figure, "value": value, "low": low, "high": high}

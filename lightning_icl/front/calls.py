@@ -50,8 +50,8 @@ def compare(
         UserError: anything given that cannot be used, before any weights are loaded.
     """
     with run_folder(out) as (folder, passing):
-        given = {"controls": controls, **options}
-        settings = settings_from(CompareSettings, "compare", given, model=model, task=task, data=data, out=folder)
+        arguments = {"controls": controls, **options}
+        settings = settings_from(CompareSettings, "compare", arguments, model=model, task=task, data=data, out=folder)
         plan = _plan(settings, model, task, tokenizer, data)
         return Results(carry_out_comparison(plan, show=False), passing)
 
@@ -86,8 +86,9 @@ def sweep(
         UserError: anything given that cannot be used, before any weights are loaded.
     """
     with run_folder(out) as (folder, passing):
-        given = {"lrs": lrs, "seeds": seeds, "shots": shots, **options}
-        settings = settings_from(SweepSettings, "sweep", given, model=model, task=task, data=data, out=folder)
+        arguments = {"lrs": lrs, "seeds": seeds, "shots": shots, **options}
+        settings = settings_from(SweepSettings, "sweep", arguments, model=model, task=task, data=data, out=folder)
+        # Devices are asked for before any row is read.
         check_trainer(settings.compare(settings.models[0]))
         names = settings.models if isinstance(model, str) else (model,)
         subjects = [subject_of(name, tokenizer, settings) for name in names]
@@ -120,8 +121,9 @@ def dual_form(
         UserError: anything given that cannot be used, before any weights are loaded.
     """
     with run_folder(out) as (folder, passing):
-        given = {"layers": str(layers) if isinstance(layers, int) else layers, **options}
-        settings = settings_from(DualSettings, "dual_form", given, model=model, task=task, data=data, out=folder)
+        # A number alone is a layer, but `--layers` takes text.
+        arguments = {"layers": str(layers) if isinstance(layers, int) else layers, **options}
+        settings = settings_from(DualSettings, "dual_form", arguments, model=model, task=task, data=data, out=folder)
         plan = _plan(settings.comparison(), model, task, tokenizer, data)
         return DualFormResults(carry_out_dual_form(settings, plan, show=False), passing)
 
@@ -151,9 +153,9 @@ def weight_update(
         UserError: anything given that cannot be used, before any weights are loaded.
     """
     with run_folder(out) as (folder, passing):
-        given = {"scope": scope, **options}
+        arguments = {"scope": scope, **options}
         settings = settings_from(
-            WeightUpdateSettings, "weight_update", given, model=model, task=task, data=data, out=folder
+            WeightUpdateSettings, "weight_update", arguments, model=model, task=task, data=data, out=folder
         )
         plan = _plan(settings.comparison(), model, task, tokenizer, data)
         return WeightUpdateResults(carry_out_weight_update(settings, plan, show=False), passing)
@@ -166,5 +168,6 @@ def _plan(
     tokenizer: PreTrainedTokenizerBase | None,
     data: Rows | None,
 ) -> Plan:
+    # Devices are asked for before any row is read.
     check_trainer(settings)
     return plan_of(settings, tasks_of(task, data), subject_of(model, tokenizer, settings))

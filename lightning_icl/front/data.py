@@ -59,6 +59,7 @@ class ICLDataModule(TaskData):
         probe_token: ProbeToken = "prompt",
         batch_tokens: int = 2048,
     ) -> None:
+        # A tokenizer alone does not know its model's positions.
         config = None
         if isinstance(model, PreTrainedTokenizerBase):
             tokenizer = model
@@ -79,6 +80,7 @@ class ICLDataModule(TaskData):
             probe_token=probe_token,
             batch_tokens=batch_tokens,
         )
+        # Only with a model: a tokenizer alone has no embedding to fit.
         if config is not None:
             check_vocabulary(name_of(model), config, tokenizer, self.token_ids)
 

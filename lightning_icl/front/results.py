@@ -37,6 +37,7 @@ class SavedRun:
     def __init__(self, folder: str | Path, passing: Path | None = None) -> None:
         self.folder = Path(folder)
         if passing is not None:
+            # A finaliser and not `__del__`, which does not run at interpreter exit.
             weakref.finalize(self, shutil.rmtree, passing, ignore_errors=True)
 
     def _grids(self, *, intervals: bool = False) -> Sequence[Grid]:
@@ -58,6 +59,7 @@ class SavedRun:
         """
         to = output_path(str(folder), "folder")
         try:
+            # Copied and not moved: these results still read the folder.
             shutil.copytree(self.folder, to)
         except FileExistsError as error:
             raise OutputError(f"{str(to)!r} exists already. Give another folder.") from error
@@ -302,6 +304,7 @@ def _some(contents: Sequence[Mapping[str, Any]], folder: Path, command: str) -> 
 def _text(grids: Iterable[Grid], width: int) -> str:
     from rich.console import Console
 
+    # Without colours: the text may go into a file or a cell.
     console = Console(width=width, color_system=None, force_terminal=False, force_jupyter=False)
     with console.capture() as printed:
         for grid in grids:
@@ -315,6 +318,7 @@ def _frame(columns: Mapping[str, str], rows: Iterable[Mapping[str, Any]]) -> "pd
         import pandas as pd
     except ModuleNotFoundError as error:
         raise UserError("A frame needs pandas. Install it: pip install pandas") from error
+    # Typed even when empty, so that frames can be put together.
     return pd.DataFrame(list(rows), columns=list(columns)).astype(dict(columns))
 
 
