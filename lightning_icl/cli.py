@@ -15,16 +15,16 @@ from typing import Any
 
 from lightning_icl._version import __version__
 from lightning_icl.comparison.settings import CompareSettings, ValidateSettings
+from lightning_icl.console import lasting_output
 from lightning_icl.dualform.settings import DualSettings
 from lightning_icl.errors import UserError, did_you_mean, on_screen, shown
+from lightning_icl.file_names import input_path
 from lightning_icl.flags import Parser, add_flags, offer_words, read_settings
 from lightning_icl.interrupts import Terminated, terminable
-from lightning_icl.output_stream import lasting_output
 from lightning_icl.pretraining.settings import PretrainSettings
 from lightning_icl.process_setup import prepare_process
 from lightning_icl.saving.paths import output_path
 from lightning_icl.sweeping.settings import SweepSettings
-from lightning_icl.user_paths import input_path
 from lightning_icl.weightupdate.settings import WeightUpdateSettings
 
 

@@ -1,6 +1,11 @@
-"""Names that become files and folders: one component of a path, printable, and short enough for every system."""
+"""Names of files and folders: those made of other names, valid on every system, and paths as users type them."""
+
+from pathlib import Path
+
+from lightning_icl.errors import UserError
 
 _LONGEST = 100
+_LONGEST_PART = 255  # bytes of one name in a path, in nearly every file system
 _MOST_BYTES = 200  # of 255 that file systems allow, with room for what stands around a name
 _SEPARATORS = '/\\:*?"<>|'  # of any system, and what shells and Windows read as patterns
 # Files that stand beside the folders of tasks.
@@ -47,3 +52,18 @@ def folder_name(text: str) -> str:
     letters = "".join(letter if letter.isalnum() or letter in ".-_" else "-" for letter in text.strip("./"))
     # Cut by letters, then by bytes, and never in the middle of a letter.
     return letters[:_LONGEST].encode()[:_MOST_BYTES].decode(errors="ignore").strip(".-") or "unnamed"
+
+
+def input_path(text: str, flag: str) -> Path:
+    """The file or folder that a flag names, `~` resolved; whether it exists is for others to say.
+
+    Raises:
+        UserError: no file can have that name.
+    """
+    # Python raises errors of its own for both, long after the flag was read.
+    if "\0" in text or any(len(part.encode(errors="surrogateescape")) > _LONGEST_PART for part in Path(text).parts):
+        raise UserError(f"{flag} {text!r}: no file has such a name. Give a path to one that exists.")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{flag} {text!r}: there is no such user. Write the path out.") from error

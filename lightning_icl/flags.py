@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from lightning_icl.errors import UserError, did_you_mean
+from lightning_icl.file_names import input_path
 from lightning_icl.plain_yaml import read_yaml
 from lightning_icl.setting_values import expected, from_text, from_yaml, may_be_none, nearest, words_of
-from lightning_icl.user_paths import input_path
 
 Settings = TypeVar("Settings")
 

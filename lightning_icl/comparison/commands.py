@@ -13,12 +13,12 @@ from lightning_icl.comparison.settings import CompareSettings, ValidateSettings
 from lightning_icl.comparison.trainer import check_trainer, make_trainer
 from lightning_icl.data.preview import show_prompt
 from lightning_icl.errors import UserError
+from lightning_icl.file_names import input_path
 from lightning_icl.interrupts import interruptible
 from lightning_icl.probing.finetuning import KVFinetuning
 from lightning_icl.probing.probe import ICLProbe
 from lightning_icl.process_watch import falling_together
 from lightning_icl.results import RESULTS
-from lightning_icl.user_paths import input_path
 
 
 def compare(settings: CompareSettings) -> Path | None:

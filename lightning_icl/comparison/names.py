@@ -5,10 +5,10 @@ The plan finds these mistakes too, and all others.
 
 from lightning_icl.comparison.settings import RunSettings
 from lightning_icl.errors import TaskError
+from lightning_icl.file_names import input_path
 from lightning_icl.models.finding import find_source
 from lightning_icl.models.hub import check_on_hub
 from lightning_icl.tasks.catalogue import resolve_tasks
-from lightning_icl.user_paths import input_path
 
 
 def check_names(settings: RunSettings) -> None:

@@ -9,14 +9,14 @@ from typing import Any, Literal
 
 from lightning_icl.data.settings import DataSettings
 from lightning_icl.errors import UserError, did_you_mean, shown
+from lightning_icl.file_names import input_path
 from lightning_icl.flags import read_configuration
-from lightning_icl.loggers import LoggerName, check_logger
+from lightning_icl.lightning_parts import LoggerName, check_logger
 from lightning_icl.measures import table_names
 from lightning_icl.models.finding import BUILTIN
 from lightning_icl.models.settings import ModelSettings
 from lightning_icl.results import CONFIG
 from lightning_icl.setting_ranges import check_accelerator, check_counts, check_devices, check_rate, check_seed
-from lightning_icl.user_paths import input_path
 
 STRATEGIES = ("auto", "ddp")
 PRECISIONS = ("32-true", "bf16-true", "bf16-mixed", "64-true")

@@ -13,8 +13,7 @@ from lightning_icl.bfloat16_support import warn_of_slow_bfloat16
 from lightning_icl.comparison.progress import phase_display
 from lightning_icl.comparison.settings import CompareSettings
 from lightning_icl.errors import UserError
-from lightning_icl.lightning_devices import trainer_on
-from lightning_icl.loggers import make_logger
+from lightning_icl.lightning_parts import make_logger, trainer_on
 
 DTYPES = {
     "32-true": torch.float32,

@@ -25,11 +25,11 @@ from lightning_icl.data._layout import Encoded, plain_layout
 from lightning_icl.data.queries import Query, budget_batches, collate
 from lightning_icl.data.settings import DataSettings, ProbeToken
 from lightning_icl.errors import TaskError, shown
+from lightning_icl.file_names import input_path
 from lightning_icl.records import Demonstrations, QueryBatch
 from lightning_icl.tasks.rows import QUERY_SEED, Row, TaskRows, load_rows, query_order, shuffled_train
 from lightning_icl.tasks.task import Task
 from lightning_icl.tasks.template import template_fields
-from lightning_icl.user_paths import input_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

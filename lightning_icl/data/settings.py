@@ -1,6 +1,7 @@
-"""What a user can set about a task's prompts and queries. A new flag goes here and into `ICLDataModule`.
+"""What a user can set about a task's prompts and queries.
 
-Imports nothing heavy: `--help` reads this file and must answer at once.
+A new flag goes here, into `ICLDataModule`, and into that of `front`, whose arguments type checkers read; a test holds
+them equal. Imports nothing heavy: `--help` reads this file and must answer at once.
 """
 
 from dataclasses import dataclass

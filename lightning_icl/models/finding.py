@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lightning_icl.errors import ModelError
+from lightning_icl.file_names import input_path
 from lightning_icl.models._checkpoint import read_config, weight_files
 from lightning_icl.models._gguf import check_start
 from lightning_icl.models._peft_adapter import check_adapter
 from lightning_icl.models.packaged import PACKAGED, packaged_file
 from lightning_icl.models.settings import ModelSettings
-from lightning_icl.user_paths import input_path
 
 BUILTIN = {"builtin": "icl-tiny", "builtin-momentum": "icl-tiny-momentum"}
 

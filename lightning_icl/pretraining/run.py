@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_icl.interrupts import interruptible
-from lightning_icl.lightning_devices import trainer_on
-from lightning_icl.loggers import make_logger
+from lightning_icl.lightning_parts import make_logger, trainer_on
 from lightning_icl.pretraining.resume import (
     RECORD,
     check_folders,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lightning_icl.errors import UserError, shown
-from lightning_icl.loggers import LoggerName, check_logger
+from lightning_icl.lightning_parts import LoggerName, check_logger
 from lightning_icl.setting_ranges import check_counts, check_devices, check_rate, check_seed
 
 # What describes a model of fresh weights.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lightning_icl.errors import TextError
-from lightning_icl.user_paths import input_path
+from lightning_icl.file_names import input_path
 
 _PIECE = 1 << 16
 

@@ -5,12 +5,12 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from lightning_icl.errors import ModelError
+from lightning_icl.file_names import input_path
 from lightning_icl.models.finding import ModelSource
 from lightning_icl.models.loading import load_config, load_tokenizer
 from lightning_icl.pretraining._documents import document
 from lightning_icl.pretraining.text import Text
 from lightning_icl.tasks import words
-from lightning_icl.user_paths import input_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast

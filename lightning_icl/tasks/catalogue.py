@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lightning_icl.errors import TaskError, did_you_mean
+from lightning_icl.file_names import input_path
 from lightning_icl.published import published_by_size
 from lightning_icl.tasks._choice import MultipleChoice
 from lightning_icl.tasks._yaml_task import read_task
 from lightning_icl.tasks.generated import GENERATED
 from lightning_icl.tasks.task import HubSource, Task
-from lightning_icl.user_paths import input_path
 
 _AGNEWS = "Classify the news articles into the categories of World, Sports, Business, and Technology. "
 _DBPEDIA = (
