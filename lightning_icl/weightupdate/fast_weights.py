@@ -72,7 +72,7 @@ class FastWeights:
             prefix = Prefix(length=0, keys=(empty,) * len(self.updates), values=(empty,) * len(self.updates))
         return replace(prefix, emas=tuple(ema.to(model.device) for ema in self.emas))
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write them as safetensors.
 
         Raises:
@@ -87,10 +87,10 @@ class FastWeights:
         }
         tensors |= {f"{layer}.ema": ema for layer, ema in enumerate(self.emas)}
         about = {"rung": self.rung, "scope": self.scope, "bos": self.bos, "prefix_length": self.prefix_length}
-        save_tensors(path, tensors, {"format": _FORMAT, "about": json.dumps(about)})
+        save_tensors(Path(path), tensors, {"format": _FORMAT, "about": json.dumps(about)})
 
     @classmethod
-    def load(cls, path: Path) -> "FastWeights":
+    def load(cls, path: str | Path) -> "FastWeights":
         """Read what `save` wrote.
 
         Raises:
