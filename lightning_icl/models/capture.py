@@ -17,13 +17,13 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from lightning_icl.attention.branches import branched_ema
 from lightning_icl.attention.ladder import SharedTokens
-from lightning_icl.attention.prefix import join_attention, own_attention, repeat_heads
+from lightning_icl.attention.prefix import join_attention, own_attention
 from lightning_icl.errors import ModelError
 from lightning_icl.models._adapters import adapted
 from lightning_icl.models._fast_paths import fused_activations, shared_embedding, wide_products
 from lightning_icl.models.architecture import architecture_of, fused_layout, fused_rows, head_counts
 from lightning_icl.models.forward_pass import ForwardPass, LayerAttention, at_probe
-from lightning_icl.models.momentum.settings import has_momentum, layer_eta
+from lightning_icl.models.momentum.settings import has_momentum, layer_momentum
 from lightning_icl.models.recording import Prefix, Recording
 from lightning_icl.models.replacement import Replacement
 from lightning_icl.models.rotary import length_scaling
@@ -248,15 +248,16 @@ class Capture:
                 under_way.watch(seen)
         # Added after attention, as momentum attention is defined.
         if self._momentum:
-            own = own + repeat_heads(self._ema(layer, value, under_way), own.shape[1])
+            momentum = layer_momentum(self.attentions[layer])
+            own = momentum.added(own, self._ema(layer, momentum.eta, momentum.summed(value), under_way))
         return own.transpose(1, 2)
 
-    def _ema(self, layer: int, value: Tensor, under_way: ForwardPass) -> Tensor:
+    def _ema(self, layer: int, eta: float | Tensor, value: Tensor, under_way: ForwardPass) -> Tensor:
         """(B, K, T, D) moving average of the values of prefix and own tokens before each own token."""
         batch = under_way.on(value.device)[1]
         ema, last = branched_ema(
             value,
-            layer_eta(self.attentions[layer]),
+            eta,
             state=under_way.prefix.emas[layer] if under_way.prefix else None,
             branches=batch.branches if batch else None,
         )

@@ -24,7 +24,9 @@ def new_model(settings: PretrainSettings, tokenizer: "PreTrainedTokenizerBase") 
     Raises:
         ModelError: the model or configuration asked for cannot be read, or has fewer positions than a block has tokens.
     """
+    from lightning_icl.attention.ema import DEFAULT_ETA
     from lightning_icl.models.momentum.conversion import to_momentum
+    from lightning_icl.models.momentum.settings import GATE, PARAMETER
 
     source, config = model_source(settings), check_model(settings)
     if source is None or config is None:
@@ -32,8 +34,17 @@ def new_model(settings: PretrainSettings, tokenizer: "PreTrainedTokenizerBase") 
     else:
         # `fresh` means the configuration alone: its weights are random.
         model = _of_configuration(config, tokenizer) if source.fresh else load_model(source)
-    if settings.momentum is not None:
-        to_momentum(model, eta=settings.momentum, learn=settings.learn_momentum)
+    if settings.has_momentum:
+        to_momentum(
+            model,
+            eta=DEFAULT_ETA if settings.momentum is None else settings.momentum,
+            learn=settings.learn_momentum,
+            form=settings.momentum_form,
+            gate_init=settings.gate_init,
+        )
+    if settings.only_momentum:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name.endswith((PARAMETER, GATE)))
     return model.train()
 
 
@@ -53,7 +64,7 @@ def check_model(settings: PretrainSettings) -> "PretrainedConfig | None":
     # Positions of a configuration are a promise to every later use of the model.
     if length is not None and length < settings.block:
         raise ModelError(f"block = {settings.block}: the model {source.name!r} has {length} positions only.")
-    if settings.momentum is not None:
+    if settings.has_momentum:
         check_wrappable(config)
     return config
 

@@ -1,8 +1,10 @@
 """What a user can set about pre-training: the keys of `train.yaml` and the flags of `lightning-icl pretrain`."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
+from lightning_icl.attention.form_names import Form, check_form
 from lightning_icl.errors import UserError, shown
 from lightning_icl.lightning_parts import LoggerName, check_logger
 from lightning_icl.setting_ranges import check_counts, check_devices, check_rate, check_seed
@@ -61,6 +63,14 @@ class PretrainSettings:
     """η of momentum attention, strictly between 0 and 1; without it attention is plain."""
     learn_momentum: bool = False
     """Learn η, one for each head, from `momentum` on."""
+    momentum_form: Form = "sum"
+    """What momentum adds: `sum`, the paper's moving sum of values; `mean`, the sum divided by its weights' η/(1 − η);
+    or `previous`, the value of the token before alone, a control that needs no `momentum`."""
+    gate_init: float | None = None
+    """First value of a learnt gate of momentum for each head; 0 starts as plain attention, and without it there is no
+    gate."""
+    only_momentum: bool = False
+    """Train gates and η alone; everything else stays as it is."""
     vocabulary: int = 3072
     """Tokens of the byte-level BPE tokenizer."""
     context: int = 2048
@@ -143,10 +153,7 @@ class PretrainSettings:
                 f"adapt_rate = {self.adapt_rate}: it must be positive, and answer_weight ({self.answer_weight}) more "
                 "than 1, by which answers are told from the rest."
             )
-        if self.momentum is not None and not 0 < self.momentum < 1:
-            raise UserError(f"momentum = {self.momentum}: it must lie strictly between 0 and 1.")
-        if self.learn_momentum and self.momentum is None:
-            raise UserError("learn_momentum needs a first value: set momentum too, to 0.9 for instance.")
+        self._check_momentum()
         # Rotary embedding turns pairs of numbers within a head.
         if self.width % (2 * self.heads):
             raise UserError(f"width = {self.width}: it must be a multiple of twice the heads ({self.heads}).")
@@ -184,6 +191,27 @@ class PretrainSettings:
                 f"--precision {shown(self.precision)}: choose one of {', '.join(PRECISIONS)}. Weights in float16 alone "
                 "become NaN when they are trained."
             )
+
+    def _check_momentum(self) -> None:
+        """Check the settings of momentum against each other."""
+        previous = check_form(self.momentum_form) == "previous"
+        if self.momentum is not None and not 0 < self.momentum < 1:
+            raise UserError(f"momentum = {self.momentum}: it must lie strictly between 0 and 1.")
+        if previous and (self.momentum is not None or self.learn_momentum):
+            raise UserError("momentum_form = 'previous' has no eta: leave momentum and learn_momentum out.")
+        if self.learn_momentum and self.momentum is None:
+            raise UserError("learn_momentum needs a first value: set momentum too, to 0.9 for instance.")
+        if not self.has_momentum and (self.momentum_form != "sum" or self.gate_init is not None):
+            raise UserError("momentum_form and gate_init need momentum: set momentum too, to 0.9 for instance.")
+        if self.gate_init is not None and not math.isfinite(self.gate_init):
+            raise UserError(f"gate_init = {self.gate_init}: give a finite number, or leave it out for no gates.")
+        if self.only_momentum and self.gate_init is None and not self.learn_momentum:
+            raise UserError("only_momentum has nothing to train: set gate_init, to 0 for instance, or learn_momentum.")
+
+    @property
+    def has_momentum(self) -> bool:
+        """Whether momentum is added to attention."""
+        return self.momentum is not None or self.momentum_form == "previous"
 
     @property
     def read_share(self) -> float:

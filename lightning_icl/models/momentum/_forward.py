@@ -17,7 +17,7 @@ from transformers.masking_utils import AttentionMaskInterface
 
 from lightning_icl.attention.ema import ema_of_seen, value_ema
 from lightning_icl.errors import ModelError
-from lightning_icl.models.momentum.settings import layer_eta, needed_settings
+from lightning_icl.models.momentum.settings import layer_momentum, needed_settings
 
 _Mask = Tensor | BlockMask | None
 
@@ -25,7 +25,7 @@ _Mask = Tensor | BlockMask | None
 def momentum_forward(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: _Mask, **kwargs: Any
 ) -> tuple[Tensor, Tensor | None]:
-    """Attention by the implementation underneath, plus the EMA of values: `(B, T, H, D)` from `(B, H, T, D)` states.
+    """Attention by the implementation underneath, plus the weighted EMA of values, (B, T, H, D) from (B, H, T, D).
 
     Dropout is attention's own; the EMA has none.
 
@@ -41,11 +41,9 @@ def momentum_forward(
     attend = _attention_underneath(module)
     # The implementation underneath does its own part, with every mask and kernel it knows.
     out, weights = attend(module, query, key, value, attention_mask, **kwargs)
-    ema = _ema(module, value, query.shape[2], attention_mask, kwargs.get("sliding_window")).transpose(1, 2)
-    group_size = out.shape[2] // ema.shape[2]
-    if group_size == 1:
-        return out + ema, weights
-    return (out.unflatten(2, (-1, group_size)) + ema.unsqueeze(3)).flatten(2, 3), weights
+    momentum = layer_momentum(module)
+    ema = _ema(momentum.eta, momentum.summed(value), query.shape[2], attention_mask, kwargs.get("sliding_window"))
+    return momentum.added(out.transpose(1, 2), ema).transpose(1, 2), weights
 
 
 def momentum_mask(*args: Any, config: PreTrainedConfig, kv_offset: int = 0, **kwargs: Any) -> _Mask:
@@ -70,9 +68,9 @@ def _attention_underneath(module: nn.Module) -> Any:
     return AttentionInterface._global_mapping[base]
 
 
-def _ema(module: nn.Module, value: Tensor, tokens: int, mask: _Mask, window: int | None) -> Tensor:
+def _ema(eta: float | Tensor, value: Tensor, tokens: int, mask: _Mask, window: int | None) -> Tensor:
     """The EMA of the last tokens (B, K, T, D), from the values of all."""
-    eta, keys = layer_eta(module), value.shape[2]
+    keys = value.shape[2]
     if mask is None and tokens > 1:  # the rest of a static cache is still empty
         return value_ema(value[:, :, :tokens], eta)[0]
     if tokens < keys:

@@ -1,4 +1,5 @@
-"""Steps that make a model of plain modules a momentum model: its configuration, its learnt η and their first values.
+"""Steps that make a model of plain modules a momentum model: its configuration, its learnt η and gates, and their
+first values.
 
 They are taken while transformers makes a model, and when a finished one is converted.
 """
@@ -12,6 +13,7 @@ from torch import nn
 from lightning_icl.attention.ema import logit
 from lightning_icl.models.architecture import ARCHITECTURES, head_counts
 from lightning_icl.models.momentum.settings import (
+    GATE,
     KEY,
     NAME,
     PARAMETER,
@@ -49,32 +51,41 @@ def configure_momentum(model: "PreTrainedModel") -> None:
     config.attn_implementation = NAME
 
 
-def add_learnt_eta(model: "PreTrainedModel") -> None:
-    """Give every attention module its learnt η, if it has one; done when the modules are there, before weights load."""
-    settings = momentum_settings(model.config)
-    if settings is None or not settings.learn:
-        return
-    for module in attention_modules(model):
+def add_learnt(model: "PreTrainedModel") -> None:
+    """Give attention modules their learnt η and gates, if any; done when the modules are there, before weights load."""
+    heads, kv_heads, _ = head_counts(model.config) if momentum_settings(model.config) else (0, 0, 0)
+    for module, first in _first_values(model):
+        # Beside its module's own parameters in type and device, as loading expects.
+        like = next(module.parameters())
         # Body and causal model both call `post_init`.
-        if PARAMETER not in module._parameters:
-            # Beside its module's own parameters in type and device, as loading expects.
-            like = next(module.parameters())
-            empty = torch.empty(head_counts(model.config)[1], dtype=like.dtype, device=like.device)
-            module.register_parameter(PARAMETER, nn.Parameter(empty))
+        for name in (name for name in first if name not in module._parameters):
+            size = heads if name == GATE else kv_heads
+            empty = torch.empty(size, dtype=like.dtype, device=like.device)
+            module.register_parameter(name, nn.Parameter(empty))
 
 
-def fill_learnt_eta(model: "PreTrainedModel") -> None:
-    """Give every η that no checkpoint has set its first value."""
+def fill_learnt(model: "PreTrainedModel") -> None:
+    """Give every η and gate that no checkpoint has set its first value."""
+    for module, first in _first_values(model):
+        for name, value in first.items():
+            parameter = module._parameters[name]
+            # Loaded from a checkpoint, or still without content: left alone.
+            if parameter is not None and not parameter.is_meta and not getattr(parameter, "_is_hf_initialized", False):
+                with torch.no_grad():
+                    parameter.fill_(value)
+                parameter._is_hf_initialized = True  # type: ignore[attr-defined]
+
+
+def _first_values(model: "PreTrainedModel") -> list[tuple[nn.Module, dict[str, float]]]:
+    """Each attention module with the names of what momentum learns in it, and the values that learning starts from."""
     settings = momentum_settings(model.config)
-    if settings is None or not settings.learn:
-        return
-    for layer, module in enumerate(attention_modules(model)):
-        parameter = module._parameters[PARAMETER]
-        # Loaded from a checkpoint, or still without content: left alone.
-        if parameter is not None and not parameter.is_meta and not getattr(parameter, "_is_hf_initialized", False):
-            with torch.no_grad():
-                parameter.fill_(logit(settings.of_layer(layer)))
-            parameter._is_hf_initialized = True  # type: ignore[attr-defined]
+    if settings is None:
+        return []
+    gate = {} if settings.gate_init is None else {GATE: settings.gate_init}
+    return [
+        (module, {**({PARAMETER: logit(settings.of_layer(layer))} if settings.learn else {}), **gate})
+        for layer, module in enumerate(attention_modules(model))
+    ]
 
 
 def attention_modules(model: "PreTrainedModel") -> list[nn.Module]:

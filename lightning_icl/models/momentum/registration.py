@@ -1,7 +1,8 @@
 """Making momentum attention known to transformers, so that its `from_pretrained` loads momentum models.
 
-The attention function is registered by name, as transformers offers. A learnt η must be a parameter before weights are
-read, which transformers has no way of announcing: two of its methods get a step more. Other models never notice.
+The attention function is registered by name, as transformers offers. A learnt η or gate must be a parameter before
+weights are read, which transformers has no way of announcing: two of its methods get a step more. Other models never
+notice.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
 
 from lightning_icl.models.momentum._forward import momentum_forward, momentum_mask
-from lightning_icl.models.momentum._preparation import add_learnt_eta, configure_momentum, fill_learnt_eta
+from lightning_icl.models.momentum._preparation import add_learnt, configure_momentum, fill_learnt
 from lightning_icl.models.momentum.settings import NAME
 
 
@@ -28,13 +29,13 @@ def enable_momentum() -> None:
     AttentionMaskInterface.register(NAME, momentum_mask)
     models: Any = PreTrainedModel
     models.post_init = _with(models.post_init, before=_prepare)
-    models.initialize_weights = _with(models.initialize_weights, after=fill_learnt_eta)
+    models.initialize_weights = _with(models.initialize_weights, after=fill_learnt)
 
 
 def _prepare(model: PreTrainedModel) -> None:
     """The modules are made, the weights not yet read."""
     configure_momentum(model)
-    add_learnt_eta(model)
+    add_learnt(model)
 
 
 def _with(

@@ -1,16 +1,19 @@
 """What a configuration says about momentum attention, and which models can have it.
 
-The settings travel in the configuration, a learnt η as a parameter of every attention module.
+The settings travel in the configuration, a learnt η and a gate as parameters of every attention module.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
+from torch import nn
 
 from lightning_icl.attention.ema import DEFAULT_ETA, check_eta, learnt_eta
-from lightning_icl.errors import ModelError, did_you_mean
+from lightning_icl.attention.form_names import Form, check_form
+from lightning_icl.attention.forms import Momentum, momentum_of
+from lightning_icl.errors import ModelError, UserError, did_you_mean
 from lightning_icl.models.architecture import ARCHITECTURES, architecture_of
 
 if TYPE_CHECKING:
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 NAME = "momentum"
 PARAMETER = "momentum_logit"
 """Name of the parameter of an attention module whose sigmoid is its learnt η, one entry for each value head."""
+GATE = "momentum_gate"
+"""Name of the parameter that holds its gates, one entry for each query head."""
 KEY = "momentum_attention"
 _BASES = ("sdpa", "eager", "flex_attention")
 
@@ -28,9 +33,13 @@ class MomentumSettings:
     """What a configuration says under `momentum_attention`."""
 
     eta: float | Sequence[float] = DEFAULT_ETA
-    """η in (0, 1), of all layers or of each; where it is learnt, its first value."""
+    """η in (0, 1), of all layers or of each; where it is learnt, its first value. Form `previous` reads none."""
     learn: bool = False
     """Whether η is learnt, one for each value head of each layer."""
+    form: Form = "sum"
+    """`sum`, the paper's; `mean`, divided by η/(1 − η); or `previous`, the value before alone."""
+    gate_init: float | None = None
+    """First value of a learnt gate for each query head of each layer; none for no gates."""
     base: str = "sdpa"
     """The attention implementation underneath: `sdpa`, `eager` or `flex_attention`."""
 
@@ -38,11 +47,16 @@ class MomentumSettings:
         """Check the settings.
 
         Raises:
-            UserError: η does not lie strictly between 0 and 1.
+            UserError: η does not lie strictly between 0 and 1, there is no such form, it has no η to learn, or a gate
+                starts at no number.
             ModelError: no momentum can be added to this attention implementation.
         """
         for eta in self.eta if isinstance(self.eta, Sequence) else (self.eta,):
             check_eta(eta)
+        if check_form(self.form) == "previous" and self.learn:
+            raise UserError("The form 'previous' has no eta to learn. Leave learn out, or choose 'sum' or 'mean'.")
+        if self.gate_init is not None and not math.isfinite(self.gate_init):
+            raise UserError(f"gate_init = {self.gate_init}: give a finite number, or leave it out for no gates.")
         if self.base not in _BASES:
             raise ModelError(
                 f"Momentum attention cannot wrap the attention implementation {self.base!r}. Load the model with one "
@@ -70,7 +84,10 @@ def momentum_settings(config: "PreTrainedConfig") -> MomentumSettings | None:
         return None
     if not isinstance(content, dict) or (odd := sorted(content.keys() - MomentumSettings.__dataclass_fields__.keys())):
         unknown = f" Unknown: {odd}." if isinstance(content, dict) else ""
-        raise ModelError(f"{KEY} = {content!r} in the configuration: give a mapping of eta, learn and base.{unknown}")
+        raise ModelError(
+            f"{KEY} = {content!r} in the configuration: give a mapping of any of "
+            f"{', '.join(MomentumSettings.__dataclass_fields__)}.{unknown}"
+        )
     return MomentumSettings(**content)
 
 
@@ -95,12 +112,12 @@ def has_momentum(model: "PreTrainedModel") -> bool:
     return model.config._attn_implementation == NAME
 
 
-def layer_eta(module: nn.Module) -> float | Tensor:
-    """η of an attention module: a number, or one for each value head where it is learnt."""
+def layer_momentum(module: nn.Module) -> Momentum:
+    """The momentum of an attention module, with what it has learnt by now."""
+    settings = needed_settings(module.config)  # type: ignore[arg-type]
     learnt = getattr(module, PARAMETER, None)
-    if learnt is not None:
-        return learnt_eta(learnt)
-    return needed_settings(module.config).of_layer(module.layer_idx)  # type: ignore[arg-type]
+    eta = settings.of_layer(module.layer_idx) if learnt is None else learnt_eta(learnt)  # type: ignore[arg-type]
+    return momentum_of(settings.form, eta, getattr(module, GATE, None))
 
 
 def check_wrappable(config: "PreTrainedConfig") -> None:
