@@ -85,16 +85,21 @@ def look_at_heads(model: PreTrainedModel, token_ids: Sequence[int], shift: int =
 
 
 def _moving_average(module: nn.Module, layer: int, value: np.ndarray) -> np.ndarray:
-    """(head, head width) Σ η^(t − i) v_i over all tokens i before the last, t, one by one."""
+    """(head, head width) what momentum adds at the last token: tokens before it one by one, then weight and gate."""
+    asked = module.config.momentum_attention
     if hasattr(module, "momentum_logit"):
         learnt = module.momentum_logit.detach().double().numpy()
         eta = 1 / (1 + np.exp(-learnt.repeat(len(value) // len(learnt))))
     else:
-        given = module.config.momentum_attention["eta"]
+        given = asked["eta"]
         eta = np.full(len(value), given[layer] if isinstance(given, list) else given)
     total = np.zeros((len(value), value.shape[-1]))
     for token in range(value.shape[1] - 1):
         total = eta[:, None] * (total + value[:, token])
+    if asked["form"] == "mean":
+        total *= ((1 - eta) / eta)[:, None]
+    if hasattr(module, "momentum_gate"):
+        total *= module.momentum_gate.detach().double().numpy()[:, None]
     return total
 
 

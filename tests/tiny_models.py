@@ -51,6 +51,10 @@ VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
     "falcon-multiquery": ("falcon", {"multi_query": True}),
     "llama-momentum": ("llama", {**_GROUPED, "momentum_attention": {"eta": [0.5, 0.9, 0.8]}}),
     "gpt2-momentum": ("gpt2", {"n_inner": 48, "momentum_attention": {"eta": 0.7, "learn": True}}),
+    "llama-momentum-mean": (
+        "llama",
+        {**_GROUPED, "momentum_attention": {"eta": 0.8, "learn": True, "form": "mean", "gate_init": 0.5}},
+    ),
     "mistral-window-momentum": ("mistral", {**_GROUPED, "sliding_window": 20, "momentum_attention": {"eta": 0.9}}),
     "falcon-alibi": ("falcon", {"multi_query": False, "alibi": True, "bias": True, "parallel_attn": False}),
 }
@@ -78,6 +82,6 @@ def tiny_model(variant: str, seed: int = 0, dtype: torch.dtype = torch.float32, 
                 torch.nn.init.normal_(parameter, 0.0, 0.15)
             elif name.endswith("bias"):
                 torch.nn.init.normal_(parameter, 0.0, 0.05)
-            elif name.endswith("momentum_logit"):
+            elif name.endswith(("momentum_logit", "momentum_gate")):
                 torch.nn.init.normal_(parameter, 1.0, 0.5)
     return model

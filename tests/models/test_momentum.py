@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from momentum_loops import added_by_loops
 from tiny_models import VARIANTS, tiny_model
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
 from lightning_icl import from_momentum, load_model, to_momentum
@@ -39,32 +40,13 @@ def logits(model: PreTrainedModel, ids: Tensor = IDS, **inputs: object) -> Tenso
         return model(input_ids=ids, **{"use_cache": False, **inputs}).logits
 
 
-def added_by_loops(model: PreTrainedModel, etas: list[list[float]]) -> list[object]:
-    """Let a plain model's eager attention add the EMA by a double loop in float64, of each layer and value head."""
-    source = sys.modules[type(model).__module__]
-    plain = source.eager_attention_forward
-
-    def attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *rest: object, **kwargs: object) -> object:
-        out, weights = plain(module, query, key, value, *rest, **kwargs)
-        ema = torch.zeros_like(value, dtype=torch.float64)
-        for head, eta in enumerate(etas[module.layer_idx]):
-            for t in range(value.shape[2]):
-                for i in range(t):
-                    ema[:, head, t] += eta ** (t - i) * value[:, head, i].double()
-        ema = ema.repeat_interleave(query.shape[1] // value.shape[1], 1)
-        return (out.double() + ema.transpose(1, 2)).to(out.dtype), weights
-
-    return [source, "eager_attention_forward", attend]
-
-
 @pytest.mark.parametrize("variant", WRAPPABLE)
 def test_every_architecture_of_the_interface_equals_loops(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ids, etas = IDS[:, :24], [0.5, 0.9, 0.7]
     model = to_momentum(tiny_model(variant), eta=etas)
     got = logits(model, ids)
     plain = from_momentum(model)
-    kv_heads = getattr(plain.config, "num_key_value_heads", None) or plain.config.num_attention_heads
-    monkeypatch.setattr(*added_by_loops(plain, [[eta] * kv_heads for eta in etas]))
+    monkeypatch.setattr(*added_by_loops(plain, lambda layer, head, ago: etas[layer] ** ago))
     torch.testing.assert_close(got, logits(plain, ids), atol=2e-5, rtol=1e-5)
 
 
@@ -73,7 +55,7 @@ def test_a_learnt_rate_is_one_for_each_value_head(monkeypatch: pytest.MonkeyPatc
     etas = [block.self_attn.momentum_logit.sigmoid().tolist() for block in model.model.layers]
     assert all(len(set(layer)) == 2 for layer in etas)
     got = logits(model, IDS[:, :24])
-    monkeypatch.setattr(*added_by_loops(model, etas))
+    monkeypatch.setattr(*added_by_loops(model, lambda layer, head, ago: etas[layer][head // 2] ** ago))
     torch.testing.assert_close(got, logits(from_momentum(model), IDS[:, :24]), atol=2e-5, rtol=1e-5)
 
 

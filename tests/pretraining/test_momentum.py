@@ -22,7 +22,8 @@ def test_the_same_seed_gives_the_same_weights_with_and_without_momentum(learn: b
     plain, momentum = models
     assert not has_momentum(plain)
     assert has_momentum(momentum)
-    assert momentum.config.momentum_attention == {"eta": 0.7, "learn": learn, "base": "sdpa"}
+    asked = {"eta": 0.7, "learn": learn, "form": "sum", "gate_init": None, "base": "sdpa"}
+    assert momentum.config.momentum_attention == asked
     learnt = {name: value for name, value in momentum.named_parameters() if name.endswith("momentum_logit")}
     assert len(learnt) == (2 if learn else 0)
     for value in learnt.values():
@@ -30,6 +31,32 @@ def test_the_same_seed_gives_the_same_weights_with_and_without_momentum(learn: b
     weights = dict(from_momentum(momentum).named_parameters())
     assert all(torch.equal(weights[name], value) for name, value in plain.named_parameters())
     assert weights.keys() == dict(plain.named_parameters()).keys()
+
+
+def test_forms_and_gates_reach_the_model_and_nothing_else_is_trained_where_asked() -> None:
+    settings = PretrainSettings(
+        out="unused", layers=2, width=32, heads=2, momentum_form="previous", gate_init=0.0, only_momentum=True
+    )
+    model = new_model(settings, word_tokenizer())
+    assert model.config.momentum_attention["form"] == "previous"
+    trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    assert len(trained) == 2
+    assert all(name.endswith("momentum_gate") and torch.equal(value, torch.zeros(2)) for name, value in trained.items())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"momentum": 0.9, "momentum_form": "previous"}, "has no eta"),
+        ({"momentum_form": "mean"}, "need momentum"),
+        ({"gate_init": 0.0}, "need momentum"),
+        ({"momentum": 0.9, "gate_init": float("inf")}, "finite"),
+        ({"momentum": 0.9, "only_momentum": True}, "nothing to train"),
+    ],
+)
+def test_settings_of_forms_that_cannot_be_are_named(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        PretrainSettings(out="unused", **settings)
 
 
 def test_settings_that_cannot_be_are_named() -> None:
