@@ -1,4 +1,4 @@
-"""Momentum by plain loops in float64, put under a model whose attention is eager: what the fast ways are held against."""
+"""Momentum by plain loops in float64, put under a model of eager attention: what the fast ways are held against."""
 
 import sys
 from collections.abc import Callable

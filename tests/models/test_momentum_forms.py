@@ -1,4 +1,4 @@
-"""Models with the other forms of momentum and with gates: by loops, decoded, padded, packed, saved, and unchanged at 0."""
+"""Models with forms of momentum and gates: by loops, decoded, padded, packed, saved, and unchanged where gates are 0."""
 
 from pathlib import Path
 
