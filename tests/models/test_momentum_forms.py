@@ -1,4 +1,4 @@
-"""Models with forms of momentum and gates: by loops, decoded, padded, packed, saved, and unchanged where gates are 0."""
+"""Models with forms of momentum and gates: by loops, decoded, padded, packed, saved, unchanged where gates are 0."""
 
 from pathlib import Path
 
