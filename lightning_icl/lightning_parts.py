@@ -1,6 +1,8 @@
 """Trainers and loggers of Lightning as settings ask for them; what it refuses is a user's mistake, found early."""
 
+import logging
 import os
+import warnings
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -40,6 +42,22 @@ def trainer_on(asked: Mapping[str, Any], **arguments: Any) -> "L.Trainer":
     if trainer.strategy.root_device.type == "cpu" and isinstance(devices, int) and devices > most:
         raise UserError(f"--devices {devices}: on this processor they are processes, and at most {most} are of use.")
     return trainer
+
+
+def quiet_lightning(*advice: str) -> None:
+    """Keep Lightning's banners, progress bars of loading, and some advice of Lightning's off the terminal.
+
+    Args:
+        advice: patterns of warnings that a program's own protocol has settled.
+    """
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # By message, so that warnings of the user's own code still show.
+    for message in (*advice, ".*does not have many workers.*", ".*LeafSpec.*"):
+        warnings.filterwarnings("ignore", message=message)
 
 
 def check_logger(name: LoggerName | None) -> None:

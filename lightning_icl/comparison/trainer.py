@@ -1,19 +1,16 @@
 """The Trainer of a run, as the command line's settings ask for it."""
 
-import logging
 import os
 import sys
-import warnings
 
 import lightning as L
 import torch
-import transformers
 
 from lightning_icl.bfloat16_support import warn_of_slow_bfloat16
 from lightning_icl.comparison.progress import phase_display
 from lightning_icl.comparison.settings import CompareSettings
 from lightning_icl.errors import UserError
-from lightning_icl.lightning_parts import make_logger, trainer_on
+from lightning_icl.lightning_parts import make_logger, quiet_lightning, trainer_on
 
 DTYPES = {
     "32-true": torch.float32,
@@ -72,18 +69,11 @@ def check_trainer(settings: CompareSettings) -> None:
 
 def quiet() -> None:
     """Keep Lightning's banners, and advice that this program's protocol has settled, off the terminal."""
-    transformers.utils.logging.disable_progress_bar()
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (
-        ".*does not have many workers.*",
-        ".*LeafSpec.*",
+    quiet_lightning(
         ".*length of `list` across ranks is zero.*",  # no validation inside fit
         ".*sync_dist=True.*",  # what is logged has been gathered already
         ".*in eval mode at the start of training.*",  # dropout is off on purpose
-    ):
-        # By message, so that warnings of the user's own code still show.
-        warnings.filterwarnings("ignore", message=message)
+    )
 
 
 def launched(settings: CompareSettings) -> tuple[int | str, int]:

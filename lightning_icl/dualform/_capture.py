@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from lightning_icl.models.architecture import architecture_of
 from lightning_icl.models.capture import Capture
 from lightning_icl.models.forward_pass import LayerAttention, at_probe
+from lightning_icl.models.projection import weight_of
 from lightning_icl.models.recording import Prefix
 from lightning_icl.records import QueryBatch
 
@@ -119,12 +119,7 @@ class DualCapture:
 
     def first_mlp_matrix(self, layer: int) -> Tensor:
         """(hidden, E): the MLP's first matrix, gate and up projections one on the other."""
-        weights = []
-        for module in self._mlp_modules(layer):
-            weight = module.get_parameter("weight").detach()
-            # Conv1D stores the transpose.
-            weights.append(weight.mT if isinstance(module, Conv1D) else weight)
-        return torch.cat(weights)
+        return torch.cat([weight_of(module).detach() for module in self._mlp_modules(layer)])
 
     def _mlp_modules(self, layer: int) -> list[nn.Module]:
         block = self._model.get_submodule(f"{self.architecture.layers}.{layer}")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_icl.errors import OutputError
+from lightning_icl.report.drawing import pyplot, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,18 +19,6 @@ PANELS = (
 )
 # Beyond this many cells a side, numbers in the cells are not readable.
 _LETTERED = 12
-
-
-def check_matplotlib() -> None:
-    """Find out whether pictures can be drawn.
-
-    Raises:
-        OutputError: matplotlib is not installed.
-    """
-    try:
-        import matplotlib  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise OutputError("Pictures need matplotlib: pip install 'lightning-icl[plot]'.") from error
 
 
 def draw_heads(content: Mapping[str, Any]) -> "Figure":
@@ -73,14 +61,8 @@ def _heading(content: Mapping[str, Any], title: str) -> str:
 
 
 def _panels(down: int, across: int, *, rows: int, width: float = 9.5) -> tuple["Figure", Any]:
-    import matplotlib
-
-    # Before pyplot is imported: pictures are drawn without a display.
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     height = 1.3 + down * (1.0 + min(3.0, max(1.4, 0.3 * rows)))
-    return plt.subplots(down, across, figsize=(width, height), squeeze=False, layout="constrained")
+    return pyplot().subplots(down, across, figsize=(width, height), squeeze=False, layout="constrained")
 
 
 def _heat(axis: Any, values: list[list[float]], layers: list[int], limits: tuple[float, float]) -> Any:
@@ -109,14 +91,5 @@ def save_pictures(content: Mapping[str, Any], folder: Path) -> list[Path]:
     Raises:
         OutputError: matplotlib is not installed.
     """
-    check_matplotlib()
-    import matplotlib.pyplot as plt
-
-    paths = []
-    for name, draw in (("dual_heads", draw_heads), ("dual_shares", draw_shares)):
-        figure = draw(content)
-        for kind in ("png", "svg"):
-            paths.append(folder / f"{name}.{kind}")
-            figure.savefig(paths[-1], dpi=150)
-        plt.close(figure)
-    return paths
+    drawings = {"dual_heads": draw_heads, "dual_shares": draw_shares}
+    return [path for name, draw in drawings.items() for path in save_figure(draw(content), folder, name)]

@@ -10,7 +10,7 @@ from lightning_icl.comparison.plan import Plan, PlannedTask, carried_out, make_p
 from lightning_icl.comparison.rate import with_chosen_rate
 from lightning_icl.comparison.trainer import check_trainer, make_trainer, quiet
 from lightning_icl.dualform._content import dual_content
-from lightning_icl.dualform._pictures import check_matplotlib, save_pictures
+from lightning_icl.dualform._pictures import save_pictures
 from lightning_icl.dualform._probe import DualProbe
 from lightning_icl.dualform._synthetic import known_answers
 from lightning_icl.dualform.settings import DualSettings, parse_layers
@@ -18,6 +18,7 @@ from lightning_icl.dualform.tables import DUAL_FORM, print_dual, print_synthetic
 from lightning_icl.interrupts import interruptible
 from lightning_icl.plain_yaml import to_yaml
 from lightning_icl.probing.finetuning import KVFinetuning
+from lightning_icl.report.drawing import pyplot
 from lightning_icl.results import CONFIG, to_json
 
 _UNSAVED = ("overwrite", "synthetic")
@@ -37,7 +38,7 @@ def dual_form(settings: DualSettings) -> Path | None:
         return None
     # Before anything is computed: a run of minutes should not end in a missing package.
     if settings.export:
-        check_matplotlib()
+        pyplot()
     comparison = settings.comparison()
     check_trainer(comparison)
     return carry_out(settings, make_plan(comparison))

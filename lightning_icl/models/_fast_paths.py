@@ -20,6 +20,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lightning_icl.bfloat16_support import multiplies_bfloat16
 from lightning_icl.models._adapters import replaced_forwards
+from lightning_icl.models.projection import weight_of
 from lightning_icl.records import QueryBatch
 
 # At most this many numbers are widened at a time (3 MB): larger blocks are new pages from the system each time.
@@ -46,9 +47,7 @@ def wide_products(model: PreTrainedModel) -> Iterator[None]:
 
 
 def _forward(module: Any, states: Tensor) -> Tensor:
-    # Conv1D stores the transpose; a view is enough.
-    weight = module.weight.T if isinstance(module, Conv1D) else module.weight
-    return wide_linear(states, weight, module.bias)
+    return wide_linear(states, weight_of(module), module.bias)
 
 
 def wide_linear(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

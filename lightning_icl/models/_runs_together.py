@@ -16,6 +16,7 @@ from transformers.pytorch_utils import Conv1D
 from lightning_icl.bfloat16_support import multipliable
 from lightning_icl.models._adapters import replaced_forwards
 from lightning_icl.models.kv import Slice
+from lightning_icl.models.projection import weight_of
 
 
 class RunsTogether:
@@ -96,8 +97,7 @@ def _rest(module: nn.Module, part: Slice) -> Callable[[Tensor, Tensor], Tensor] 
     """Puts the outputs that are not trained between those that are; None where all are trained."""
     if not part.place:
         return None
-    weight = module.get_parameter("weight").detach()
-    weight = weight.mT if isinstance(module, Conv1D) else weight
+    weight = weight_of(module).detach()
     outputs = torch.arange(len(weight), device=weight.device)
     trained = outputs[part.place[-1]]
     others = outputs[~torch.isin(outputs, trained)]

@@ -6,16 +6,14 @@ checkpoint that an interrupted run goes on from.
 
 import hashlib
 import json
-import logging
 import shutil
 import sys
-import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_icl.interrupts import interruptible
-from lightning_icl.lightning_parts import make_logger, trainer_on
+from lightning_icl.lightning_parts import make_logger, quiet_lightning, trainer_on
 from lightning_icl.pretraining.resume import (
     RECORD,
     check_folders,
@@ -105,14 +103,8 @@ def _train(settings: PretrainSettings, space: Workspace | None) -> None:
 
 
 def quiet() -> None:
-    """Keep banners of Lightning, and bars of transformers for what takes no time, off the terminal."""
-    import transformers
-
-    transformers.utils.logging.disable_progress_bar()
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (".*exists and is not empty.*", ".*does not have many workers.*", ".*LeafSpec.*"):
-        warnings.filterwarnings("ignore", message=message)
+    """Keep Lightning's banners, and its advice about a folder that goes on being used, off the terminal."""
+    quiet_lightning(".*exists and is not empty.*")
 
 
 def full_record(settings: PretrainSettings) -> dict[str, Any]:

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from lightning_icl.models.architecture import architecture_of, head_counts
 from lightning_icl.models.kv import slices
+from lightning_icl.models.projection import output_width
 from lightning_icl.models.rotary import length_scaling
 from lightning_icl.probing.finetuning import Run
 from lightning_icl.records import Demonstrations
@@ -71,16 +70,9 @@ def training_bytes(model: PreTrainedModel, demonstrations: Demonstrations, longe
     element = max(4, torch.finfo(model.dtype).bits // 8)  # masters and gradients are float32 at least
     weights = sum(part.shape.numel() for part in slices(model))
     blocks = model.get_submodule(architecture_of(model.config).layers).modules()
-    widths = sum(map(_output_width, blocks))
+    widths = sum(map(output_width, blocks))
     states = _KEPT * widths + _LOGITS * int(model.config.vocab_size)
     return run_bytes(model, demonstrations) + element * (weights + int(longest * states))
-
-
-def _output_width(module: nn.Module) -> int:
-    """Of a projection; 0 of anything else."""
-    if isinstance(module, Conv1D):
-        return module.nf
-    return module.out_features if isinstance(module, nn.Linear) else 0
 
 
 def run_bytes(model: PreTrainedModel, demonstrations: Demonstrations) -> int:

@@ -5,8 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_icl.errors import OutputError
 from lightning_icl.measures import Measure, head_figures, layered
+from lightning_icl.report.drawing import pyplot, save_figure
 from lightning_icl.report.layers import Curve, seed_curves
 from lightning_icl.report.seeds import Run, same_task
 from lightning_icl.report.side_by_side import SizePoint, size_points
@@ -21,21 +21,6 @@ if TYPE_CHECKING:
 _LONGEST = 40  # letters of a name
 
 
-def _pyplot() -> Any:
-    try:
-        import matplotlib
-
-        # Before pyplot is imported: pictures are made without a display.
-        matplotlib.use("Agg")
-        matplotlib.rcParams["text.parse_math"] = False  # a name with dollar signs is a name
-        # Otherwise SVG files name their elements at random, and the same run makes another file each time.
-        matplotlib.rcParams["svg.hashsalt"] = "lightning-icl"
-        import matplotlib.pyplot as plt
-    except ModuleNotFoundError as error:
-        raise OutputError("Pictures need matplotlib: pip install 'lightning-icl[plot]'.") from error
-    return plt
-
-
 def draw_curves(panels: Sequence[Sequence[TaskRun]], measure: Measure) -> "Figure":
     """One panel for each task, with shared axes.
 
@@ -46,7 +31,7 @@ def draw_curves(panels: Sequence[Sequence[TaskRun]], measure: Measure) -> "Figur
     Raises:
         OutputError: matplotlib is not installed.
     """
-    plt = _pyplot()
+    plt = pyplot()
     columns = min(3, len(panels))
     # Rounded up.
     rows = -(-len(panels) // columns)
@@ -105,7 +90,7 @@ def _floats(values: Sequence[float | None]) -> list[float]:
 
 def draw_heads(runs: Sequence[TaskRun]) -> "Figure":
     """Cosines of each layer and head: one row of maps for each task, one column for each figure."""
-    plt = _pyplot()
+    plt = pyplot()
     columns = head_figures()
     figure, axes = plt.subplots(
         len(runs), len(columns), figsize=(9.0, 0.8 + 2.4 * len(runs)), squeeze=False, layout="constrained"
@@ -126,7 +111,7 @@ def draw_heads(runs: Sequence[TaskRun]) -> "Figure":
 
 def draw_finetuning(runs: Sequence[TaskRun]) -> "Figure":
     """Loss of each step of fine-tuning, and norm of the update in each layer, one curve for each task."""
-    plt = _pyplot()
+    plt = pyplot()
     figure, (loss, norm) = plt.subplots(1, 2, figsize=(9.0, 3.4), layout="constrained")
     for run in runs:
         losses, norms = (_floats(run.results["finetune"].get(key) or ()) for key in ("loss", "update_norm_per_layer"))
@@ -142,7 +127,7 @@ def save_pictures(runs: Sequence[TaskRun], folder: Path) -> list[Path]:
     """Write every picture that the runs have data for, as PNG and SVG.
 
     Raises:
-        OutputError: matplotlib is not installed,
+        OutputError: matplotlib is not installed.
     """
     # Drawing is put off until all names are known: each figure takes memory while it is open.
     drawn = _level_pictures([[run] for run in runs])
@@ -150,7 +135,7 @@ def save_pictures(runs: Sequence[TaskRun], folder: Path) -> list[Path]:
         drawn.append(("sim_am_heads", partial(draw_heads, headed)))
     if tuned := [run for run in runs if (run.results.get("finetune") or {}).get("loss")]:
         drawn.append(("finetuning", partial(draw_finetuning, tuned)))
-    return [path for name, draw in drawn for path in _save(draw(), folder, name)]
+    return [path for name, draw in drawn for path in save_figure(draw(), folder, name)]
 
 
 def has_heads(run: TaskRun) -> bool:
@@ -162,25 +147,25 @@ def save_seed_pictures(group: Sequence[Run], folder: Path, prefix: str) -> list[
     """Write the curves over layers of runs that differ in the seed alone, as `PREFIX_LEVEL` in PNG and SVG.
 
     Raises:
-        OutputError: matplotlib is not installed,
+        OutputError: matplotlib is not installed.
     """
     drawn = _level_pictures(same_task(group))
-    return [path for name, draw in drawn for path in _save(draw(), folder, f"{prefix}_{name}")]
+    return [path for name, draw in drawn for path in save_figure(draw(), folder, f"{prefix}_{name}")]
 
 
 def save_size_picture(groups: Sequence[Sequence[Run]], folder: Path) -> list[Path]:
     """Write the models' sizes against each measure as `side_by_side` in PNG and SVG; nothing where none says its size.
 
     Raises:
-        OutputError: matplotlib is not installed,
+        OutputError: matplotlib is not installed.
     """
     measures = size_points(groups)
-    return _save(draw_sizes(measures), folder, "side_by_side") if measures else []
+    return save_figure(draw_sizes(measures), folder, "side_by_side") if measures else []
 
 
 def draw_sizes(measures: Mapping[str, Sequence[SizePoint]]) -> "Figure":
     """Parameters, on a logarithmic axis, against each measure, with standard errors over seeds."""
-    plt = _pyplot()
+    plt = pyplot()
     columns = min(3, len(measures))
     rows = -(-len(measures) // columns)
     figure, axes = plt.subplots(
@@ -217,12 +202,12 @@ def save_rate_pictures(rows: Sequence[Row], folder: Path) -> list[Path]:
         panels = {name: over_rates(figure, own) for name, own in settings_of(rows).items()}
         if panels := {name: over for name, over in panels.items() if over.seeds}:
             drawn.append((f"sweep_{figure.name}", partial(draw_rates, panels)))
-    return [path for name, draw in drawn for path in _save(draw(), folder, name)]
+    return [path for name, draw in drawn for path in save_figure(draw(), folder, name)]
 
 
 def draw_rates(panels: Mapping[str, OverRates]) -> "Figure":
     """One panel for each setting: every run a point, their means a line, the rate chosen an upright line."""
-    plt = _pyplot()
+    plt = pyplot()
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     size = (1.0 + 3.2 * columns, 0.9 + 2.5 * rows)
@@ -253,14 +238,3 @@ def _level_pictures(panels: Sequence[Sequence[TaskRun]]) -> list[tuple[str, Call
         if compared := [runs for runs in panels if seed_curves(runs, measure.level)]:
             pictures.append((measure.level, partial(draw_curves, compared, measure)))
     return pictures
-
-
-def _save(figure: "Figure", folder: Path, name: str) -> list[Path]:
-    paths = [folder / f"{name}.{kind}" for kind in ("png", "svg")]
-    for path in paths:
-        # A date would make another file of the same run.
-        undated = {"Date": None} if path.suffix == ".svg" else None
-        figure.savefig(path, dpi=150, bbox_inches="tight", metadata=undated)
-    # pyplot keeps every figure until it is closed.
-    _pyplot().close(figure)
-    return paths

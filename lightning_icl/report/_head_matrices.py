@@ -1,9 +1,10 @@
 """The two updates of every head as tables: how alike they are, beside controls, and their shares by demonstration."""
 
 from collections.abc import Mapping, Sequence
-from statistics import StatisticsError, correlation, fmean
+from statistics import StatisticsError, correlation
 from typing import Any
 
+from lightning_icl.report.figures import mean
 from lightning_icl.report.grid import Grid
 
 Ladder = Mapping[str, Any]
@@ -36,7 +37,7 @@ def matrix_grids(ladder: Ladder) -> list[Grid]:
 def _matrices(ladder: Ladder) -> Grid:
     """Means over heads."""
     figures = ladder["matrices_per_head"]
-    means = {name: [_mean(of_heads) for of_heads in figures[name]] for name, _, _ in MATRICES}
+    means = {name: [mean(of_heads) for of_heads in figures[name]] for name, _, _ in MATRICES}
     return Grid(
         name=f"ladder_matrices_{ladder['task']['name']}_{ladder['scope']}",
         title=f"The affine rung's matrix of each head beside fine-tuning's, {ladder['task']['name']}",
@@ -66,7 +67,7 @@ def _controls(ladder: Ladder) -> Grid:
         title=f"Cosines of the two updates, true and under controls, {ladder['task']['name']}",
         header=("layer", *(heading for heading, _ in columns)),
         rows=tuple(
-            (str(layer), *(shown(_mean(of_heads), ".3f") for of_heads in row))
+            (str(layer), *(shown(mean(of_heads), ".3f") for of_heads in row))
             for layer, row in enumerate(zip(*(values for _, values in columns), strict=False))
         ),
         notes=(
@@ -80,7 +81,7 @@ def _controls(ladder: Ladder) -> Grid:
 def _shares(ladder: Ladder) -> Grid:
     """One row for each demonstration, means over layers."""
     sides = {name: own for name, own in ladder["shares_per_layer"].items() if own is not None}
-    means = {name: [_mean(of_layers) for of_layers in zip(*own, strict=False)] for name, own in sides.items()}
+    means = {name: [mean(of_layers) for of_layers in zip(*own, strict=False)] for name, own in sides.items()}
     # Files of an earlier version lack labels, so columns may end early.
     chosen = zip(
         *(ladder["demonstrations"].get(key, ()) for key in ("indices", "labels")), *means.values(), strict=False
@@ -110,12 +111,6 @@ def _alike(means: Mapping[str, Sequence[float | None]]) -> tuple[str, ...]:
         return (f"Correlation of the two over demonstrations: {shown(correlation(*zip(*pairs, strict=True)), '.2f')}",)
     except (StatisticsError, TypeError):  # too few, or all alike
         return ()
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    """Mean of what is defined."""
-    defined = [value for value in values if value is not None]
-    return fmean(defined) if defined else None
 
 
 def shown(value: float | None, form: str) -> str:

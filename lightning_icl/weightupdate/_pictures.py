@@ -4,31 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_icl.errors import OutputError
+from lightning_icl.report.drawing import pyplot, save_figure
 from lightning_icl.report.ladder import TITLES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _FLOOR = 1e-7  # nats; what is nearer cannot be told from rounding on a logarithmic axis
-
-
-def pyplot() -> Any:
-    """The plotting library, drawing into files.
-
-    Raises:
-        OutputError: matplotlib is not installed.
-    """
-    try:
-        import matplotlib
-
-        # Before pyplot is imported: pictures are drawn without a display.
-        matplotlib.use("Agg")
-        matplotlib.rcParams["text.parse_math"] = False  # a name with dollar signs is a name
-        import matplotlib.pyplot as plt
-    except ModuleNotFoundError as error:
-        raise OutputError("Pictures need matplotlib: pip install 'lightning-icl[plot]'.") from error
-    return plt
 
 
 def draw_rungs(content: Mapping[str, Any]) -> "Figure":
@@ -112,12 +94,6 @@ def save_pictures(content: Mapping[str, Any], folder: Path) -> list[Path]:
     drawings = {"rungs": draw_rungs, "layers": draw_layers}
     if content["depth"] is not None:
         drawings["depth"] = draw_depth
-    paths = []
-    for name, draw in drawings.items():
-        figure = draw(content)
-        for kind in ("png", "svg"):
-            paths.append(folder / f"weight_update_{name}.{kind}")
-            figure.savefig(paths[-1], dpi=150)
-        # pyplot keeps every figure until it is closed.
-        pyplot().close(figure)
-    return paths
+    return [
+        path for name, draw in drawings.items() for path in save_figure(draw(content), folder, f"weight_update_{name}")
+    ]

@@ -18,11 +18,12 @@ from lightning_icl.interrupts import interruptible
 from lightning_icl.models.architecture import attention_windows, context_length
 from lightning_icl.plain_yaml import to_yaml
 from lightning_icl.probing.finetuning import KVFinetuning
+from lightning_icl.report.drawing import pyplot
 from lightning_icl.report.ladder import WEIGHT_UPDATE, ladder_grids, read_ladders
 from lightning_icl.report.terminal import print_grid
 from lightning_icl.results import CONFIG, to_json
 from lightning_icl.weightupdate._content import weight_update_content
-from lightning_icl.weightupdate._pictures import pyplot, save_pictures
+from lightning_icl.weightupdate._pictures import save_pictures
 from lightning_icl.weightupdate._probe import WeightUpdateProbe
 from lightning_icl.weightupdate.settings import WeightUpdateSettings
 
