@@ -1,5 +1,6 @@
 """Trainers, callbacks and strategies as users have them: refused by name, or without any effect on the fine-tuning."""
 
+import csv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -22,6 +23,7 @@ from lightning.pytorch.callbacks import (
     Timer,
     WeightAveraging,
 )
+from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import DDPStrategy
 from outside_case import Case, check_case
 from tiny_models import tiny_model
@@ -30,7 +32,9 @@ from torch.utils.data import DataLoader
 
 from lightning_icl.data.queries import collate
 from lightning_icl.errors import ProtocolError, UserError
+from lightning_icl.metrics.prediction import Rec2FTP
 from lightning_icl.probing._protocol import check_strategy
+from lightning_icl.probing.findings import accuracy
 from lightning_icl.probing.finetuning import KVFinetuning
 from lightning_icl.probing.probe import ICLProbe
 
@@ -197,6 +201,41 @@ def test_a_trainer_fits_again_from_the_start(again: str, plain: ICLProbe, tmp_pa
 def test_a_probe_that_was_fitted_is_not_fitted_without_the_callback(plain: ICLProbe, tmp_path: Path) -> None:
     with pytest.raises(ProtocolError, match="needs the callback KVFinetuning"):
         make_trainer().fit(plain, datamodule=tiny_data(tmp_path))
+
+
+class LoggedMetric(ICLProbe):
+    """A user's module that logs a metric of this package as Lightning logs metrics."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.own_rec2ftp = Rec2FTP()
+
+    def on_validation_epoch_end(self) -> None:
+        super().on_validation_epoch_end()
+        names = ("zsl", "icl", "ft")
+        scores = [torch.tensor([row.scores[name] for row in self.predictions]) for name in names]
+        gold, ids = (torch.tensor([getattr(row, name) for row in self.predictions]) for name in ("gold", "index"))
+        self.own_rec2ftp.update(*scores, gold, ids)
+        self.log("own/rec2ftp", self.own_rec2ftp)
+
+
+def test_loggers_callbacks_and_logged_metrics_work(tmp_path: Path) -> None:
+    data, seen, logger = tiny_data(tmp_path), [], CSVLogger(tmp_path, name="log")
+    watcher = LambdaCallback(on_validation_end=lambda trainer, _: seen.append(dict(trainer.callback_metrics)))
+    probe = LoggedMetric(tiny_model("gpt2"), data.demonstrations)
+    trainer = make_trainer(KVFinetuning(RATE), watcher, logger=logger, log_every_n_steps=1)
+    trainer.fit(probe, datamodule=data)
+    trainer.validate(probe, datamodule=data, verbose=False)
+    assert probe.comparison is not None
+    share = float(probe.comparison.rec2ftp.value)
+    for name in ("rec2ftp", "own/rec2ftp"):
+        assert float(seen[-1][name]) == pytest.approx(share, nan_ok=True)
+    assert float(seen[-1]["accuracy/icl"]) == pytest.approx(accuracy(probe.predictions, "icl"))
+    with (Path(logger.log_dir) / "metrics.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    losses = [float(line["finetune/loss"]) for line in lines if line.get("finetune/loss")]
+    assert losses == pytest.approx(list(probe.finetuned.losses), abs=1e-4)
+    assert any(line.get("own/rec2ftp") for line in lines)
 
 
 STRATEGIES = [
