@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: compare real report test lint format docs wheel bench
+.PHONY: compare real report pictures test lint format docs wheel bench
 
 compare: $(READY)  ## The six built-in tasks on the built-in model; prints the tables.
 	$(BIN)/lightning-icl compare
@@ -16,8 +16,13 @@ real: $(READY)  ## The six built-in tasks on a pretrained model, SmolLM2-135M, f
 	$(BIN)/lightning-icl compare --model smollm2-135m --limit 64
 
 report: $(READY)  ## The same with all controls, as a page and as files: runs/report/report.html.
-	$(BIN)/lightning-icl compare --controls all --limit 256 --out runs/report
+	$(BIN)/lightning-icl compare --controls all --limit 256 --overwrite --out runs/report
 	$(BIN)/lightning-icl report runs/report --html runs/report/report.html --export
+
+CHROMIUM ?= chromium
+pictures: report  ## Remake the pictures of docs/ and its table of controls from the run of `make report`; needs Chromium.
+	$(BIN)/lightning-icl dual-form --export --overwrite --out runs/dual-form
+	$(BIN)/python docs/make_pictures.py runs/report runs/dual-form $(CHROMIUM)
 
 test: $(READY)  ## All tests and doctests.
 	$(BIN)/python -m pytest -n 2
