@@ -1,4 +1,4 @@
-"""What momentum attention costs in training: the same step with plain attention and with momentum, in alternation.
+"""What momentum attention costs in training: the same step with plain attention and with each form, in alternation.
 
 python -m benchmarks.momentum_cost  # GPT-2 124M shape, float32, one sequence of 1,024 tokens
 
@@ -11,6 +11,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -19,16 +20,27 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from lightning_icl import to_momentum
 
 
+FORMS: dict[str, dict[str, Any] | None] = {
+    "plain": None,
+    "sum": {},
+    "sum, learnt": {"learn": True},
+    "mean": {"form": "mean"},
+    "mean, learnt": {"form": "mean", "learn": True},
+    "mean, learnt, gate": {"form": "mean", "learn": True, "gate_init": 0.0},
+    "previous, gate": {"form": "previous", "gate_init": 0.0},
+}
+
+
 def make_models(layers: int, device: str, dtype: torch.dtype, longest: int) -> dict[str, GPT2LMHeadModel]:
-    """The plain model, and two that differ from it in momentum alone."""
+    """The plain model, and those that differ from it in momentum alone."""
     config = GPT2Config(n_layer=layers, n_positions=longest, attn_pdrop=0.0, resid_pdrop=0.0, embd_pdrop=0.0)
     models = {}
-    for name, learn in (("plain", None), ("momentum", False), ("momentum, learnt", True)):
+    for name, asked in FORMS.items():
         torch.manual_seed(0)
         model = GPT2LMHeadModel._from_config(config.__class__(**config.to_dict()), attn_implementation="sdpa")
         models[name] = model.to(device, dtype).train()
-        if learn is not None:
-            to_momentum(model, eta=0.9, learn=learn)
+        if asked is not None:
+            to_momentum(model, eta=0.9, **asked)
     return models
 
 
@@ -78,7 +90,7 @@ def report(models: dict[str, GPT2LMHeadModel], lengths: Sequence[int], batch: in
     plain = models["plain"]
     device, size = plain.device.type, plain.dtype.itemsize
     header = ("tokens", "model", "s per step", "us per token", "ratio to plain", "extra V a layer")
-    print("{:>6}  {:18}{:>11}{:>14}{:>26}{:>17}".format(*header))
+    print("{:>6}  {:20}{:>11}{:>14}{:>26}{:>17}".format(*header))
     for length in lengths:
         ids = torch.randint(0, 50_000, (batch, length), device=device)
         taken = seconds(models, ids, rounds)
@@ -89,7 +101,7 @@ def report(models: dict[str, GPT2LMHeadModel], lengths: Sequence[int], batch: in
             extra = (peak_bytes(models[name], ids) - base) / unit
             median = statistics.median(values)
             spread = f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
-            print(f"{length:6}  {name:18}{median:11.3f}{median / batch / length * 1e6:14.0f}{spread:>26}{extra:17.2f}")
+            print(f"{length:6}  {name:20}{median:11.3f}{median / batch / length * 1e6:14.0f}{spread:>26}{extra:17.2f}")
 
 
 def main() -> None:

@@ -9,11 +9,12 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from experiments.momentum.settings import ExperimentSettings
+from lightning_icl.attention.ema import learnt_eta as ema_rates
 from lightning_icl.data.module import ICLDataModule
 from lightning_icl.models.architecture import context_length
 from lightning_icl.models.finding import find_model
 from lightning_icl.models.loading import load_model, load_tokenizer
-from lightning_icl.models.momentum.settings import PARAMETER, layer_eta
+from lightning_icl.models.momentum.settings import GATE, PARAMETER
 from lightning_icl.pretraining.packing import PackedText, encode_text
 from lightning_icl.pretraining.text import find_text
 from lightning_icl.probing.findings import accuracy
@@ -38,8 +39,8 @@ def measure(settings: ExperimentSettings, folder: Path, out: Path) -> dict[str, 
     model, tokenizer = load_model(source), load_tokenizer(source)
     model.to(_device(settings))
     longest, tokens = max(settings.lengths), settings.perplexity_tokens
-    train = _packed(settings.text, "text", tokenizer, out, longest)
-    held_out = _packed(settings.validation_text, "validation_text", tokenizer, out, longest)
+    train = packed(settings.text, "text", tokenizer, out, longest)
+    held_out = packed(settings.validation_text, "validation_text", tokenizer, out, longest)
     losses = {length: position_losses(model, held_out, length, longest, tokens) for length in settings.lengths}
     return {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -47,7 +48,7 @@ def measure(settings: ExperimentSettings, folder: Path, out: Path) -> dict[str, 
         "perplexity": {str(length): math.exp(float(loss.mean())) for length, loss in losses.items()},
         "position_loss": losses[longest].tolist(),
         "accuracy": in_context_accuracy(settings, model, tokenizer),
-        "eta": learnt_eta(model),
+        **learnt(model),
     }
 
 
@@ -102,18 +103,21 @@ def in_context_accuracy(
     return found
 
 
-def learnt_eta(model: "PreTrainedModel") -> list[list[float]] | None:
-    """η of every layer and head where it is learnt."""
-    modules = [module for module in model.modules() if hasattr(module, PARAMETER)]
-    values = [torch.as_tensor(layer_eta(module)).detach().flatten().tolist() for module in modules]
-    return values or None
+def learnt(model: "PreTrainedModel") -> dict[str, list[list[float]] | None]:
+    """η and gates of every layer and head where they are learnt, from the first layer on."""
+    etas = [value for name, value in model.named_parameters() if name.endswith(PARAMETER)]
+    gates = [value for name, value in model.named_parameters() if name.endswith(GATE)]
+    return {
+        "eta": [ema_rates(value.detach()).tolist() for value in etas] or None,
+        "gate": [value.detach().tolist() for value in gates] or None,
+    }
 
 
 def _device(settings: ExperimentSettings) -> str:
     return "cuda" if settings.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu"
 
 
-def _packed(wanted: str, name: str, tokenizer: "PreTrainedTokenizerBase", out: Path, longest: int) -> PackedText:
+def packed(wanted: str, name: str, tokenizer: "PreTrainedTokenizerBase", out: Path, longest: int) -> PackedText:
     """A text's tokens, made once for all models: they share a tokenizer."""
     path = out / f"{name}.tokens"
     encode_text(find_text(wanted, name, split="train" if name == "text" else "validation"), tokenizer, path)

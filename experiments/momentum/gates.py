@@ -1,0 +1,172 @@
+"""Does any head of a trained model want momentum? Gates, and η where it is learnt, are trained alone, from closed on.
+
+python -m experiments.momentum.gates --init builtin --data FOLDER
+python -m experiments.momentum.gates --init smollm2-135m --data FOLDER --steps 500
+
+All other weights are frozen. Half of what is read is text, half few-shot documents. Arms: the sum and the mean with η
+fixed, which train one number for each query head; as many gates on the previous token's value alone, the control; and
+the mean with η learnt as well, one more number for each value head. Finished trainings are kept, and an interrupted one
+goes on by the same command. `gates.md` has the tables and `gates.json` all numbers.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.momentum.summary import markdown
+from lightning_icl.errors import UserError
+from lightning_icl.file_names import input_path
+from lightning_icl.pretraining.settings import PretrainSettings
+from lightning_icl.results import to_json
+from lightning_icl.saving.workspace import write_text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+PLAIN = "plain"
+ARMS: dict[str, dict[str, Any]] = {
+    "previous": {"momentum_form": "previous"},
+    "sum, η 0.5": {"momentum": 0.5},
+    "mean, η 0.9": {"momentum": 0.9, "momentum_form": "mean"},
+    "mean, η learnt from 0.5": {"momentum": 0.5, "momentum_form": "mean", "learn_momentum": True},
+}
+"""What each arm adds to attention behind gates that start at 0."""
+
+
+def trainings(arguments: argparse.Namespace) -> dict[str, PretrainSettings]:
+    """The training of each arm, on the same blocks in the same order."""
+    folder = input_path(arguments.data, "--data")
+    return {
+        name: PretrainSettings(
+            **arm,
+            init=arguments.init,
+            gate_init=0.0,
+            only_momentum=True,
+            out=str(arguments.out / name.replace(", ", "-").replace(" ", "-").replace("η", "eta")),
+            seed=arguments.seed,
+            text=f"{folder / 'tinyshakespeare'},{folder / 'wikitext2' / 'validation.txt'}",
+            text_share=0.5,
+            block=arguments.block,
+            short_steps=0,
+            short_block=arguments.block,
+            batch=arguments.batch,
+            steps=arguments.steps,
+            learning_rate=arguments.rate,
+            warmup=max(1, arguments.steps // 10),
+            accelerator=arguments.accelerator,
+        )
+        for name, arm in ARMS.items()
+    }
+
+
+def figures(model: "PreTrainedModel", source: Any, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Perplexity of WikiText-2's test part, accuracy zero-shot and in context, and what gates and η have become."""
+    import math
+
+    from experiments.momentum.measure import in_context_accuracy, learnt, packed, position_losses
+    from experiments.momentum.settings import ExperimentSettings
+    from lightning_icl.models.loading import load_tokenizer
+
+    tokenizer, test = load_tokenizer(source), str(Path(arguments.data) / "wikitext2" / "test.txt")
+    settings = ExperimentSettings(
+        pretrain={}, text=test, validation_text=test, tasks=arguments.tasks, limit=arguments.limit,
+        accelerator=arguments.accelerator,
+    )  # fmt: skip
+    text = packed(test, "test", tokenizer, arguments.out, arguments.block)
+    losses = position_losses(model, text, arguments.block, arguments.block, arguments.tokens)
+    return {
+        "perplexity": math.exp(float(losses.mean())),
+        "accuracy": in_context_accuracy(settings, model, tokenizer),
+        **learnt(model),
+    }
+
+
+def measured(name: str, model_name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The figures of a model, kept beside the arms once they are measured."""
+    from lightning_icl.models.finding import find_model
+    from lightning_icl.models.loading import load_model
+
+    path = arguments.out / f"{name.replace(' ', '-')}.json"
+    if not path.is_file():
+        source = find_model(model_name)
+        write_text(path, to_json(figures(load_model(source), source, arguments)))
+    return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def tables(results: dict[str, dict[str, Any]]) -> str:
+    """Every arm beside the plain model, and its gates by layer."""
+    lines, layers = [], []
+    for name, found in results.items():
+        means = [100 * statistics.fmean(task[view] for task in found["accuracy"].values()) for view in ("zsl", "icl")]
+        trained = sum(len(layer) for key in ("gate", "eta") for layer in found[key] or [])
+        plain = results[PLAIN]["perplexity"]
+        cells = [
+            f"{found['perplexity']:.3f}",
+            f"{found['perplexity'] - plain:+.3f}",
+            *(f"{mean:.1f}" for mean in means),
+        ]
+        lines.append([name, str(trained), *cells])
+        for layer, gates in enumerate(found["gate"] or []):
+            etas = (found["eta"] or [[]] * (layer + 1))[layer]
+            layers.append([name, str(layer), *(" ".join(f"{one:+.3f}" for one in part) for part in (gates, etas))])
+    header = ["attention", "trained numbers", "perplexity", "against plain", "ZSL (%)", "ICL (%)"]
+    return "\n".join(
+        (
+            markdown("Gates and η trained alone", header, lines),
+            markdown("Gates by layer", ["attention", "layer", "gate of each head", "η"], layers),
+        )
+    )
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Train every arm, measure it and the plain model, print and keep the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--init", default="builtin", help="the trained model")
+    parser.add_argument("--data", required=True, help="folder with tinyshakespeare and wikitext2")
+    parser.add_argument("--tasks", default="builtin", help="as `--task` of the command")
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--block", type=int, default=512)
+    parser.add_argument("--rate", type=float, default=0.01, help="learning rate of gates and η")
+    parser.add_argument("--tokens", type=int, default=32768, help="tokens that perplexity is measured on")
+    parser.add_argument("--limit", type=int, default=128, help="queries of each task")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--accelerator", default="auto")
+    parser.add_argument("--out", type=Path, help="folder; without it runs/momentum-gates-INIT")
+    arguments = parser.parse_args(words)
+    arguments.out = arguments.out or Path(f"runs/momentum-gates-{Path(arguments.init).name}")
+    try:
+        run(arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Everything that is not done yet, then the tables.
+
+    Raises:
+        UserError: something that cannot be used.
+    """
+    from lightning_icl.pretraining.resume import is_finished
+    from lightning_icl.pretraining.run import full_record, pretrain, quiet
+
+    quiet()
+    arms = trainings(arguments)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    results = {PLAIN: measured(PLAIN, arguments.init, arguments)}
+    for name, training in arms.items():
+        if not is_finished(training, full_record(training)):
+            pretrain(training)
+        results[name] = measured(Path(training.out).name, training.out, arguments)
+    write_text(arguments.out / "gates.json", to_json(results))
+    write_text(arguments.out / "gates.md", tables(results))
+    print(tables(results))
+
+
+if __name__ == "__main__":
+    main()
