@@ -19,7 +19,6 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from lightning_icl import to_momentum
 
-
 FORMS: dict[str, dict[str, Any] | None] = {
     "plain": None,
     "sum": {},
