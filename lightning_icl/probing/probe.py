@@ -10,10 +10,12 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torchmetrics import Metric
 from transformers import PreTrainedModel
 
 from lightning_icl.errors import ProtocolError
 from lightning_icl.metrics.bootstrap import REPLICATES, Bootstrapped, poisson_weights
+from lightning_icl.metrics.gathering import add_up
 from lightning_icl.metrics.kendall import RandomBaseline
 from lightning_icl.models.architecture import architecture_of
 from lightning_icl.probing._backoff import Backoff
@@ -210,16 +212,18 @@ class ICLProbe(FinetunedModule):
             ProtocolError: no process has looked at a query.
         """
         # Batches are sorted by length and divided over processes; users expect the order of their file.
-        predictions = sorted(_gathered(self._predictions), key=lambda prediction: prediction.index)
+        shares = _gathered((self._predictions, self._dropped))
+        predictions = sorted((item for own, _ in shares for item in own), key=lambda prediction: prediction.index)
         if not predictions:
             raise ProtocolError("No query was looked at, so that there is no figure. Give the data at least one query.")
         # A condition that diverged in one process is dropped in all, or figures would mix different queries.
-        self._dropped = dict(_gathered(list(self._dropped.items())))
+        self._dropped = {name: reason for _, dropped in shares for name, reason in dropped.items()}
         for prediction in predictions:
             for condition in self._dropped:
                 prediction.scores.pop(condition, None)
         every = [metrics for metrics in self.metrics if isinstance(metrics, ContrastMetrics)]
-        # Only now, when all processes know what was dropped: `compute` waits for every one of them.
+        # All of them, also what one process alone has dropped: every process must bring the same sums.
+        add_up(metric for metric in self.metrics.modules() if isinstance(metric, Metric))
         sound = {metrics.contrast.name: metrics for metrics in every if not self._is_dropped(metrics.contrast)}
         comparisons = {name: metrics.compute() for name, metrics in sound.items()}
         bootstraps = {name: metrics.bootstrap() for name, metrics in sound.items()}
@@ -242,9 +246,10 @@ class ICLProbe(FinetunedModule):
                 self.log(level, result.value, rank_zero_only=True)
 
 
-def _gathered(items: list[Item]) -> list[Item]:
+def _gathered(own: Item) -> list[Item]:
+    """What every process has, in their order."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return items
+        return [own]
     shares: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(shares, items)
-    return [item for share in shares for item in share]
+    torch.distributed.all_gather_object(shares, own)
+    return shares
