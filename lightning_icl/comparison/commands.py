@@ -1,13 +1,16 @@
 """The commands `compare`, `fit` and `validate`: plan, load, fine-tune, probe, save, print."""
 
+import gc
 import shlex
 from pathlib import Path
+
+from transformers import PreTrainedModel
 
 from lightning_icl.comparison._overlays import FINETUNE, read_finetuned
 from lightning_icl.comparison.controls.examples import calibrated_readings
 from lightning_icl.comparison.controls.run import make_controls
-from lightning_icl.comparison.output import claimed, save_finetuning, save_results, say, show_results
-from lightning_icl.comparison.plan import Plan, make_plan
+from lightning_icl.comparison.output import Run, claimed, save_finetuning, save_results, say, show_results
+from lightning_icl.comparison.plan import Plan, PlannedTask, make_plan
 from lightning_icl.comparison.rate import with_chosen_rate
 from lightning_icl.comparison.settings import CompareSettings, ValidateSettings
 from lightning_icl.comparison.trainer import check_trainer, make_trainer
@@ -49,26 +52,32 @@ def carry_out(plan: Plan, *, show: bool = True) -> Path:
     Raises:
         UserError: the weights, or the folder, cannot be used.
     """
-    settings = plan.settings
     # Everything that can fail without weights has by now; from here the folder is ours.
     with claimed(plan, RESULTS) as run:
         model = plan.load()
         for planned in run.pending:
-            # The plan has a guess where a rate is to be chosen, since choosing needs the model.
-            planned = with_chosen_rate(settings, planned, model)
-            data = planned.data
-            probe = ICLProbe(model, data.demonstrations, readings=calibrated_readings(data))
-            trainer = make_trainer(settings, [KVFinetuning(planned.learning_rate)], title=planned.task.name)
-            with interruptible(), falling_together(trainer):
-                trainer.fit(probe, datamodule=data)
-                # Controls after the main fine-tuning, so that its figures are the same with and without them.
-                controlled = make_controls(settings, planned, probe, plan.controls, plan.control_rates)
-                # One pass for everything: conditions that contrasts share are observed once.
-                trainer.validate(probe, datamodule=data, verbose=False)
-            save_results(run, planned, probe, controlled)
+            _compare_task(run, planned, model)
+            # Trainers and modules refer to each other: without this, a task's weights live on into the next ones.
+            gc.collect()
         if show:
             show_results(run)
     return run.plan.out
+
+
+def _compare_task(run: Run, planned: PlannedTask, model: PreTrainedModel) -> None:
+    settings = run.plan.settings
+    # The plan has a guess where a rate is to be chosen, since choosing needs the model.
+    planned = with_chosen_rate(settings, planned, model)
+    data = planned.data
+    probe = ICLProbe(model, data.demonstrations, readings=calibrated_readings(data))
+    trainer = make_trainer(settings, [KVFinetuning(planned.learning_rate)], title=planned.task.name)
+    with interruptible(), falling_together(trainer):
+        trainer.fit(probe, datamodule=data)
+        # Controls after the main fine-tuning, so that its figures are the same with and without them.
+        controlled = make_controls(settings, planned, probe, run.plan.controls, run.plan.control_rates)
+        # One pass for everything: conditions that contrasts share are observed once.
+        trainer.validate(probe, datamodule=data, verbose=False)
+    save_results(run, planned, probe, controlled)
 
 
 def fit(settings: CompareSettings) -> Path | None:

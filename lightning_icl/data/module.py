@@ -332,6 +332,10 @@ class ICLDataModule(LightningDataModule):
         # Looked up only for a message.
         return next(row.place for row in self.query_rows if row.index == query.index)
 
+    def teardown(self, stage: str) -> None:
+        """Let go of the Trainer: through it, what a task has learnt would live as long as its data."""
+        self.trainer = None
+
     def train_dataloader(self) -> DataLoader[Tensor]:
         """One demonstration a batch, in prompt order."""
         steps = DemonstrationSteps(self.demonstrations.bos, self.demonstrations.examples)

@@ -1,5 +1,7 @@
 """Restricted fine-tuning: what it changes, what it leaves alone, and what it refuses."""
 
+import gc
+import weakref
 from pathlib import Path
 
 import pytest
@@ -167,3 +169,17 @@ def test_overlays_that_share_scratch_are_laid_over_in_turn(variant: str) -> None
     if scratch:
         with shared[0].active(), pytest.raises(RuntimeError, match="on together"), shared[1].active():
             pass
+
+
+def test_what_was_learnt_does_not_live_as_long_as_the_data(tmp_path: Path) -> None:
+    """A run of many tasks holds the data of all of them, and the weights of one."""
+    data = tiny_data(tmp_path)
+    probe = ICLProbe(tiny_model("gpt2"), data.demonstrations)
+    trainer = make_trainer(KVFinetuning(0.1))
+    trainer.fit(probe, datamodule=data)
+    trainer.validate(probe, datamodule=data, verbose=False)
+    gone = weakref.ref(probe), weakref.ref(trainer)
+    del probe, trainer
+    gc.collect()
+    assert [reference() for reference in gone] == [None, None]
+    assert data.demonstrations
