@@ -36,6 +36,18 @@ def test_every_size_makes_valid_trainings_that_differ_in_momentum_alone(size: st
     assert [variant.name for variant in settings.variants][:2] == ["vanilla", f"eta-{settings.eta:g}"]
 
 
+@pytest.mark.parametrize("size", ["smoke", "long"])
+def test_arms_change_momentum_alone(size: str, tmp_path: Path) -> None:
+    settings = read_settings(FOLDER / f"{size}.yaml", {"text": "a", "validation_text": "b"})
+    plain, *others = (settings.training(variant, 1, tmp_path) for variant in settings.variants)
+    assert len({training.out for training in others}) == len(others)
+    for training in others:
+        changed = {name for name in vars(plain) if getattr(plain, name) != getattr(training, name)}
+        assert changed <= {"momentum", "learn_momentum", "momentum_form", "gate_init", "out"}
+        assert training.has_momentum
+    assert {"previous", "gate-learnt"} <= {variant.name for variant in settings.variants}
+
+
 def parameters(model: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
@@ -114,6 +126,8 @@ def test_published_figures_stand_in_their_rows() -> None:
 def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="neither a number"):
         ExperimentSettings(pretrain={}, text="a", validation_text="b", sweep=(1.5,))
+    with pytest.raises(UserError, match="Did you mean 'momentum_form'"):
+        ExperimentSettings(pretrain={}, text="a", validation_text="b", arms={"b": {"momentum_frm": "mean"}})
     with pytest.raises(UserError, match="Give --text"):
         read_settings(FOLDER / "cpu.yaml", {})
     (tmp_path / "own.yaml").write_text("texts: a\n")

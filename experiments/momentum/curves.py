@@ -61,7 +61,11 @@ def draw_curves(settings: ExperimentSettings, measured: Measured, out: Path) -> 
         plt.yscale("log")
         save("training", "step", "held-out perplexity")
 
-    fixed = [variant for variant in settings.variants if variant.momentum is not None and not variant.learnt]
+    fixed = [
+        variant
+        for variant in settings.variants
+        if variant.momentum is not None and not variant.learnt and not variant.changes
+    ]
     if len(fixed) > 1:
         longest, icl = str(max(settings.lengths)), accuracies(measured)["mean"]
         _, axes = plt.subplots(1, 2, figsize=(8.5, 3.4))

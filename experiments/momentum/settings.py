@@ -9,8 +9,10 @@ from lightning_icl.errors import UserError, did_you_mean
 from lightning_icl.plain_yaml import read_yaml
 from lightning_icl.pretraining.settings import PretrainSettings
 
-SIZES = ("smoke", "cpu", "paper")
+SIZES = ("smoke", "cpu", "long", "paper")
 LEARNT = "learnt"
+# What an arm may change: momentum, and the rate that a search found for it.
+_OF_ARMS = ("momentum", "learn_momentum", "momentum_form", "gate_init", "learning_rate")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +23,8 @@ class Variant:
     momentum: float | None
     learnt: bool
     seeds: tuple[int, ...]
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of its training that differ from the shared ones otherwise: its form, its gates."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +44,9 @@ class ExperimentSettings:
     sweep: tuple[float | str, ...] = ()
     """Other values of η, and `learnt`."""
     sweep_seeds: tuple[int, ...] = (1,)
-    """Seeds of these."""
+    """Seeds of these and of the arms."""
+    arms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Further kinds of attention by name: what each changes in the settings of `lightning-icl pretrain`."""
     lengths: tuple[int, ...] = (256, 512, 1024)
     """Lengths of the inputs that perplexity is measured on; the same text at every length."""
     perplexity_tokens: int = 200_000
@@ -73,13 +79,20 @@ class ExperimentSettings:
             seeds = self.seeds if value == self.eta else self.sweep_seeds
             momentum = self.eta if learnt else float(value)
             found.append(Variant(name=name, momentum=momentum, learnt=learnt, seeds=seeds))
+        for name, changes in self.arms.items():
+            if unknown := sorted(changes.keys() - set(_OF_ARMS)):
+                raise UserError(f"arms: {name!r} changes {unknown[0]!r}. {did_you_mean(unknown[0], _OF_ARMS)}")
+            learnt = bool(changes.get("learn_momentum", False))
+            rest = {key: value for key, value in changes.items() if key not in ("momentum", "learn_momentum")}
+            momentum = changes.get("momentum")
+            found.append(Variant(name=name, momentum=momentum, learnt=learnt, seeds=self.sweep_seeds, changes=rest))
         object.__setattr__(
             self, "variants", tuple({variant.name: variant for variant in reversed(found)}.values())[::-1]
         )
 
     def training(self, variant: Variant, seed: int, out: Path) -> PretrainSettings:
         """The training of one model; all of a seed share weights at the start, order of data, and steps."""
-        shared = {"tokenizer": str(out / "tokenizer"), **self.pretrain}
+        shared = {"tokenizer": str(out / "tokenizer"), **self.pretrain, **variant.changes}
         return PretrainSettings(
             **shared,
             out=str(model_folder(out, variant.name, seed)),
