@@ -80,3 +80,19 @@ def test_a_group_of_fine_tunings_is_measured_against_single_ones(capsys: pytest.
     assert line.startswith("3 apart / together: ")
     difference = float(line.split("differ by ")[1].split(" ")[0])
     assert difference < 1e-4
+
+
+def test_all_rungs_together_are_said_in_looks_in_context(capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmarks.ladder_cost import main, ratios
+
+    taken = {"icl": [2.0, 4.0, 4.0], "none": [1.0, 2.0, 4.0], "affine": [3.0, 6.0, 4.0], "building": [4.0, 4.0, 8.0]}
+    assert ratios(taken) == {"icl": 1, "none": 0.5, "affine": 1.5, "building": 2, "rungs": 1}
+    main(["--size", "tiny", "--rounds", "1"])
+    lines = capsys.readouterr().out.splitlines()
+    names = [line.split()[0] for line in lines[:-1]]
+    assert names == [
+        "icl", "none", "linear-raw", "linear", "constant", "constant-mass", "affine", "quadratic", "softmax",
+        "building", "rungs",
+    ]  # fmt: skip
+    assert lines[0].split()[1] == "1.00"
+    assert float(lines[-1].split()[3]) > 0

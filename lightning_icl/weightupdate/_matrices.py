@@ -20,7 +20,7 @@ from lightning_icl.models.kv import LaidOver
 from lightning_icl.models.scope import Scope
 from lightning_icl.probing.contrast import Contrast
 from lightning_icl.records import Condition, Demonstrations, KVOverlay, QueryBatch
-from lightning_icl.weightupdate._survey import Survey
+from lightning_icl.weightupdate.survey import Survey
 
 RANK = 4
 """Leading singular vectors that span the subspaces compared."""

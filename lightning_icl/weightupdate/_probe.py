@@ -24,10 +24,10 @@ from lightning_icl.records import Demonstrations, QueryBatch
 from lightning_icl.weightupdate._matrices import Matrices
 from lightning_icl.weightupdate._metrics import RungMetrics
 from lightning_icl.weightupdate._shares import Trace, affine_parts, shares
-from lightning_icl.weightupdate._survey import Survey
 from lightning_icl.weightupdate.fast_weights import FastWeights, stored
 from lightning_icl.weightupdate.look import Look, look
 from lightning_icl.weightupdate.settings import FastRung, Rung
+from lightning_icl.weightupdate.survey import Survey
 
 VIEWS = ("zsl", "icl", "ft")
 """The conditions beside which the rungs are looked at."""

@@ -23,9 +23,9 @@ from lightning_icl.models.replacement import Updated
 from lightning_icl.models.scope import Scope
 from lightning_icl.records import Demonstrations, QueryBatch
 from lightning_icl.saving.tensors import save_tensors
-from lightning_icl.weightupdate._survey import Survey
 from lightning_icl.weightupdate.look import Look, look
 from lightning_icl.weightupdate.settings import FastRung
+from lightning_icl.weightupdate.survey import Survey
 
 _FORMAT = "lightning-icl fast weights 1"
 

@@ -24,9 +24,9 @@ from lightning_icl.models.replacement import Updated
 from lightning_icl.models.scope import Scope
 from lightning_icl.probing.finetuning import KVFinetuning
 from lightning_icl.weightupdate._probe import WeightUpdateProbe
-from lightning_icl.weightupdate._survey import Survey
 from lightning_icl.weightupdate.fast_weights import FastWeights
 from lightning_icl.weightupdate.look import look
+from lightning_icl.weightupdate.survey import Survey
 
 SMALL = ["--task", "tiny-cb", "--shots", "4", "--limit", "6", "--held-out", "5"]
 RUNGS = ["none", "linear-raw", "linear", "constant", "constant-mass", "affine", "quadratic"]

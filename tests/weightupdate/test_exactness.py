@@ -15,8 +15,8 @@ from lightning_icl.errors import ModelError
 from lightning_icl.models.capture import Capture
 from lightning_icl.models.replacement import Updated
 from lightning_icl.models.scope import Scope
-from lightning_icl.weightupdate._survey import Survey
 from lightning_icl.weightupdate.look import Look, look
+from lightning_icl.weightupdate.survey import Survey
 
 RUNGS = ("none", "linear-raw", "linear", "constant", "constant-mass", "affine", "quadratic", "softmax")
 WINDOWED = ("mistral-window", "mistral-window-momentum", "gemma2", "gemma3_text", "cohere2", "gpt_neo")
@@ -95,3 +95,17 @@ def test_a_window_that_cuts_the_demonstrations_is_refused(
 ) -> None:
     with pytest.raises(ModelError, match="sees the last 20 tokens only"):
         seen_by_rungs(model_of(variant, monkeypatch, window=20), tiny_data(tmp_path), "probe")
+
+
+@pytest.mark.parametrize("variant", ["gpt2", "llama", "bloom"])
+def test_about_the_query_itself_rungs_are_in_context_learning(variant: str, tmp_path: Path) -> None:
+    """The bound that the other source of the expansion point gives: it holds layer by layer, hence in the model."""
+    model, data = tiny_model(variant, dtype=torch.float64), tiny_data(tmp_path)
+    chosen, batch = data.demonstrations, collate(data.queries[:1])
+    with Capture(model) as capture:
+        prefix = capture.prefix(chosen.prefix_token_ids)
+        rungs = Survey(3, len(chosen.bos), "probe").of(capture, prefix, [batch]).rungs()
+        icl = look(capture, batch, prefix, name="icl")
+        for name in ("constant", "constant-mass", "affine", "quadratic"):
+            updated = Updated(rungs[name], len(chosen.bos), "probe")
+            assert error(look(capture, batch, prefix, name=name, replacement=updated).logits, icl.logits) < 1e-9, name

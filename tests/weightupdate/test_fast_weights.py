@@ -17,9 +17,9 @@ from lightning_icl.errors import ModelError, OutputError
 from lightning_icl.models.capture import Capture
 from lightning_icl.models.replacement import Updated
 from lightning_icl.models.scope import Scope
-from lightning_icl.weightupdate._survey import Survey
 from lightning_icl.weightupdate.fast_weights import FastRung, FastWeights, fast_weights
 from lightning_icl.weightupdate.look import look
+from lightning_icl.weightupdate.survey import Survey
 
 
 def data_of(folder: Path, answers: str = "single", bos: bool = True) -> ICLDataModule:
