@@ -15,8 +15,8 @@ from lightning_icl.comparison.plan import PlannedTask, chooses_rate
 from lightning_icl.comparison.settings import CompareSettings
 from lightning_icl.comparison.trainer import make_trainer
 from lightning_icl.interrupts import interruptible
-from lightning_icl.models.rotary import length_scaling
 from lightning_icl.probing.finetuning import Finetuned, Run
+from lightning_icl.probing.group_memory import groups_within
 from lightning_icl.probing.heldout import DemonstrationLoss, HeldOutAccuracy, batches_of
 from lightning_icl.process_watch import falling_together
 from lightning_icl.records import Condition, KVOverlay
@@ -191,14 +191,11 @@ def _finetuned(
     settings: CompareSettings, planned: PlannedTask, model: PreTrainedModel, rates: Sequence[float]
 ) -> tuple[dict[float, Finetuned], dict[float, str]]:
     """By rate what was learnt, or why nothing was."""
-    demonstrations = planned.data.demonstrations
-    # A padded example would turn at the angles of a longer one where rotary scaling goes by length.
-    groups = [[rate] for rate in rates] if length_scaling(model.config) is not None else [list(rates)]
+    runs = [Run(learning_rate=rate, demonstrations=planned.data.demonstrations) for rate in rates]
     tuned: dict[float, Finetuned] = {}
     diverged: dict[float, str] = {}
-    for group in groups:
-        runs = [Run(learning_rate=rate, demonstrations=demonstrations) for rate in group]
-        fitted = fit_together(settings, model, runs, title=f"{planned.task.name}: rates")
-        tuned |= {group[number]: item for number, item in fitted.finetuned.items()}
-        diverged |= {group[number]: reason for number, reason in fitted.diverged.items()}
+    for group in groups_within(runs, model):
+        fitted = fit_together(settings, model, group, title=f"{planned.task.name}: rates")
+        tuned |= {group[number].learning_rate: item for number, item in fitted.finetuned.items()}
+        diverged |= {group[number].learning_rate: reason for number, reason in fitted.diverged.items()}
     return tuned, diverged
