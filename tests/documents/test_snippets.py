@@ -28,7 +28,13 @@ def around(tmp_path: Path) -> dict[str, Any]:
             "held_out_batches": [collate(data.queries)],
             "batch": collate(data.queries),
         },
-        "docs/momentum.md 0": {"model": tiny_model("llama"), "query": query, "key": key, "value": value},
+        "docs/momentum.md 0": {
+            "model": tiny_model("llama"),
+            "other": tiny_model("llama"),
+            "query": query,
+            "key": key,
+            "value": value,
+        },
     }
 
 
