@@ -60,8 +60,9 @@ class SharedTokens:
         query: Float[Tensor, "batch head token width"],
         window: int | None = None,
         positions: Int[Tensor, "batch token"] | None = None,
+        span: range | None = None,
     ) -> tuple[Float[Tensor, "batch head token width"], Float[Tensor, "batch head token"]]:
-        """Softmax attention to them, N / Z, and log Z; `window` and `positions` as in `prefix_attention`."""
+        """Softmax attention to them, N / Z, and log Z; `window`, `positions` and `span` as in `prefix_attention`."""
         return prefix_attention(
             query,
             self.key,
@@ -70,6 +71,7 @@ class SharedTokens:
             softcap=self.softcap,
             window=window,
             positions=positions,
+            span=span,
             bias=self.bias,
         )
 

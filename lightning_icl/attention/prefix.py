@@ -89,6 +89,7 @@ def prefix_attention(
     softcap: float | None = None,
     window: int | None = None,
     positions: Int[Tensor, "batch token"] | None = None,
+    span: range | None = None,
     bias: Float[Tensor, "head prefix"] | None = None,
 ) -> tuple[Float[Tensor, "batch head token width"], Float[Tensor, "batch head token"]]:
     """Attention of a whole batch of queries to one shared prefix, and its log-sum-exp.
@@ -103,6 +104,8 @@ def prefix_attention(
         softcap: scores become `softcap * tanh(scores / softcap)`.
         window: a query at absolute position i sees prefix position j only if `i - j < window`.
         positions: absolute position of each query token; needed with `window`.
+        span: positions that all of these lie in, where it is known without reading them, which would wait for a GPU:
+            only keys that some of them may see and others not are masked.
         bias: added to the scaled scores of each head (ALiBi).
     """
     batch, heads, tokens, width = query.shape
@@ -114,8 +117,10 @@ def prefix_attention(
         positions = positions.reshape(1, -1).expand(group_size, -1).reshape(-1)
     if softcap is None and window is None and bias is None:
         out, lse = attention_with_lse(rows, key, value, scaling=scaling, causal=False)
-    elif softcap is None and window is not None and positions is not None and bias is None:
-        out, lse = _windowed_prefix_attention(rows, key, value, scaling=scaling, window=window, positions=positions)
+    elif softcap is None and window is not None and positions is not None and span and bias is None:
+        out, lse = _windowed_prefix_attention(
+            rows, key, value, scaling=scaling, window=window, positions=positions, span=span
+        )
     else:
         out, lse = _masked_prefix_attention(
             rows,
@@ -133,7 +138,7 @@ def prefix_attention(
 
 
 def _windowed_prefix_attention(
-    rows: Tensor, key: Tensor, value: Tensor, *, scaling: float, window: int, positions: Tensor
+    rows: Tensor, key: Tensor, value: Tensor, *, scaling: float, window: int, positions: Tensor, span: range
 ) -> tuple[Tensor, Tensor]:
     """The long sequence against a prefix that a window cuts.
 
@@ -141,7 +146,7 @@ def _windowed_prefix_attention(
     some see and some do not need a mask.
     """
     keys = key.shape[2]
-    first, last = (min(max(0, int(end) + 1 - window), keys) for end in positions.aminmax())
+    first, last = (min(max(0, end + 1 - window), keys) for end in (span[0], span[-1]))
     parts = []
     start = min(first, keys - 1)  # one key stays where none is seen: it gets output 0 and log-sum-exp -inf
     if start < last:

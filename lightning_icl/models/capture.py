@@ -206,10 +206,10 @@ class Capture:
         if recording.purpose == "prefix":
             recording.keys.append(key.contiguous())
             recording.values.append(value.contiguous())
-        # How far positions go in this pass; a window at least that long hides nothing.
-        reach = length + under_way.offset + query.shape[2]
-        bias = None if position_bias is None else position_bias(reach)
-        if window is not None and window >= reach:
+        # Where positions lie in this pass; a window at least that long hides nothing.
+        span = range(length + under_way.offset, length + under_way.offset + query.shape[2])
+        bias = None if position_bias is None else position_bias(span.stop)
+        if window is not None and window >= span.stop:
             window = None
         # Own tokens and prefix apart, joined by their log-sum-exp: see `attention.prefix`.
         own, own_lse = own_attention(
@@ -235,7 +235,7 @@ class Capture:
                 assert batch is not None
                 own = replacement.attend(layer, query, own, own_lse, shared, window, batch)
             else:
-                own = join_attention(own, own_lse, *shared.attend(query, window, positions))
+                own = join_attention(own, own_lse, *shared.attend(query, window, positions, span))
         if batch is not None:
             seen = LayerAttention(
                 layer=layer, batch=batch, query=query, key=key, value=value, output=own, scaling=scaling, window=window

@@ -51,14 +51,15 @@ def test_joined_attention_is_exact(
         query, *own_states, scaling=0.3, softcap=softcap, visible=visible,
         bias=None if bias is None else bias[None, :, None, PREFIX:],
     )  # fmt: skip
-    prefix, prefix_lse = prefix_attention(
-        query, *shared, scaling=0.3, softcap=softcap, window=window, positions=positions,
-        bias=None if bias is None else bias[:, :PREFIX],
-    )  # fmt: skip
-    joined = join_attention(own, own_lse, prefix, prefix_lse)
     whole = (torch.cat([s.expand(BATCH, -1, -1, -1), o], 2) for s, o in zip(shared, own_states, strict=True))
     expected = reference(query, *whole, 0.3, softcap, window, bias)
-    torch.testing.assert_close(joined.double(), expected, atol=3e-6 if dtype == torch.float32 else 1e-12, rtol=0)
+    for span in (None, range(PREFIX, PREFIX + TOKENS), range(PREFIX + TOKENS + 2)):
+        prefix, prefix_lse = prefix_attention(
+            query, *shared, scaling=0.3, softcap=softcap, window=window, positions=positions, span=span,
+            bias=None if bias is None else bias[:, :PREFIX],
+        )  # fmt: skip
+        joined = join_attention(own, own_lse, prefix, prefix_lse)
+        torch.testing.assert_close(joined.double(), expected, atol=3e-6 if dtype == torch.float32 else 1e-12, rtol=0)
 
 
 def test_a_prefix_out_of_reach_has_no_weight() -> None:

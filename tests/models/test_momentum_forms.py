@@ -1,5 +1,6 @@
 """Models with forms of momentum and gates: by loops, decoded, padded, packed, saved, unchanged where gates are 0."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -138,5 +139,7 @@ def test_settings_that_cannot_be_are_named() -> None:
     with pytest.raises(UserError, match="gate_init = nan"):
         to_momentum(tiny_model("llama"), gate_init=float("nan"))
     for given, message in (({"form": "maen"}, "Did you mean 'mean'"), ({"gates": 0}, r"Unknown: \['gates'\]")):
+        config = copy.deepcopy(tiny_model("llama").config)
+        config.momentum_attention = given
         with pytest.raises((ModelError, UserError), match=message):
-            AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", momentum_attention=given))
+            AutoModelForCausalLM.from_config(config)

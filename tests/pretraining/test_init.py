@@ -57,7 +57,9 @@ def test_the_result_is_the_trained_model_with_momentum_and_is_measured(tmp_path:
     main(["pretrain", "--init", "builtin", "--momentum", "0.9", "--learn-momentum", "--steps", "20", "--out", str(out),
           *RUN, "--learning-rate", "0.01"])  # fmt: skip
     model = load_model(find_model(str(out)))
-    assert model.config.momentum_attention == {"eta": 0.9, "learn": True, "base": "sdpa"}
+    assert model.config.momentum_attention == {
+        "eta": 0.9, "learn": True, "form": "sum", "gate_init": None, "base": "sdpa",
+    }  # fmt: skip
     learnt = torch.stack([value for name, value in model.named_parameters() if name.endswith("momentum_logit")])
     assert learnt.shape == (4, 6)
     assert (learnt.sigmoid() - 0.9).abs().min() > 1e-5  # every head has moved
