@@ -3,6 +3,7 @@
 import json
 import shutil
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-class SavedRun:
+class SavedRun(ABC):
     """The files of a run.
 
     Args:
@@ -40,9 +41,9 @@ class SavedRun:
             # A finaliser and not `__del__`, which does not run at interpreter exit.
             weakref.finalize(self, shutil.rmtree, passing, ignore_errors=True)
 
-    def _grids(self, *, intervals: bool = False) -> Sequence[Grid]:
+    @abstractmethod
+    def _grids(self) -> Sequence[Grid]:
         """Its tables."""
-        raise NotImplementedError
 
     def _repr_html_(self) -> str:
         """The tables as a notebook shows them."""
@@ -167,7 +168,7 @@ class SweepResults(SavedRun):
         """Means over seeds at the chosen rates, with standard errors, as text of some columns."""
         return _text(self._grids(), width)
 
-    def _grids(self, *, intervals: bool = False) -> Sequence[Grid]:
+    def _grids(self) -> Sequence[Grid]:
         return [sweep_grid(self.rows, summarise(self.rows))]
 
     def to_frame(self) -> "pd.DataFrame":
@@ -226,7 +227,7 @@ class DualFormResults(_CloserLook):
         """The tables of every task as text of some columns."""
         return _text(self._grids(), width)
 
-    def _grids(self, *, intervals: bool = False) -> Sequence[Grid]:
+    def _grids(self) -> Sequence[Grid]:
         return [grid for content in self._contents for grid in dual_grids(content)]
 
     def to_frame(self) -> "pd.DataFrame":

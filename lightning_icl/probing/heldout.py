@@ -103,6 +103,7 @@ class DemonstrationLoss(LightningModule):
         """In nats per token; each demonstration counts the same."""
         self._run = Run(learning_rate=1.0, demonstrations=demonstrations)
         self._losses: list[Tensor] = []
+        self._laid_over: LaidOver | None = None
 
     def batches(self) -> DataLoader[list[int]]:
         """Numbers of demonstrations in batches of like length, whose logits over the vocabulary stay small."""
@@ -119,14 +120,19 @@ class DemonstrationLoss(LightningModule):
                 batches.append([step])
         return DataLoader(batches, batch_size=None, shuffle=False)  # type: ignore[arg-type]
 
+    def on_validation_epoch_start(self) -> None:
+        """Make what was learnt ready, once for all batches."""
+        self._laid_over = LaidOver(self.model, self.overlay) if self.overlay else None
+
     def validation_step(self, steps: list[int], batch_idx: int) -> None:
         """The losses of a batch."""
         tokens = pad_sequence([torch.tensor(self._run.tokens(step)) for step in steps], batch_first=True)
-        overlaid = LaidOver(self.model, self.overlay).active() if self.overlay else nullcontext()
+        overlaid = self._laid_over.active() if self._laid_over else nullcontext()
         with Capture(self.model) as capture, overlaid:
             spans = [self._run.learnt(step) for step in steps]
             self._losses.append(language_modelling(capture, tokens.to(self.device), spans)[0])
 
     def on_validation_epoch_end(self) -> None:
         """From losses to their mean."""
-        self.loss, self._losses = float(torch.cat(self._losses).double().mean()), []
+        self.loss = float(torch.cat(self._losses).double().mean())
+        self._losses, self._laid_over = [], None
