@@ -9,8 +9,9 @@ from transformers import PreTrainedModel
 from lightning_icl.comparison._overlays import FINETUNE, read_finetuned
 from lightning_icl.comparison.controls.examples import calibrated_readings
 from lightning_icl.comparison.controls.run import make_controls
-from lightning_icl.comparison.output import Run, claimed, save_finetuning, save_results, say, show_results
+from lightning_icl.comparison.output import Run, claimed, save_finetuning, save_results, show_results
 from lightning_icl.comparison.plan import Plan, PlannedTask, make_plan
+from lightning_icl.comparison.progress import say
 from lightning_icl.comparison.rate import with_chosen_rate
 from lightning_icl.comparison.settings import CompareSettings, ValidateSettings
 from lightning_icl.comparison.trainer import check_trainer, make_trainer

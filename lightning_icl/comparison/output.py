@@ -8,11 +8,11 @@ from pathlib import Path
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from lightning_icl import console
 from lightning_icl.comparison._overlays import write_finetuned
 from lightning_icl.comparison.assemble import VIEWS, assemble, prediction_rows
 from lightning_icl.comparison.controls.run import Controlled, controls_section
 from lightning_icl.comparison.plan import Plan, PlannedTask, resolved
+from lightning_icl.comparison.progress import say
 from lightning_icl.errors import OutputError
 from lightning_icl.plain_yaml import read_yaml, to_yaml
 from lightning_icl.probing.findings import accuracy
@@ -223,9 +223,3 @@ def show_results(run: Run) -> None:
     out = run.plan.out
     print_summary(out, run.plan.settings.tables, [planned.task.name for planned in run.plan.tasks])
     say(f"Results are in {out}; this table again: lightning-icl report {out}")
-
-
-@rank_zero_only
-def say(text: str, style: str = "") -> None:
-    """Print a line, by the first of several processes."""
-    console.say(text, style)

@@ -1,4 +1,4 @@
-"""How far a task is: its name, the phase and the time left, in the bar of a terminal or as lines elsewhere."""
+"""What a run says while it goes on: lines, and its task, phase and time left in the bar of a terminal or as lines."""
 
 import sys
 import time
@@ -8,6 +8,9 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from lightning_icl import console
 
 TUNING, PROBING = "fine-tuning", "queries"
 _EVERY = 30.0
@@ -109,3 +112,9 @@ def phase_display(title: str) -> L.Callback:
     """The display that suits where the output goes."""
     # Rich redraws its bar, which in a file would be hundreds of lines.
     return PhaseBar(title) if sys.stdout.isatty() else PhaseLines(title)
+
+
+@rank_zero_only
+def say(text: str, style: str = "") -> None:
+    """Print a line, by the first of several processes."""
+    console.say(text, style)

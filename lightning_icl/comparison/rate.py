@@ -10,8 +10,8 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from lightning_icl.comparison.group import fit_together
-from lightning_icl.comparison.output import say
 from lightning_icl.comparison.plan import PlannedTask, chooses_rate
+from lightning_icl.comparison.progress import say
 from lightning_icl.comparison.settings import CompareSettings
 from lightning_icl.comparison.trainer import make_trainer
 from lightning_icl.interrupts import interruptible

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from lightning_icl.comparison.output import Run, claimed, say
+from lightning_icl.comparison.output import Run, claimed
 from lightning_icl.comparison.plan import Plan, PlannedTask, carried_out, make_plan
+from lightning_icl.comparison.progress import say
 from lightning_icl.comparison.rate import with_chosen_rate
 from lightning_icl.comparison.trainer import check_trainer, make_trainer, quiet
 from lightning_icl.dualform._content import dual_content

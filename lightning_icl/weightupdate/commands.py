@@ -8,8 +8,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lightning_icl.comparison.controls.catalogue import choose
 from lightning_icl.comparison.controls.run import Controlled, contrasts_of
-from lightning_icl.comparison.output import Run, claimed, say
+from lightning_icl.comparison.output import Run, claimed
 from lightning_icl.comparison.plan import Plan, PlannedTask, carried_out, make_plan
+from lightning_icl.comparison.progress import say
 from lightning_icl.comparison.rate import with_chosen_rate
 from lightning_icl.comparison.trainer import check_trainer, make_trainer, quiet
 from lightning_icl.data.queries import Query, budget_batches, collate

@@ -7,16 +7,15 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from transformers import PreTrainedModel
 
-from lightning_icl import console
 from lightning_icl.comparison.controls._figures import left_out, measured
 from lightning_icl.comparison.controls._ground import Fit, Ground
 from lightning_icl.comparison.controls.catalogue import CONTROLS, Control
 from lightning_icl.comparison.controls.rounding import rounding_contrast
 from lightning_icl.comparison.group import fit_together
 from lightning_icl.comparison.plan import PlannedTask
+from lightning_icl.comparison.progress import say
 from lightning_icl.comparison.settings import CompareSettings
 from lightning_icl.comparison.trainer import make_trainer
 from lightning_icl.errors import NumericalError, UserError
@@ -117,17 +116,12 @@ def _learn_together(
     for group in groups_within(list(runs), model):
         if len(group) > 1:
             memory = group_bytes(model, group) / 1e9
-            _say(f"{title}: {len(group)} fine-tunings take their steps together, in about {memory:.1f} GB.")
+            say(f"{title}: {len(group)} fine-tunings take their steps together, in about {memory:.1f} GB.")
         fitted = fit_together(settings, model, group, title=title)
         for number, run in enumerate(group):
             # An error is kept and raised where the control asks for its fine-tuning.
             made.learnt[run] = fitted.finetuned.get(number) or NumericalError(fitted.diverged[number])
     made.seconds += time.perf_counter() - started
-
-
-@rank_zero_only
-def _say(text: str) -> None:
-    console.say(text)
 
 
 def _ground(
