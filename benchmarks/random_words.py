@@ -10,7 +10,9 @@ from lightning_icl.models.finding import builtin_folder
 from lightning_icl.tasks.task import FileSource, Task
 
 
-def random_words(folder: Path, queries: int, *, words: int = 14, shots: int = 32, seed: int = 0) -> ICLDataModule:
+def random_words(
+    folder: Path, queries: int, *, words: int = 14, shots: int = 32, seed: int = 0, training: int | None = None
+) -> ICLDataModule:
     """Demonstrations and queries of two labels, for models with 2,048 positions.
 
     Args:
@@ -19,11 +21,12 @@ def random_words(folder: Path, queries: int, *, words: int = 14, shots: int = 32
         words: of a sentence; template and label add five tokens.
         shots: demonstrations.
         seed: of the words.
+        training: training rows; without it twice the shots.
     """
     rng = random.Random(seed)
     tokenizer = AutoTokenizer.from_pretrained(builtin_folder("builtin"))
     vocabulary = [word for word in tokenizer.get_vocab() if word.isalpha() and word.islower()]
-    for split, count in (("train", 2 * shots), ("validation", queries)):
+    for split, count in (("train", training or 2 * shots), ("validation", queries)):
         lines = []
         for number in range(count):
             text = " ".join(rng.choices(vocabulary, k=words))
