@@ -1,6 +1,8 @@
 """The momentum experiment: its settings, its statistics, its perplexities, and the paper's configuration."""
 
 import csv
+import doctest
+import importlib
 import math
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from tiny_models import tiny_model
 from tiny_task import word_tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from experiments.momentum.measure import position_losses
+from experiments.momentum.measure import token_losses
 from experiments.momentum.settings import SIZES, ExperimentSettings, read_settings
 from experiments.momentum.summary import mean_and_error, paired_difference, published
 from lightning_icl.errors import UserError
@@ -29,16 +31,16 @@ FOLDER = Path(__file__).parents[1] / "experiments" / "momentum"
 
 @pytest.mark.parametrize("size", SIZES)
 def test_every_size_makes_valid_trainings_that_differ_in_momentum_alone(size: str, tmp_path: Path) -> None:
-    settings = read_settings(FOLDER / f"{size}.yaml", {"text": "a", "validation_text": "b"})
+    settings = read_settings(FOLDER / f"{size}.yaml", {"text": "a", "validation_text": "b", "search_text": "c"})
     plain, momentum = (settings.training(variant, 1, tmp_path) for variant in settings.variants[:2])
     changed = {name for name in vars(plain) if getattr(plain, name) != getattr(momentum, name)}
     assert changed == {"momentum", "out"}
     assert [variant.name for variant in settings.variants][:2] == ["vanilla", f"eta-{settings.eta:g}"]
 
 
-@pytest.mark.parametrize("size", ["smoke", "long"])
+@pytest.mark.parametrize("size", ["smoke", "day", "long"])
 def test_arms_change_momentum_alone(size: str, tmp_path: Path) -> None:
-    settings = read_settings(FOLDER / f"{size}.yaml", {"text": "a", "validation_text": "b"})
+    settings = read_settings(FOLDER / f"{size}.yaml", {"text": "a", "validation_text": "b", "search_text": "c"})
     plain, *others = (settings.training(variant, 1, tmp_path) for variant in settings.variants)
     assert len({training.out for training in others}) == len(others)
     for training in others:
@@ -102,18 +104,18 @@ def test_errors_are_those_of_scipy_and_differences_are_paired() -> None:
     assert math.isnan(mean_and_error([1.0])[1])
 
 
-def test_losses_by_position_equal_a_plain_loop(tmp_path: Path) -> None:
+def test_losses_of_tokens_equal_a_plain_loop(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(" ".join(f"w{5 + number * 7 % 80}" for number in range(70)))
     encode_text(find_text(str(tmp_path / "a.txt"), "text"), word_tokenizer(), tmp_path / "tokens")
     text, model = PackedText(tmp_path / "tokens", 2, 32, "text"), tiny_model("llama")
-    found = position_losses(model, text, length=16, longest=32, tokens=1000)
+    found = token_losses(model, text, length=16, longest=32, tokens=1000)
     rows = []
     for start in range(0, 64, 16):
         ids = torch.tensor(text.tokens[start : start + 16].astype("int64"))
         with torch.no_grad():
             logs = model(ids[None]).logits[0].double().log_softmax(-1)
         rows.append([-float(logs[place, ids[place + 1]]) for place in range(15)])
-    assert found.tolist() == pytest.approx(np.mean(rows, 0).tolist(), abs=1e-5)
+    np.testing.assert_allclose(found, rows, atol=1e-5)
 
 
 def test_published_figures_stand_in_their_rows() -> None:
@@ -133,3 +135,10 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text("texts: a\n")
     with pytest.raises(UserError, match="Did you mean 'text'"):
         read_settings(tmp_path / "own.yaml", {})
+
+
+@pytest.mark.parametrize("name", ["search", "differences", "summary", "training_curves"])
+def test_examples_in_docstrings_are_true(name: str) -> None:
+    outcome = doctest.testmod(importlib.import_module(f"experiments.momentum.{name}"))
+    assert outcome.attempted
+    assert not outcome.failed

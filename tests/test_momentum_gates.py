@@ -1,4 +1,7 @@
-"""Gates trained alone: every arm trains numbers of momentum and nothing else, as many as its control or as stated."""
+"""Gates trained alone: every arm trains numbers of momentum and nothing else, as many as its control or as stated.
+
+What is finished is used again where the very same is asked for, and nowhere else.
+"""
 
 import argparse
 from pathlib import Path
@@ -8,20 +11,31 @@ import torch
 from tiny_models import tiny_model
 from tiny_task import word_tokenizer
 
-from experiments.momentum.gates import ARMS, tables, trainings
+from experiments.momentum.gates import ARMS, run, tables, trainings
+from experiments.momentum.keeping import kept, train_once
 from experiments.momentum.measure import learnt
+from lightning_icl.errors import OutputError
 from lightning_icl.models.momentum.conversion import to_momentum
 from lightning_icl.pretraining.models import new_model
 
 
+def arguments_in(folder: Path, **changes: object) -> argparse.Namespace:
+    """Arguments for one step on a tiny model and a little text."""
+    for name in ("tinyshakespeare/input.txt", "wikitext2/validation.txt", "wikitext2/test.txt"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(" ".join(f"w{5 + number * 7 % 80}" for number in range(200)))
+    tiny_model("llama").save_pretrained(folder / "model")
+    word_tokenizer().save_pretrained(folder / "model")
+    basic = {
+        "init": str(folder / "model"), "data": str(folder), "out": folder / "out", "seed": 1, "block": 32, "batch": 1,
+        "steps": 1, "rate": 0.01, "tokens": 64, "limit": 2, "tasks": "tiny-sst2", "accelerator": "cpu",
+    }  # fmt: skip
+    return argparse.Namespace(**{**basic, **changes})
+
+
 @pytest.mark.parametrize("name", ARMS)
 def test_an_arm_starts_as_the_plain_model_and_trains_gates_alone(name: str, tmp_path: Path) -> None:
-    tiny_model("llama").save_pretrained(tmp_path / "model")
-    arguments = argparse.Namespace(
-        init=str(tmp_path / "model"), data=str(tmp_path), out=tmp_path, seed=1, block=32, batch=1, steps=1, rate=0.01,
-        accelerator="cpu",
-    )  # fmt: skip
-    model = new_model(trainings(arguments)[name], word_tokenizer())
+    model = new_model(trainings(arguments_in(tmp_path))[name], word_tokenizer())
     trained = {key: value for key, value in model.named_parameters() if value.requires_grad}
     gates = sum(value.numel() for key, value in trained.items() if key.endswith("momentum_gate"))
     others = sum(value.numel() for value in trained.values()) - gates
@@ -40,3 +54,31 @@ def test_the_table_counts_what_is_trained_and_shows_it_by_layer() -> None:
     text = tables({"plain": plain, "both": {"perplexity": 9.5, "accuracy": accuracy, **learnt(model)}})
     assert "| both | 18 | 9.500 | -0.500 | 25.0 | 50.0 |" in text
     assert "| both | 2 | +0.250 +0.250 +0.250 +0.250 | +0.500 +0.500 |" in text
+
+
+def test_trainings_of_other_settings_are_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    arguments = arguments_in(tmp_path)
+    assert train_once(trainings(arguments)["previous"])
+    assert not train_once(trainings(arguments)["previous"])
+    for change in ({"rate": 0.02}, {"steps": 2}, {"seed": 2}):
+        with pytest.raises(OutputError, match="Set it back"):
+            run(arguments_in(tmp_path, **change))
+    tiny_model("llama", seed=5).save_pretrained(tmp_path / "model")
+    with pytest.raises(OutputError, match=r"init \(files\)"):
+        run(arguments)
+    assert not (arguments.out / "plain.json").exists()
+
+
+def test_figures_are_measured_again_where_something_else_is_asked_for(tmp_path: Path) -> None:
+    made = []
+
+    def measure() -> dict[str, float]:
+        made.append(1)
+        return {"perplexity": float("nan"), "number": len(made)}
+
+    path, asked = tmp_path / "found.json", {"tokens": 64, "text": ("a", "b")}
+    assert kept(path, asked, measure) == kept(path, asked, measure) == {"perplexity": None, "number": 1}
+    assert kept(path, {**asked, "tokens": 65}, measure)["number"] == 2
+    assert kept(path, {**asked, "tokens": 65, "text": ("a",)}, measure)["number"] == 3
+    path.write_text('{"perplexity": 1.0}')  # as an earlier version kept it
+    assert kept(path, asked, measure)["number"] == 4

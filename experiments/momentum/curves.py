@@ -1,17 +1,17 @@
 """The experiment's curves as PNG."""
 
-import csv
 import statistics
 from pathlib import Path
 
-from experiments.momentum.settings import ExperimentSettings, model_folder
+from experiments.momentum.settings import ExperimentSettings
 from experiments.momentum.summary import Measured, accuracies
+from experiments.momentum.training_curves import draw_training
 
 _BINS = 32
 
 
 def draw_curves(settings: ExperimentSettings, measured: Measured, out: Path) -> list[Path]:
-    """Perplexity over length, loss over position, the sweep over η, and held-out perplexity over training if known."""
+    """Perplexity over length, loss over position, every training's course, and the sweep over η."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -50,17 +50,7 @@ def draw_curves(settings: ExperimentSettings, measured: Measured, out: Path) -> 
         )
     save("loss_by_position", "position in the input", "held-out loss (nats per token)")
 
-    courses = {
-        variant.name: _validated(model_folder(out, variant.name, variant.seeds[0])) for variant in settings.variants
-    }
-    if any(len(points) > 1 for points in courses.values()):
-        plt.figure(figsize=(5, 3.4))
-        for variant in settings.variants:
-            if points := courses[variant.name]:
-                plt.plot(*zip(*points, strict=True), marker=".", label=f"{variant.name}, seed {variant.seeds[0]}")
-        plt.yscale("log")
-        save("training", "step", "held-out perplexity")
-
+    pictures.append(draw_training(settings, out))
     fixed = [
         variant
         for variant in settings.variants
@@ -87,11 +77,3 @@ def draw_curves(settings: ExperimentSettings, measured: Measured, out: Path) -> 
         plt.close()
         pictures.append(out / "sweep.png")
     return pictures
-
-
-def _validated(folder: Path) -> list[tuple[int, float]]:
-    """Steps and held-out perplexities of a training."""
-    rows = csv.DictReader((folder / "training_log.csv").read_text(encoding="utf-8").splitlines())
-    return [
-        (int(row["step"]) + 1, float(row["validation_perplexity"])) for row in rows if row.get("validation_perplexity")
-    ]

@@ -6,17 +6,18 @@ python -m experiments.momentum.gates --init smollm2-135m --data FOLDER --steps 5
 All other weights are frozen. Half of what is read is text, half few-shot documents. Arms: the sum and the mean with η
 fixed, which train one number for each query head; as many gates on the previous token's value alone, the control; and
 the mean with η learnt as well, one more number for each value head. Finished trainings are kept, and an interrupted one
-goes on by the same command. `gates.md` has the tables and `gates.json` all numbers.
+goes on by the same command; those of other settings are refused, and what was measured by others is measured again.
+`gates.md` has the tables and `gates.json` all numbers.
 """
 
 import argparse
-import json
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments.momentum.keeping import kept, train_once
 from experiments.momentum.summary import markdown
 from lightning_icl.errors import UserError
 from lightning_icl.file_names import input_path
@@ -71,7 +72,7 @@ def figures(model: "PreTrainedModel", source: Any, arguments: argparse.Namespace
     from experiments.momentum.settings import ExperimentSettings
     from lightning_icl.models.loading import load_tokenizer
 
-    tokenizer, test = load_tokenizer(source), str(Path(arguments.data) / "wikitext2" / "test.txt")
+    tokenizer, test = load_tokenizer(source), perplexity_text(arguments)
     settings = ExperimentSettings(
         pretrain={}, text=test, validation_text=test, tasks=arguments.tasks, limit=arguments.limit,
         accelerator=arguments.accelerator,
@@ -85,16 +86,31 @@ def figures(model: "PreTrainedModel", source: Any, arguments: argparse.Namespace
     }
 
 
-def measured(name: str, model_name: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """The figures of a model, kept beside the arms once they are measured."""
+def measured(path: Path, model: str, record: Mapping[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
+    """The figures of a model, kept once they are measured.
+
+    Args:
+        path: where they are kept.
+        model: its name or folder.
+        record: what the model itself depends on.
+        arguments: of the command.
+    """
     from lightning_icl.models.finding import find_model
     from lightning_icl.models.loading import load_model
+    from lightning_icl.pretraining.text import find_text
 
-    path = arguments.out / f"{name.replace(' ', '-')}.json"
-    if not path.is_file():
-        source = find_model(model_name)
-        write_text(path, to_json(figures(load_model(source), source, arguments)))
-    return dict(json.loads(path.read_text(encoding="utf-8")))
+    def figures_now() -> dict[str, Any]:
+        source = find_model(model)
+        return figures(load_model(source), source, arguments)
+
+    asked = {name: getattr(arguments, name) for name in ("tasks", "limit", "tokens", "block")}
+    text = find_text(perplexity_text(arguments), "--data").record
+    return kept(path, {**asked, "text": text, "model": record}, figures_now)
+
+
+def perplexity_text(arguments: argparse.Namespace) -> str:
+    """What perplexity is measured on."""
+    return str(input_path(arguments.data, "--data") / "wikitext2" / "test.txt")
 
 
 def tables(results: dict[str, dict[str, Any]]) -> str:
@@ -150,19 +166,25 @@ def run(arguments: argparse.Namespace) -> None:
     """Everything that is not done yet, then the tables.
 
     Raises:
-        UserError: something that cannot be used.
+        UserError: something that cannot be used, or a folder of other settings.
     """
+    from lightning_icl.pretraining.models import init_record
     from lightning_icl.pretraining.resume import is_finished
-    from lightning_icl.pretraining.run import full_record, pretrain, quiet
+    from lightning_icl.pretraining.run import full_record, quiet
 
     quiet()
     arms = trainings(arguments)
+    for training in arms.values():
+        # Before anything is measured in a folder that is another's.
+        is_finished(training, full_record(training))
     arguments.out.mkdir(parents=True, exist_ok=True)
-    results = {PLAIN: measured(PLAIN, arguments.init, arguments)}
+    weights = init_record(next(iter(arms.values())))
+    plain = {"init": arguments.init, "weights": weights}
+    results = {PLAIN: measured(arguments.out / f"{PLAIN}.json", arguments.init, plain, arguments)}
     for name, training in arms.items():
-        if not is_finished(training, full_record(training)):
-            pretrain(training)
-        results[name] = measured(Path(training.out).name, training.out, arguments)
+        train_once(training)
+        path = arguments.out / f"{Path(training.out).name}.json"
+        results[name] = measured(path, training.out, full_record(training), arguments)
     write_text(arguments.out / "gates.json", to_json(results))
     write_text(arguments.out / "gates.md", tables(results))
     print(tables(results))

@@ -2,21 +2,24 @@
 
 python -m experiments.momentum.run --size smoke
 python -m experiments.momentum.run --size cpu --text FILES --validation-text FILE --data FOLDER
+python -m experiments.momentum.run --size day --text FILES --search-text FILE --validation-text FILE
+
+A size with a search begins with it and trains every kind of attention as it found; --search stops there.
 """
 
 import argparse
 import importlib.util
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from experiments.momentum.keeping import kept, train_once
+from experiments.momentum.search import check_texts, search, search_table
 from experiments.momentum.settings import SIZES, ExperimentSettings, model_folder, read_settings
 from lightning_icl.errors import UserError
-from lightning_icl.results import to_json
-from lightning_icl.saving.workspace import held, write_text
+from lightning_icl.saving.workspace import held
 
 MEASURED = "measured.json"
 _WIDE = 120
@@ -29,50 +32,57 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", help="folder of the experiment; without it runs/momentum-SIZE")
     parser.add_argument("--text", help="text to train on, as `lightning-icl pretrain` takes it")
     parser.add_argument("--validation-text", help="held-out text")
+    parser.add_argument("--search-text", help="held-out text that the search is judged on")
+    parser.add_argument("--search", action="store_true", help="make the search alone")
     parser.add_argument("--data", help="folder with the tasks' rows")
     parser.add_argument("--tasks", help="tasks of in-context accuracy")
     given = parser.parse_args(arguments)
     path = Path(__file__).parent / f"{given.size}.yaml" if given.size in SIZES else Path(given.size)
     out = Path(given.out or f"runs/momentum-{path.stem}").expanduser()
-    changes = {name: getattr(given, name) for name in ("text", "validation_text", "data", "tasks")}
+    changes = {name: getattr(given, name) for name in ("text", "validation_text", "search_text", "data", "tasks")}
     try:
-        run(read_settings(path, changes), out)
+        run(read_settings(path, changes), out, search_alone=given.search)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 
 
-def run(settings: ExperimentSettings, out: Path) -> None:
+def run(settings: ExperimentSettings, out: Path, *, search_alone: bool = False) -> None:
     """Everything that is not done yet, then the tables.
+
+    Args:
+        settings: of the experiment.
+        out: its folder.
+        search_alone: stop after the search.
 
     Raises:
         UserError: something that cannot be used, a folder of another experiment, or no matplotlib.
     """
     if importlib.util.find_spec("matplotlib") is None:
         raise UserError("The curves need matplotlib, which is not installed: pip install 'lightning-icl[plot]'.")
-    from lightning_icl.pretraining.resume import is_finished
-    from lightning_icl.pretraining.run import full_record, pretrain, quiet
+    if search_alone and not settings.search:
+        raise UserError("--search: this size has none. Add the key 'search' to a settings file, as day.yaml has it.")
+    from experiments.momentum.showing import show
+    from lightning_icl.pretraining.run import quiet
 
     quiet()
     console = Console() if sys.stdout.isatty() else Console(width=_WIDE)
-    trainings = [
-        (variant, seed, settings.training(variant, seed, out))
-        for variant in settings.variants
-        for seed in variant.seeds
-    ]
+    check_texts(settings)
     _make_tokenizer(settings, out)
     _check_tasks(settings, out)
+    found = search(settings, out, lambda words: console.rule(words, align="left"))
+    if search_alone:
+        console.print(search_table(settings, found)[0])
+        return
     measured: dict[str, dict[int, dict[str, Any]]] = {}
-    for number, (variant, seed, training) in enumerate(trainings, start=1):
-        folder = model_folder(out, variant.name, seed)
-        console.rule(f"{number} of {len(trainings)}: {variant.name}, seed {seed}", align="left")
-        if is_finished(training, full_record(training)):
+    models = [(variant, seed) for variant in settings.variants for seed in variant.seeds]
+    for number, (variant, seed) in enumerate(models, start=1):
+        console.rule(f"{number} of {len(models)}: {variant.name}, seed {seed}", align="left")
+        chosen = found[variant.name].chosen if variant.name in found else None
+        if not train_once(settings.training(variant, seed, out, chosen)):
             console.print("trained before")
-        else:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            pretrain(training)
-        measured.setdefault(variant.name, {})[seed] = _measured(settings, folder, out)
-    _show(settings, measured, out, console)
+        measured.setdefault(variant.name, {})[seed] = _measured(settings, model_folder(out, variant.name, seed), out)
+    show(settings, found, measured, out, console)
 
 
 # What the numbers of `measured.json` depend on besides the model.
@@ -80,18 +90,10 @@ _ASKED = ("text", "validation_text", "lengths", "perplexity_tokens", "tasks", "d
 
 
 def _measured(settings: ExperimentSettings, folder: Path, out: Path) -> dict[str, Any]:
-    """What was measured before, if the same was asked; else it is measured now and kept."""
     from experiments.momentum.measure import measure
 
-    path = folder / MEASURED
-    asked = json.loads(json.dumps({name: value for name, value in vars(settings).items() if name in _ASKED}))
-    if path.is_file():
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept["asked"] == asked:
-            return dict(kept["found"])
-    found = to_json(measure(settings, folder, out))
-    write_text(path, to_json({"asked": asked, "found": json.loads(found)}))
-    return dict(json.loads(found))
+    asked = {name: getattr(settings, name) for name in _ASKED}
+    return kept(folder / MEASURED, asked, lambda: measure(settings, folder, out))
 
 
 def _make_tokenizer(settings: ExperimentSettings, out: Path) -> None:
@@ -119,35 +121,6 @@ def _check_tasks(settings: ExperimentSettings, out: Path) -> None:
     data = None if settings.data is None else Path(settings.data)
     for task in resolve_tasks(settings.tasks).values():
         ICLDataModule(task, tokenizer, context_length=None, data=data, shots=1, limit=settings.limit)
-
-
-def _show(settings: ExperimentSettings, measured: Any, out: Path, console: Console) -> None:
-    """Print and keep the tables and curves."""
-    from experiments.momentum.curves import draw_curves
-    from experiments.momentum.summary import accuracies, comparison, markdown, perplexities, sweep
-    from lightning_icl.published import momentum_tables
-
-    momentum = f"eta-{settings.eta:g}"
-    rows = accuracies(measured)
-    same = set(rows) - {"mean"} == set(momentum_tables()["icl_tasks"])
-    titles = (
-        f"Perplexity (mean ± standard error over {len(settings.seeds)} seeds; difference paired by seed)",
-        f"In-context accuracy (%), at most {settings.shots} demonstrations",
-    )
-    tables = [
-        comparison(titles[0], perplexities(settings), measured, momentum, paper=True),
-        comparison(titles[1], rows, measured, momentum, paper=same),
-        sweep(settings, measured),
-    ]
-    texts = []
-    for table, (header, *lines) in tables:
-        console.print(table)
-        texts.append(markdown(str(table.title), header, lines))
-    write_text(out / "tables.md", "\n".join(texts))
-    write_text(out / "results.json", to_json(measured))
-    for picture in draw_curves(settings, measured, out):
-        console.print(f"drawn: {picture}", highlight=False)
-    console.print(f"Tables and numbers: {out / 'tables.md'}, {out / 'results.json'}", highlight=False)
 
 
 if __name__ == "__main__":

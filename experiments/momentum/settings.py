@@ -9,10 +9,14 @@ from lightning_icl.errors import UserError, did_you_mean
 from lightning_icl.plain_yaml import read_yaml
 from lightning_icl.pretraining.settings import PretrainSettings
 
-SIZES = ("smoke", "cpu", "long", "paper")
+SIZES = ("smoke", "cpu", "day", "long", "paper")
 LEARNT = "learnt"
-# What an arm may change: momentum, and the rate that a search found for it.
-_OF_ARMS = ("momentum", "learn_momentum", "momentum_form", "gate_init", "learning_rate")
+SEARCHED = ("learning_rate", "batch", "warmup")
+"""What the search may try."""
+# What an arm may change.
+_OF_ARMS = ("momentum", "learn_momentum", "momentum_form", "gate_init")
+# Counted in steps: with a batch twice as large, half as many read the same.
+_STEPS = ("steps", "short_steps", "warmup")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,13 @@ class ExperimentSettings:
     """Text to train on, as `lightning-icl pretrain` takes it."""
     validation_text: str
     """Held-out text for perplexity."""
+    search: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Values of learning rate, batch and warm-up that are tried for each kind of attention, the same for all; warm-up
+    in steps of the whole training at the batch of `pretrain`."""
+    search_share: float = 0.1
+    """Share of a training's steps that the search makes for each value."""
+    search_text: str | None = None
+    """Held-out text that the search is judged on, no part of the other two."""
     eta: float = 0.9
     """η of the momentum model, and first value where it is learnt."""
     seeds: tuple[int, ...] = (1, 2, 3)
@@ -68,8 +79,9 @@ class ExperimentSettings:
         """Derive the variants.
 
         Raises:
-            UserError: η outside (0, 1), or an unknown word in the sweep.
+            UserError: η outside (0, 1), an unknown word in the sweep, or a search that cannot be made.
         """
+        self._check_search()
         found = [Variant(name="vanilla", momentum=None, learnt=False, seeds=self.seeds)]
         for value in (self.eta, *self.sweep):
             if value != LEARNT and (isinstance(value, str) or not 0 < value < 1):
@@ -79,29 +91,68 @@ class ExperimentSettings:
             seeds = self.seeds if value == self.eta else self.sweep_seeds
             momentum = self.eta if learnt else float(value)
             found.append(Variant(name=name, momentum=momentum, learnt=learnt, seeds=seeds))
-        for name, changes in self.arms.items():
-            if unknown := sorted(changes.keys() - set(_OF_ARMS)):
-                raise UserError(f"arms: {name!r} changes {unknown[0]!r}. {did_you_mean(unknown[0], _OF_ARMS)}")
-            learnt = bool(changes.get("learn_momentum", False))
-            rest = {key: value for key, value in changes.items() if key not in ("momentum", "learn_momentum")}
-            momentum = changes.get("momentum")
-            found.append(Variant(name=name, momentum=momentum, learnt=learnt, seeds=self.sweep_seeds, changes=rest))
+        found += [self._arm(name, changes) for name, changes in self.arms.items()]
         object.__setattr__(
             self, "variants", tuple({variant.name: variant for variant in reversed(found)}.values())[::-1]
         )
 
-    def training(self, variant: Variant, seed: int, out: Path) -> PretrainSettings:
-        """The training of one model; all of a seed share weights at the start, order of data, and steps."""
-        shared = {"tokenizer": str(out / "tokenizer"), **self.pretrain, **variant.changes}
-        return PretrainSettings(
-            **shared,
-            out=str(model_folder(out, variant.name, seed)),
-            seed=seed,
-            text=self.text,
-            validation_text=self.validation_text,
-            momentum=variant.momentum,
-            learn_momentum=variant.learnt,
+    def _arm(self, name: str, changes: Mapping[str, Any]) -> Variant:
+        if unknown := sorted(changes.keys() - set(_OF_ARMS)):
+            raise UserError(f"arms: {name!r} changes {unknown[0]!r}. {did_you_mean(unknown[0], _OF_ARMS)}")
+        rest = {key: value for key, value in changes.items() if key not in ("momentum", "learn_momentum")}
+        learnt = bool(changes.get("learn_momentum", False))
+        return Variant(name=name, momentum=changes.get("momentum"), learnt=learnt, seeds=self.sweep_seeds, changes=rest)
+
+    def _check_search(self) -> None:
+        for name, values in self.search.items():
+            if name not in SEARCHED:
+                raise UserError(f"search: {name!r} cannot be searched. {did_you_mean(name, SEARCHED)}")
+            if not isinstance(values, list | tuple) or not values:
+                raise UserError(f"search: {name} = {values!r}: give a list of values to try.")
+        if self.search and not 0 < self.search_share <= 1:
+            raise UserError(f"search_share = {self.search_share}: it must be above 0 and at most 1.")
+        if self.search and not self.search_text:
+            raise UserError("Give --search-text: held-out text that the search is judged on, no part of the others.")
+
+    def training(
+        self, variant: Variant, seed: int, out: Path, chosen: Mapping[str, Any] | None = None
+    ) -> PretrainSettings:
+        """The training of one model; all of a seed share weights at the start, order of data, and number of tokens.
+
+        Args:
+            variant: what the model differs in.
+            seed: of weights and data.
+            out: the experiment's folder.
+            chosen: learning rate, batch and warm-up that the search found for it.
+        """
+        folder = model_folder(out, variant.name, seed)
+        return self._training(variant, out / "tokenizer", self._shared(chosen or {}, 1.0), out=str(folder), seed=seed)
+
+    def search_training(self, variant: Variant, values: Mapping[str, Any], out: Path) -> PretrainSettings:
+        """The short training that tries values, validated once at its end, with a seed that no model has."""
+        shared = self._shared(values, self.search_share)
+        shared |= dict.fromkeys(("validate_every", "checkpoint_every"), shared["steps"])
+        name = "-".join(f"{key}-{value:g}" for key, value in values.items())
+        folder, seed = out / "search" / variant.name / name, 1 + max(*self.seeds, *self.sweep_seeds)
+        return self._training(
+            variant, out / "tokenizer", shared, out=str(folder), seed=seed, validation_text=self.search_text
         )
+
+    def shared_values(self) -> dict[str, Any]:
+        """Learning rate, batch and warm-up as they are without a search."""
+        return {name: self.pretrain.get(name, getattr(PretrainSettings, name)) for name in SEARCHED}
+
+    def _shared(self, chosen: Mapping[str, Any], share: float) -> dict[str, Any]:
+        """Settings that trainings share, and what was chosen; every batch reads this share of the tokens."""
+        lengths = {name: getattr(PretrainSettings, name) for name in _STEPS}
+        content = {**lengths, **self.pretrain, **self.shared_values(), **chosen}
+        factor = share * self.shared_values()["batch"] / content["batch"]
+        return content | {name: round(factor * content[name]) for name in _STEPS}
+
+    def _training(self, variant: Variant, tokenizer: Path, shared: Mapping[str, Any], **own: Any) -> PretrainSettings:
+        content = {"tokenizer": str(tokenizer), "validation_text": self.validation_text}
+        momentum = {"momentum": variant.momentum, "learn_momentum": variant.learnt, **variant.changes}
+        return PretrainSettings(**{**content, **shared, **momentum, "text": self.text, **own})
 
 
 def model_folder(out: Path, variant: str, seed: int) -> Path:

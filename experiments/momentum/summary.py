@@ -84,7 +84,7 @@ def comparison(
                 _with_error(*paired_difference(values["vanilla"], values[momentum]), sign="+"),
             ]
         )
-    return _table(title, header, lines)
+    return titled(title, header, lines)
 
 
 def sweep(settings: ExperimentSettings, measured: Measured) -> tuple[Table, list[list[str]]]:
@@ -99,11 +99,26 @@ def sweep(settings: ExperimentSettings, measured: Measured) -> tuple[Table, list
         cells = [
             _with_error(*mean_and_error([figure(of_seed) for of_seed in found.values()])) for figure in figures.values()
         ]
-        values = [value for of_seed in found.values() for layer in of_seed["eta"] or [] for value in layer]
-        note = f"η {min(values):.3f} to {max(values):.3f} after training" if values else ""
+        note = ", ".join(filter(None, (_range(found, "eta", "η"), _range(found, "gate", "gate"))))
         lines.append([variant.name, *cells, note])
     seeds = ", ".join(map(str, settings.sweep_seeds))
-    return _table(f"Sweep over η (seeds {seeds})", ["attention", *figures, ""], lines)
+    return titled(f"Sweep over η (seeds {seeds})", ["attention", *figures, "after training"], lines)
+
+
+def _range(found: Mapping[int, Mapping[str, Any]], name: str, shown: str) -> str:
+    """The least and the greatest of what heads have learnt, in words; empty where they learn no such thing."""
+    values = [value for of_seed in found.values() for layer in of_seed[name] or [] for value in layer]
+    return f"{shown} {min(values):.3f} to {max(values):.3f}" if values else ""
+
+
+def titled(title: str, header: list[str], lines: list[list[str]]) -> tuple[Table, list[list[str]]]:
+    """A table for the terminal, and its rows, header first."""
+    table = Table(title=title, title_justify="left")
+    for number, name in enumerate(header):
+        table.add_column(name, justify="left" if number == 0 else "right")
+    for line in lines:
+        table.add_row(*line)
+    return table, [header, *lines]
 
 
 def markdown(title: str, header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -114,12 +129,3 @@ def markdown(title: str, header: Sequence[str], lines: Sequence[Sequence[str]]) 
 
 def _with_error(mean: float, error: float, sign: str = "") -> str:
     return f"{mean:{sign}.2f}" if math.isnan(error) else f"{mean:{sign}.2f} ± {error:.2f}"
-
-
-def _table(title: str, header: list[str], lines: list[list[str]]) -> tuple[Table, list[list[str]]]:
-    table = Table(title=title, title_justify="left")
-    for number, name in enumerate(header):
-        table.add_column(name, justify="left" if number == 0 else "right")
-    for line in lines:
-        table.add_row(*line)
-    return table, [header, *lines]

@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 from torchmetrics.aggregation import MeanMetric
 
 from lightning_icl.models.momentum.registration import enable_momentum
+from lightning_icl.models.momentum.settings import learnt_momentum
 from lightning_icl.pretraining._adaptation import adaptation_loss, take_apart
 from lightning_icl.pretraining.settings import PretrainSettings
 
@@ -58,6 +59,7 @@ class CausalPretraining(LightningModule):
         if answers.any():
             self._show("answer_loss", losses[answers].mean())
             self._show("answer_accuracy", (logits.argmax(-1) == ids[:, 1:])[answers].float().mean())
+        self._log_momentum()
         # A second loss on the same batch, from the first block only.
         adapted = self._adaptation_loss(batch)
         return loss if adapted is None else loss + adapted
@@ -66,6 +68,15 @@ class CausalPretraining(LightningModule):
         """Log a figure of this batch, in the bar too."""
         self.log(name, value.detach(), prog_bar=True, sync_dist=sync_dist)
         self.measured.append(name)
+
+    def _log_momentum(self) -> None:
+        """Log least, mean and greatest of the η and gates that are learnt, over all heads."""
+        for name, layers in learnt_momentum(self.model).items():
+            heads = torch.cat(layers)
+            for figure, value in (("least", heads.min()), ("mean", heads.mean()), ("most", heads.max())):
+                # Not in the bar, which losses fill already.
+                self.log(f"{name}_{figure}", value)
+                self.measured.append(f"{name}_{figure}")
 
     def _adaptation_loss(self, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor | None:
         """That of the batch's first block, since its steps follow each other; None where there is none."""

@@ -5,6 +5,8 @@ thought of as a ring: every epoch starts at another place of it, so the tokens l
 each time.
 """
 
+import hashlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _WAIT = 3600.0  # seconds; another process of the same training encodes the text meanwhile
+
+
+def tokens_name(name: str, text: Text, tokenizer: "PreTrainedTokenizerBase") -> str:
+    """Name for a text's file of tokens: its digest gives other text or another tokenizer another file."""
+    content = json.dumps([text.record, sorted(tokenizer.get_vocab().items())])
+    return f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}.tokens"
 
 
 def encode_text(text: Text, tokenizer: "PreTrainedTokenizerBase", path: Path) -> None:

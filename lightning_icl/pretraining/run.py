@@ -4,8 +4,6 @@ Everything unfinished lies in `OUT.training` beside the folder of the finished m
 checkpoint that an interrupted run goes on from.
 """
 
-import hashlib
-import json
 import shutil
 import sys
 from contextlib import suppress
@@ -148,21 +146,14 @@ def _data(
 ) -> "PretrainingData":
     """Blocks of everything that is read, their tokens on disk."""
     from lightning_icl.pretraining.data import PretrainingData
-    from lightning_icl.pretraining.packing import PackedText, encode_text
+    from lightning_icl.pretraining.packing import PackedText, encode_text, tokens_name
 
     packed: dict[str, PackedText] = {}
     for name, text in texts.items():
-        # The name holds a digest: other text or another tokenizer gets another file.
-        path = work_folder(settings) / f"{name}-{_digest(tokenizer, text)}.tokens"
+        path = work_folder(settings) / tokens_name(name, text, tokenizer)
         encode_text(text, tokenizer, path)
         packed[name] = PackedText(path, int(tokenizer.eos_token_id), settings.block, name)
     return PretrainingData(settings, tokenizer, packed.get("text"), packed.get("validation_text"))
-
-
-def _digest(tokenizer: "PreTrainedTokenizerBase", text: Text) -> str:
-    """What tokens depend on, so that those of another text or tokenizer are never taken for them."""
-    content = json.dumps([text.record, sorted(tokenizer.get_vocab().items())])
-    return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
 def _trainer(settings: PretrainSettings, log: "TrainingLog", *, validating: bool) -> "L.Trainer":

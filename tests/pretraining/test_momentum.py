@@ -1,13 +1,19 @@
-"""Pre-training with momentum: the same model but for its attention."""
+"""Pre-training with momentum: the same model but for its attention, and the log of what it learns."""
+
+import csv
+from pathlib import Path
 
 import pytest
 import torch
 from tiny_task import word_tokenizer
 
 from lightning_icl.errors import UserError
+from lightning_icl.models.finding import find_model
+from lightning_icl.models.loading import load_model
 from lightning_icl.models.momentum.conversion import from_momentum
-from lightning_icl.models.momentum.settings import has_momentum
+from lightning_icl.models.momentum.settings import has_momentum, learnt_momentum
 from lightning_icl.pretraining.models import new_model
+from lightning_icl.pretraining.run import pretrain
 from lightning_icl.pretraining.settings import PretrainSettings
 
 
@@ -64,3 +70,25 @@ def test_settings_that_cannot_be_are_named() -> None:
         PretrainSettings(out="unused", momentum=1.0)
     with pytest.raises(UserError, match="learn_momentum needs a first value"):
         PretrainSettings(out="unused", learn_momentum=True)
+
+
+def test_the_log_holds_what_a_step_began_with_of_every_learnt_number(tmp_path: Path) -> None:
+    word_tokenizer().save_pretrained(tmp_path / "tokenizer")
+    logged, shared = {}, {
+        "layers": 2, "width": 16, "heads": 2, "context": 32, "block": 32, "short_block": 32, "batch": 1, "warmup": 9,
+        "momentum": 0.7, "learn_momentum": True, "momentum_form": "mean", "gate_init": 0.25, "learning_rate": 0.5,
+        "accelerator": "cpu", "tokenizer": str(tmp_path / "tokenizer"),
+    }  # fmt: skip
+    for steps in (1, 2):
+        out = pretrain(PretrainSettings(out=str(tmp_path / f"{steps}"), steps=steps, **shared))
+        (row,) = csv.DictReader((out / "training_log.csv").read_text().splitlines())
+        logged[steps] = {name: float(value) for name, value in row.items() if name.startswith(("eta", "gate"))}
+    first = {name: 0.7 if name.startswith("eta") else 0.25 for name in logged[1]}
+    assert len(first) == 6
+    assert logged[1] == pytest.approx(first)
+    # Both trainings warm up alike, so the second begins its last step as the first has ended.
+    for name, layers in learnt_momentum(load_model(find_model(str(tmp_path / "1")))).items():
+        heads = torch.cat(layers)
+        for figure, value in (("least", heads.min()), ("mean", heads.mean()), ("most", heads.max())):
+            assert logged[2][f"{name}_{figure}"] == pytest.approx(float(value), abs=1e-6)
+        assert logged[2][f"{name}_most"] != pytest.approx(first[f"{name}_most"], abs=1e-3)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_icl.attention.ema import DEFAULT_ETA, check_eta, learnt_eta
 from lightning_icl.attention.form_names import Form, check_form
@@ -118,6 +118,17 @@ def layer_momentum(module: nn.Module) -> Momentum:
     learnt = getattr(module, PARAMETER, None)
     eta = settings.of_layer(module.layer_idx) if learnt is None else learnt_eta(learnt)  # type: ignore[arg-type]
     return momentum_of(settings.form, eta, getattr(module, GATE, None))
+
+
+def learnt_momentum(model: nn.Module) -> dict[str, list[Tensor]]:
+    """What a model has learnt of momentum by now: by name, `eta` and `gate`, one value for each head of each layer.
+
+    Names of which nothing is learnt are missing.
+    """
+    values = [(name, value.detach()) for name, value in model.named_parameters()]
+    etas = [learnt_eta(value) for name, value in values if name.endswith(PARAMETER)]
+    gates = [value for name, value in values if name.endswith(GATE)]
+    return {name: layers for name, layers in (("eta", etas), ("gate", gates)) if layers}
 
 
 def check_wrappable(config: "PreTrainedConfig") -> None:

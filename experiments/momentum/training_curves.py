@@ -1,0 +1,90 @@
+"""The course of every training in one picture: losses, held-out perplexity, and what is learnt of η and gates."""
+
+import csv
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from experiments.momentum.settings import ExperimentSettings, model_folder
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_POINTS = 60
+_PANELS = {
+    "loss": "loss (nats per token)",
+    "validation_perplexity": "held-out perplexity",
+    "eta_mean": "η, mean and range over heads",
+    "gate_mean": "gate, mean and range over heads",
+}
+
+
+class Course(NamedTuple):
+    """The log of a training."""
+
+    name: str
+    tokens_per_step: int
+    rows: list[dict[str, str]]
+
+    def points(self, column: str) -> list[tuple[float, float]]:
+        """Millions of tokens read, and the column's value, where it has one."""
+        per_step = self.tokens_per_step / 1e6
+        return [((int(row["step"]) + 1) * per_step, float(row[column])) for row in self.rows if row.get(column)]
+
+
+def courses(settings: ExperimentSettings, out: Path) -> list[Course]:
+    """Of the first seed of every kind of attention."""
+    found = []
+    for variant in settings.variants:
+        folder = model_folder(out, variant.name, variant.seeds[0])
+        made = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+        rows = csv.DictReader((folder / "training_log.csv").read_text(encoding="utf-8").splitlines())
+        name = f"{variant.name}, seed {variant.seeds[0]}"
+        found.append(Course(name, made["batch"] * made["block"], list(rows)))
+    return found
+
+
+def smoothed(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Means of as many neighbours as leave some sixty points; the last few that fill no window are left out.
+
+    >>> smoothed([(1.0, 4.0), (2.0, 6.0)])
+    [(1.0, 4.0), (2.0, 6.0)]
+    """
+    width = max(1, len(points) // _POINTS)
+    windows = [points[start : start + width] for start in range(0, len(points) - width + 1, width)]
+    return [(window[-1][0], sum(value for _, value in window) / width) for window in windows]
+
+
+def draw_training(settings: ExperimentSettings, out: Path) -> Path:
+    """Draw `training.png`, a panel for each figure that any training has logged, over tokens read."""
+    import matplotlib.pyplot as plt
+
+    drawn = courses(settings, out)
+    panels = {column: label for column, label in _PANELS.items() if any(one.points(column) for one in drawn)}
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.6 * len(panels), 3.6), squeeze=False)
+    for axis, (column, label) in zip(axes[0], panels.items(), strict=True):
+        for number, course in enumerate(drawn):
+            if points := course.points(column):
+                # A kind of attention has one colour in all panels.
+                colour = f"C{number}"
+                marker = "." if column == "validation_perplexity" else None
+                shown = smoothed(points) if column == "loss" else points
+                axis.plot(*zip(*shown, strict=True), marker=marker, color=colour, label=course.name)
+                _draw_range(axis, course, column, colour)
+        axis.set_xlabel("million tokens read")
+        axis.set_ylabel(label)
+        if column == "validation_perplexity":
+            axis.set_yscale("log")
+    axes[0][0].legend(frameon=False, fontsize="small")
+    figure.tight_layout()
+    figure.savefig(out / "training.png", dpi=130)
+    plt.close(figure)
+    return out / "training.png"
+
+
+def _draw_range(axis: "Axes", course: Course, column: str, colour: str) -> None:
+    """The least and the greatest of all heads, where the column is a mean over heads."""
+    least, most = (course.points(column.replace("_mean", end)) for end in ("_least", "_most"))
+    if column.endswith("_mean") and least:
+        tokens, low = zip(*least, strict=True)
+        axis.fill_between(tokens, low, [value for _, value in most], color=colour, alpha=0.15, linewidth=0)
