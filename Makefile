@@ -38,7 +38,8 @@ format: $(READY)  ## Format and fix.
 	$(BIN)/ruff check --fix .
 
 docs: $(READY)  ## Build the documentation site into build/site; a warning is an error.
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@# Threads that spin while they wait would slow the notebooks' small models.
+	OMP_WAIT_POLICY=PASSIVE NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 wheel: $(READY)  ## Build the wheel into dist/.
 	$(BIN)/python -m build --wheel

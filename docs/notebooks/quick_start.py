@@ -1,5 +1,5 @@
 # %% [markdown]
-# # Quick start
+# # Quick start in Python
 #
 # One call fine-tunes a model on the demonstrations of a prompt, and looks at the same queries zero-shot (ZSL),
 # with the demonstrations in the prompt (ICL) and after fine-tuning (FT). The built-in model and its tasks come
