@@ -4,6 +4,7 @@ What is finished is used again where the very same is asked for, and nowhere els
 """
 
 import argparse
+import json
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,15 @@ import torch
 from tiny_models import tiny_model
 from tiny_task import word_tokenizer
 
+from experiments.momentum import gates
 from experiments.momentum.gates import ARMS, run, tables, trainings
 from experiments.momentum.keeping import kept, train_once
 from experiments.momentum.measure import learnt
 from lightning_icl.errors import OutputError
 from lightning_icl.models.momentum.conversion import to_momentum
 from lightning_icl.pretraining.models import new_model
+from lightning_icl.pretraining.run import pretrain
+from lightning_icl.pretraining.settings import PretrainSettings
 
 
 def arguments_in(folder: Path, **changes: object) -> argparse.Namespace:
@@ -67,6 +71,22 @@ def test_trainings_of_other_settings_are_refused_before_anything_is_measured(tmp
     with pytest.raises(OutputError, match=r"init \(files\)"):
         run(arguments)
     assert not (arguments.out / "plain.json").exists()
+
+
+def test_an_arm_that_has_hardly_moved_has_the_figures_of_the_plain_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gates, "ARMS", {"previous": ARMS["previous"]})
+    arguments = arguments_in(tmp_path, rate=1e-12, init=str(tmp_path / "fresh"))
+    # A tokenizer of bytes, which can tell the answers of a built-in task apart.
+    small = {"layers": 1, "width": 16, "heads": 2, "vocabulary": 300, "context": 512, "block": 32, "short_block": 32}
+    pretrain(PretrainSettings(out=arguments.init, steps=1, batch=1, accelerator="cpu", **small))
+    run(arguments)
+    results = json.loads((arguments.out / "gates.json").read_text())
+    plain, arm = results["plain"], results["previous"]
+    assert arm["perplexity"] == pytest.approx(plain["perplexity"])
+    assert arm["accuracy"] == plain["accuracy"]
+    assert max(abs(value) for layer in arm["gate"] for value in layer) == pytest.approx(1e-12, rel=0.1)
 
 
 def test_figures_are_measured_again_where_something_else_is_asked_for(tmp_path: Path) -> None:

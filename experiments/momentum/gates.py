@@ -68,7 +68,7 @@ def figures(model: "PreTrainedModel", source: Any, arguments: argparse.Namespace
     """Perplexity of WikiText-2's test part, accuracy zero-shot and in context, and what gates and η have become."""
     import math
 
-    from experiments.momentum.measure import in_context_accuracy, learnt, packed, position_losses
+    from experiments.momentum.measure import in_context_accuracy, learnt, packed, token_losses
     from experiments.momentum.settings import ExperimentSettings
     from lightning_icl.models.loading import load_tokenizer
 
@@ -78,7 +78,7 @@ def figures(model: "PreTrainedModel", source: Any, arguments: argparse.Namespace
         accelerator=arguments.accelerator,
     )  # fmt: skip
     text = packed(test, "test", tokenizer, arguments.out, arguments.block)
-    losses = position_losses(model, text, arguments.block, arguments.block, arguments.tokens)
+    losses = token_losses(model, text, arguments.block, arguments.block, arguments.tokens)
     return {
         "perplexity": math.exp(float(losses.mean())),
         "accuracy": in_context_accuracy(settings, model, tokenizer),
