@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lightning_icl import console
 
-TUNING, PROBING = "fine-tuning", "queries"
+TUNING, QUERIES = "fine-tuning", "queries"
 _EVERY = 30.0
 """Seconds between two lines of a phase."""
 
@@ -22,16 +22,17 @@ class PhaseBar(RichProgressBar):
 
     Args:
         title: of the task.
+        rows: what is looked at.
     """
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, rows: str = QUERIES) -> None:
         super().__init__()
-        self._title = title
+        self._title, self._rows = title, rows
 
     @property
     def validation_description(self) -> str:
-        """What stands beside the bar of the queries."""
-        return f"{self._title}: {PROBING}"
+        """What stands beside the bar of the rows."""
+        return f"{self._title}: {self._rows}"
 
     def _get_train_description(self, current_epoch: int) -> str:
         return f"{self._title}: {TUNING}"
@@ -75,11 +76,12 @@ class PhaseLines(L.Callback):
 
     Args:
         title: of the task.
+        rows: what is looked at.
         every: seconds between two lines.
     """
 
-    def __init__(self, title: str, every: float = _EVERY) -> None:
-        self._title, self._lines = title, Lines(every)
+    def __init__(self, title: str, rows: str = QUERIES, every: float = _EVERY) -> None:
+        self._title, self._rows, self._lines = title, rows, Lines(every)
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Start the clock with the first batch."""
@@ -100,18 +102,18 @@ class PhaseLines(L.Callback):
     def on_validation_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
-        """Say how far the queries are."""
-        self._tell(trainer, f"{PROBING}, batch", batch_idx + 1, int(sum(trainer.num_val_batches)))
+        """Say how far the rows are."""
+        self._tell(trainer, f"{self._rows}, batch", batch_idx + 1, int(sum(trainer.num_val_batches)))
 
     def _tell(self, trainer: L.Trainer, phase: str, done: int, total: int) -> None:
         if trainer.is_global_zero:
             self._lines.tell(f"{self._title}: {phase} {done} of {total}", done, total)
 
 
-def phase_display(title: str) -> L.Callback:
+def phase_display(title: str, rows: str = QUERIES) -> L.Callback:
     """The display that suits where the output goes."""
     # Rich redraws its bar, which in a file would be hundreds of lines.
-    return PhaseBar(title) if sys.stdout.isatty() else PhaseLines(title)
+    return PhaseBar(title, rows) if sys.stdout.isatty() else PhaseLines(title, rows)
 
 
 @rank_zero_only

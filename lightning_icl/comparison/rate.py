@@ -147,7 +147,7 @@ def _tried(
     tuned, diverged = _finetuned(settings, planned, model, rates)
     zsl = Condition.zero_shot(planned.data.demonstrations)
     module = HeldOutAccuracy(model, [replace(zsl, name=repr(rate), overlay=tuned[rate].overlay) for rate in tuned])
-    _validate(settings, planned, module, batches_of(planned.held_out, settings.batch_tokens))
+    _validate(settings, planned, module, batches_of(planned.held_out, settings.batch_tokens), "held-out rows")
     outs = diverged | {rate: module.dropped[repr(rate)] for rate in tuned if repr(rate) in module.dropped}
     trials = [
         Trial(rate=rate, out=outs.get(rate), accuracy=module.accuracy.get(repr(rate)), loss=module.loss.get(repr(rate)))
@@ -177,12 +177,14 @@ def _demonstration_loss(
 ) -> float:
     """Mean loss over the demonstrations, in nats per token, with what was learnt."""
     module = DemonstrationLoss(model, planned.data.demonstrations, overlay)
-    _validate(settings, planned, module, module.batches())
+    _validate(settings, planned, module, module.batches(), "demonstrations")
     return module.loss
 
 
-def _validate(settings: CompareSettings, planned: PlannedTask, module: LightningModule, data: DataLoader[Any]) -> None:
-    trainer = make_trainer(settings, [], title=f"{planned.task.name}: rates")
+def _validate(
+    settings: CompareSettings, planned: PlannedTask, module: LightningModule, data: DataLoader[Any], rows: str
+) -> None:
+    trainer = make_trainer(settings, [], title=f"{planned.task.name}: rates", rows=rows)
     with interruptible(), falling_together(trainer):
         trainer.validate(module, data, verbose=False)
 

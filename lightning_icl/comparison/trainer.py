@@ -7,7 +7,7 @@ import lightning as L
 import torch
 
 from lightning_icl.bfloat16_support import warn_of_slow_bfloat16
-from lightning_icl.comparison.progress import phase_display
+from lightning_icl.comparison.progress import QUERIES, phase_display
 from lightning_icl.comparison.settings import CompareSettings
 from lightning_icl.errors import UserError
 from lightning_icl.lightning_parts import make_logger, quiet_lightning, trainer_on
@@ -20,13 +20,16 @@ DTYPES = {
 }
 
 
-def make_trainer(settings: CompareSettings, callbacks: list[L.Callback], *, title: str = "") -> L.Trainer:
+def make_trainer(
+    settings: CompareSettings, callbacks: list[L.Callback], *, title: str = "", rows: str = QUERIES
+) -> L.Trainer:
     """One epoch, no checkpoints, no logger; devices and strategy as asked.
 
     Args:
         settings: of the run.
         callbacks: what takes part.
         title: what the display of progress calls the work; without it there is none.
+        rows: what that display calls the rows that are looked at.
 
     Raises:
         UserError: Lightning cannot have the devices here.
@@ -45,7 +48,7 @@ def make_trainer(settings: CompareSettings, callbacks: list[L.Callback], *, titl
         asked,
         max_epochs=1,
         # No title, no display: short fits inside a control would flicker.
-        callbacks=[*callbacks, phase_display(title)] if title else callbacks,
+        callbacks=[*callbacks, phase_display(title, rows)] if title else callbacks,
         enable_progress_bar=bool(title) and sys.stdout.isatty(),
         logger=make_logger(settings.logger, title) if title and settings.logger else False,
         log_every_n_steps=1,  # a prompt has fewer demonstrations than Lightning's default

@@ -21,7 +21,7 @@ def test_lines_count_to_the_end_and_no_time_is_left_then(
 ) -> None:
     data = tiny_data(tmp_path)
     probe = ICLProbe(tiny_model("gpt2"), data.demonstrations)
-    trainer = make_trainer(KVFinetuning(0.01), PhaseLines("tiny", every))
+    trainer = make_trainer(KVFinetuning(0.01), PhaseLines("tiny", every=every))
     trainer.fit(probe, datamodule=data)
     trainer.validate(probe, datamodule=data, verbose=False)
     lines = [LINE.fullmatch(line) for line in capsys.readouterr().err.splitlines() if line.startswith("tiny:")]

@@ -40,13 +40,15 @@ def test_the_edge_and_the_lack_of_any_sound_rate_are_said() -> None:
     assert "smallest" in none.note
 
 
-def test_trials_are_what_separate_fine_tunings_show(tmp_path: Path) -> None:
+def test_trials_are_what_separate_fine_tunings_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Accuracy, gold loss and demonstrations' loss of every rate against plain forward passes of the model."""
     data, model = tiny_data(tmp_path), tiny_model("llama")
     held_out = tuple(data.held_out(16, [data.demonstrations]))
     planned = PlannedTask(name="tiny", task=data.task, data=data, learning_rate=1.0, held_out=held_out)
     settings = CompareSettings(accelerator="cpu", lr="auto", batch_tokens=64)
     chosen = with_chosen_rate(settings, planned, model)
+    rows = {line.split(": ")[2].split(", ")[0] for line in capsys.readouterr().err.splitlines() if ": rates: " in line}
+    assert rows == {"demonstrations", "fine-tuning", "held-out rows"}
     bos, content = data.demonstrations.bos, chosen.choice
     assert content["held_out"] == len(held_out) == 7
     assert chosen.learning_rate == content["rate"]
