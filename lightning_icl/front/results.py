@@ -45,6 +45,14 @@ class SavedRun(ABC):
     def _grids(self) -> Sequence[Grid]:
         """Its tables."""
 
+    def table(self, *, width: int = 100) -> str:
+        """The tables as text, as the command line prints them.
+
+        Args:
+            width: columns that they may take.
+        """
+        return _text(self._grids(), width)
+
     def _repr_html_(self) -> str:
         """The tables as a notebook shows them."""
         return tables_html(self._grids())
@@ -69,7 +77,28 @@ class SavedRun(ABC):
         return to
 
 
-class Results(SavedRun):
+class _WithPage(SavedRun):
+    """The files of a run that has a page."""
+
+    @abstractmethod
+    def _page(self) -> str:
+        """The page, self-contained."""
+
+    def report(self, path: str | Path) -> Path:
+        """Write the page that `lightning-icl report --html` makes.
+
+        Args:
+            path: the HTML file.
+
+        Raises:
+            OutputError: the file is there and is no report, or cannot be written.
+        """
+        to = output_path(str(path), "path")
+        write_page(to, self._page())
+        return to
+
+
+class Results(_WithPage):
     """What a comparison found.
 
     Args:
@@ -128,19 +157,11 @@ class Results(SavedRun):
         folder = _of_task({run.task: run.folder for run in self._runs}, task)
         return [json.loads(line) for line in (folder / PREDICTIONS).read_text(encoding="utf-8").splitlines()]
 
-    def report(self, path: str | Path) -> Path:
-        """Write the page with figures, curves, heads and every query.
-
-        Args:
-            path: the HTML file.
-
-        Raises:
-            OutputError: the file is there and is no report, or cannot be written.
-        """
-        return _written(path, run_page(self._runs))
+    def _page(self) -> str:
+        return run_page(self._runs)
 
 
-class SweepResults(SavedRun):
+class SweepResults(_WithPage):
     """What a sweep found.
 
     Args:
@@ -164,10 +185,6 @@ class SweepResults(SavedRun):
         """The run chosen for each model, task and number of shots."""
         return [row for row in self.rows if row["selected"]]
 
-    def table(self, *, width: int = 100) -> str:
-        """Means over seeds at the chosen rates, with standard errors, as text of some columns."""
-        return _text(self._grids(), width)
-
     def _grids(self) -> Sequence[Grid]:
         return [sweep_grid(self.rows, summarise(self.rows))]
 
@@ -179,16 +196,8 @@ class SweepResults(SavedRun):
         """
         return _frame(_frames.SWEEP, _frames.sweep(self.rows))
 
-    def report(self, path: str | Path) -> Path:
-        """Write the page: what was chosen, and every figure over the learning rates.
-
-        Args:
-            path: the HTML file.
-
-        Raises:
-            OutputError: the file is there and is no report, or cannot be written.
-        """
-        return _written(path, sweep_page(self.rows))
+    def _page(self) -> str:
+        return sweep_page(self.rows)
 
 
 class _CloserLook(SavedRun):
@@ -223,10 +232,6 @@ class DualFormResults(_CloserLook):
         super().__init__(folder, passing)
         self._contents = _some(read_dual_forms(self.folder), self.folder, "dual-form")
 
-    def table(self, *, width: int = 100) -> str:
-        """The tables of every task as text of some columns."""
-        return _text(self._grids(), width)
-
     def _grids(self) -> Sequence[Grid]:
         return [grid for content in self._contents for grid in dual_grids(content)]
 
@@ -239,7 +244,7 @@ class DualFormResults(_CloserLook):
         return _frame(_frames.DUAL_FORM, (row for content in self._contents for row in _frames.dual_form(content)))
 
 
-class WeightUpdateResults(_CloserLook):
+class WeightUpdateResults(_CloserLook, _WithPage):
     """Demonstrations replaced by updates of each head, rung by rung.
 
     Args:
@@ -278,16 +283,8 @@ class WeightUpdateResults(_CloserLook):
         rows = (row for content in self._contents for row in _frames.weight_update(content, layers))
         return _frame(_frames.WEIGHT_UPDATE, rows)
 
-    def report(self, path: str | Path) -> Path:
-        """Write the page of the rungs.
-
-        Args:
-            path: the HTML file.
-
-        Raises:
-            OutputError: the file is there and is no report, or cannot be written.
-        """
-        return _written(path, ladder_page(self._contents))
+    def _page(self) -> str:
+        return ladder_page(self._contents)
 
 
 def _of_task(tasks: Mapping[str, Any], name: str) -> Any:
@@ -321,9 +318,3 @@ def _frame(columns: Mapping[str, str], rows: Iterable[Mapping[str, Any]]) -> "pd
         raise UserError("A frame needs pandas. Install it: pip install pandas") from error
     # Typed even when empty, so that frames can be put together.
     return pd.DataFrame(list(rows), columns=list(columns)).astype(dict(columns))
-
-
-def _written(path: str | Path, page: str) -> Path:
-    to = output_path(str(path), "path")
-    write_page(to, page)
-    return to

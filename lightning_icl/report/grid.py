@@ -156,7 +156,13 @@ def grid_to_markdown(grid: Grid) -> str:
 
 
 def _bars(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(map(markdown, cells)) + " |"
+    return "| " + " | ".join("<br>".join(map(_line, cell.split("\n"))) for cell in cells) + " |"
+
+
+def _line(text: str) -> str:
+    """A line of a cell; blanks before it, which Markdown would drop, as one that it keeps."""
+    words = text.lstrip(" ")
+    return ("" if words == text else "&emsp;") + markdown(words)
 
 
 def markdown(text: str) -> str:

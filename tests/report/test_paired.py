@@ -48,7 +48,7 @@ def test_each_control_has_difference_p_and_interval(run: Path) -> None:
         ("order-2", "+25.0\np ≤ 0.006\n20–30", "–", "–", "–"),
     )
     assert grid.notes[0].startswith("3 tests; p-values are corrected")
-    assert "| +25.0 p ≤ 0.006 20–30 |" in grid_to_markdown(grid)
+    assert "| +25.0<br>p ≤ 0.006<br>20–30 |" in grid_to_markdown(grid)
 
 
 def test_a_mean_says_of_how_many_tasks_it_is_and_csv_holds_each_task(run: Path) -> None:

@@ -80,8 +80,9 @@ def test_markdown_and_csv_hold_the_same_numbers(run: Path) -> None:
     grid = summary_grid(read_run(run))
     markdown = grid_to_markdown(grid)
     assert "| ZSL accuracy | 50.0 | 50.0 | 50.0 |" in markdown
-    assert "|   published | 70.5 | 37.5 | 54.0 |" in markdown
-    assert "|   random | 0.000 | 0.000 | 0.000 |" in markdown
+    assert "| &emsp;published | 70.5 | 37.5 | 54.0 |" in markdown
+    assert "| Rec2FTP<br>&emsp;corrected by FT | 90.0<br>4 | –<br>4 | 90.0 |" in markdown
+    assert "| &emsp;random | 0.000 | 0.000 | 0.000 |" in markdown
     rows = list(csv.DictReader(io.StringIO(grid_to_csv(grid))))
     chosen = ("sst2", "sim_aou.value", "measured")
     assert [row["value"] for row in rows if (row["task"], row["quantity"], row["source"]) == chosen] == ["0.1234"]
