@@ -73,15 +73,17 @@ def side_grid(groups: Sequence[Sequence[Run]]) -> Grid:
 
 
 def _warnings(groups: Sequence[Sequence[Run]], shared: Sequence[str]) -> Iterator[str]:
-    """What keeps the rows from being compared like with like."""
+    """What keeps the rows from being compared like with like; tasks of which the same is to be said together."""
+    tasks_of: dict[str, list[str]] = {}
     for name in shared:
         tasks = [task for group in groups for run in group for task in run if task.task == name]
-        for what, values in (
-            ("queries", [(task.results.get("queries") or {}).get("count") for task in tasks]),
-            ("demonstrations", [(task.results.get("demonstrations") or {}).get("count") for task in tasks]),
-        ):
-            if len(different := sorted({value for value in values if value is not None})) > 1:
-                yield f"{name}: the runs differ in their number of {what} ({', '.join(map(str, different))})"
+        for what in ("queries", "demonstrations"):
+            values = [(task.results.get(what) or {}).get("count") for task in tasks]
+            counts = sorted({value for value in values if value is not None})
+            if len(counts) > 1:
+                note = f"the runs differ in their number of {what} ({', '.join(map(str, counts))})"
+                tasks_of.setdefault(note, []).append(name)
+    yield from (f"{', '.join(names)}: {note}" for note, names in tasks_of.items())
 
 
 def _counted(run: Run, shared: Sequence[str]) -> list[TaskRun]:

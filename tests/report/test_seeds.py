@@ -118,3 +118,11 @@ def test_several_runs_are_exported_together(
 
 
 PICTURES = ("seeds_1_sim_aou", "seeds_1_sim_am", "seeds_1_kendall", "side_by_side")
+
+
+def test_runs_that_differ_in_size_are_said_to_once_for_all_tasks(tmp_path: Path) -> None:
+    for count in (56, 872):
+        for number, task in enumerate(("sst2", "cb")):
+            save(tmp_path / str(count), repetition(task) | {"queries": {"count": count}, "task_number": number})
+    groups = [[read_run(tmp_path / str(count))] for count in (872, 56)]
+    assert side_grid(groups).notes == ("sst2, cb: the runs differ in their number of queries (56, 872)",)

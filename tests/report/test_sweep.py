@@ -72,6 +72,7 @@ def test_a_sweep_has_a_page_and_pictures(sweep: Path, tmp_path: Path, capsys: py
     assert re.findall(r"rate ([\d.]+), mean: ([\d.]+)", chart) == [("0.01", "0.200"), ("0.1", "0.450"), ("1", "0.200")]
     assert chart.count("one run") == 6
     assert 'data-curve="chosen rate"' in chart
+    assert re.findall(r'<g class="curve (\w+)"><circle', page) == ["seed"] * page.count('<ul class="legend">')
     for figure in ("accuracy_ft", "rec2ftp", "sim_aou", "sim_am", "kendall"):
         assert (sweep / f"sweep_{figure}.png").read_bytes().startswith(b"\x89PNG")
 

@@ -63,7 +63,7 @@ def rate_part(name: str, rows: Sequence[Row]) -> Part:
     # Charts share their lines' names; the last one of each name stands for all.
     lines = [line for _, chart in charts for line in chart.lines]
     entries = [
-        {"label": label, "name": line.name, "band": False, "control": False}
+        {"label": label, "name": line.name, "band": False, "control": False, "points": not line.path}
         for label, line in {line.label: line for line in lines}.items()
     ]
     reading = "Every run is a point, the line their mean over seeds; the upright line is the rate chosen."
@@ -73,7 +73,7 @@ def rate_part(name: str, rows: Sequence[Row]) -> Part:
 def _entry(curve: Curve, strokes: Strokes) -> Part:
     """A name in the legend."""
     named = {"label": curve.label, "name": strokes.name(curve)}
-    return {**named, "band": curve.upper is not None, "control": curve.role == "control"}
+    return {**named, "band": curve.upper is not None, "control": curve.role == "control", "points": False}
 
 
 def forest_parts(runs: Sequence[TaskRun]) -> list[ForestChart]:
