@@ -25,7 +25,8 @@ from torch.utils.data import DataLoader
 from benchmarks.workload import WORKLOADS
 from lightning_icl.comparison.settings import CompareSettings
 from lightning_icl.comparison.trainer import make_trainer
-from lightning_icl.data.module import DemonstrationSteps, QueryBatches
+from lightning_icl.data.batches import QueryBatches
+from lightning_icl.data.module import DemonstrationSteps
 from lightning_icl.data.queries import budget_batches
 from lightning_icl.probing.finetuning import KVFinetuning
 from lightning_icl.probing.probe import ICLProbe

@@ -5,26 +5,30 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
-from torch import nn
+
+from lightning_icl.data.batches import batch_budget
+from lightning_icl.data.module import ICLDataModule
 
 
-def environment(model: nn.Module) -> dict[str, Any]:
-    """Date, hardware and threads, as `results.json` records them.
+def environment(trainer: L.Trainer, data: ICLDataModule) -> dict[str, Any]:
+    """Date, hardware, threads and size of batches, as `results.json` records them.
 
     Args:
-        model: where it stands when the figures are made.
+        trainer: has made the figures.
+        data: of the task.
     """
-    # Where the model stands, not what was asked for: `auto` leaves the choice to Lightning.
-    device = next(model.parameters()).device
-    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    # Where it has worked: `auto` leaves the choice to Lightning, and the model stands on the processor again by now.
+    device = trainer.strategy.root_device
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "system": platform.platform(),
         "processor": processor(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
-        "processes": torch.distributed.get_world_size() if distributed else 1,
+        "processes": trainer.world_size,
+        "batch_tokens": batch_budget(data.batch_tokens, data.queries, device, trainer.world_size),
     }
 
 

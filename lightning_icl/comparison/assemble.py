@@ -67,7 +67,7 @@ def assemble(plan: Plan, planned: PlannedTask, probe: ICLProbe) -> dict[str, Any
         **uncertainty(*rounding_check.without_check(probe)),
         "timing": {f"{name}_s": round(seconds, 3) for name, seconds in probe.seconds.items()},
         "versions": versions(),
-        "environment": environment(probe.model),
+        "environment": environment(probe.trainer, planned.data),
     }
     main = next((contrast for contrast in probe.studied if contrast.name == MAIN), None)
     content["undefined"] = undefined(probe.comparison, main)

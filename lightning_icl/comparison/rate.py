@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from lightning import LightningModule
-from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from lightning_icl.comparison.group import fit_together
@@ -17,7 +16,7 @@ from lightning_icl.comparison.trainer import make_trainer
 from lightning_icl.interrupts import interruptible
 from lightning_icl.probing.finetuning import Finetuned, Run
 from lightning_icl.probing.group_memory import groups_within
-from lightning_icl.probing.heldout import DemonstrationLoss, HeldOutAccuracy, batches_of
+from lightning_icl.probing.heldout import DemonstrationLoss, HeldOutAccuracy
 from lightning_icl.process_watch import falling_together
 from lightning_icl.records import Condition, KVOverlay
 
@@ -146,8 +145,9 @@ def _tried(
     """
     tuned, diverged = _finetuned(settings, planned, model, rates)
     zsl = Condition.zero_shot(planned.data.demonstrations)
-    module = HeldOutAccuracy(model, [replace(zsl, name=repr(rate), overlay=tuned[rate].overlay) for rate in tuned])
-    _validate(settings, planned, module, batches_of(planned.held_out, settings.batch_tokens), "held-out rows")
+    conditions = [replace(zsl, name=repr(rate), overlay=tuned[rate].overlay) for rate in tuned]
+    module = HeldOutAccuracy(model, conditions, planned.held_out, settings.batch_tokens)
+    _validate(settings, planned, module, "held-out rows")
     outs = diverged | {rate: module.dropped[repr(rate)] for rate in tuned if repr(rate) in module.dropped}
     trials = [
         Trial(rate=rate, out=outs.get(rate), accuracy=module.accuracy.get(repr(rate)), loss=module.loss.get(repr(rate)))
@@ -177,16 +177,14 @@ def _demonstration_loss(
 ) -> float:
     """Mean loss over the demonstrations, in nats per token, with what was learnt."""
     module = DemonstrationLoss(model, planned.data.demonstrations, overlay)
-    _validate(settings, planned, module, module.batches(), "demonstrations")
+    _validate(settings, planned, module, "demonstrations")
     return module.loss
 
 
-def _validate(
-    settings: CompareSettings, planned: PlannedTask, module: LightningModule, data: DataLoader[Any], rows: str
-) -> None:
+def _validate(settings: CompareSettings, planned: PlannedTask, module: LightningModule, rows: str) -> None:
     trainer = make_trainer(settings, [], title=f"{planned.task.name}: rates", rows=rows)
     with interruptible(), falling_together(trainer):
-        trainer.validate(module, data, verbose=False)
+        trainer.validate(module, verbose=False)
 
 
 def _finetuned(

@@ -22,8 +22,9 @@ from torch.utils.data import DataLoader, Dataset
 from lightning_icl.data._chat import chat_layout
 from lightning_icl.data._demonstrations import Example, choose_demonstrations
 from lightning_icl.data._layout import Encoded, plain_layout
-from lightning_icl.data.queries import Query, budget_batches, collate
-from lightning_icl.data.settings import DataSettings, ProbeToken
+from lightning_icl.data.batches import share_loader
+from lightning_icl.data.queries import Query, collate
+from lightning_icl.data.settings import BatchTokens, DataSettings, ProbeToken
 from lightning_icl.errors import TaskError, shown
 from lightning_icl.file_names import input_path
 from lightning_icl.records import Demonstrations, QueryBatch
@@ -49,19 +50,6 @@ class DemonstrationSteps(Dataset[Tensor]):
         return self._rows[number]
 
 
-class QueryBatches(Dataset[QueryBatch]):
-    """Batches of queries, made into tensors when they are asked for."""
-
-    def __init__(self, batches: Sequence[Sequence[Query]]) -> None:
-        self._batches = batches
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __getitem__(self, number: int) -> QueryBatch:
-        return collate(self._batches[number])
-
-
 class ICLDataModule(LightningDataModule):
     """A task as a data module: everything is read, checked and encoded here, before any weights are loaded.
 
@@ -77,7 +65,7 @@ class ICLDataModule(LightningDataModule):
         separator: what closes a demonstration: `eos`, `newline`, any other text, or `auto` for what fits the tokenizer.
         chat: whether demonstrations are turns of user and assistant, written by the tokenizer's chat template.
         probe_token: which token is probed.
-        batch_tokens: tokens in a batch of queries, padding counted; a batch has three queries at least.
+        batch_tokens: tokens in a batch of queries, padding counted, or `auto`; a batch has three queries at least.
 
     Raises:
         TaskError: rows, answers, or lengths do not fit.
@@ -97,7 +85,7 @@ class ICLDataModule(LightningDataModule):
         separator: str = "auto",
         chat: bool = False,
         probe_token: ProbeToken = "prompt",
-        batch_tokens: int = 2048,
+        batch_tokens: BatchTokens = "auto",
     ) -> None:
         super().__init__()
         # Checked before rows are read, which may take a download.
@@ -346,16 +334,7 @@ class ICLDataModule(LightningDataModule):
         # Lightning asks for validation batches before fitting too, and would run a sanity check over them.
         if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             return []
-        batches = budget_batches(self.queries, self.batch_tokens)
-        share = batches
-        if self.trainer is not None:
-            # Every n-th batch: batches are sorted by length, so each process gets long and short ones alike.
-            share = batches[self.trainer.global_rank :: self.trainer.world_size]
-        if not share:
-            # Lightning skips validation where there is no batch, and the others would wait for ever.
-            nothing = collate(batches[-1]).rows(0, 0)
-            return DataLoader([nothing], batch_size=None)  # type: ignore[arg-type]
-        return DataLoader(QueryBatches(share), batch_size=None, shuffle=False)
+        return share_loader(self.queries, self.batch_tokens, self.trainer)
 
 
 def load_data(

@@ -11,6 +11,7 @@ from lightning_icl.errors import UserError, shown
 from lightning_icl.setting_ranges import check_counts
 
 ProbeToken = Literal["prompt", "answer"]
+BatchTokens = int | Literal["auto"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +34,9 @@ class DataSettings:
     tokenizer has a chat template, since its EOS then ends a turn, and EOS elsewhere."""
     chat: bool = False
     """Write demonstrations as turns of user and assistant with the model's own chat template."""
-    batch_tokens: int = 2048
-    """Tokens in a batch of queries, padding counted, three queries at least; raise it on a GPU, lower it when memory is
-    short."""
+    batch_tokens: BatchTokens = "auto"
+    """Tokens in a batch of queries, padding counted, three queries at least: a number, lower when memory is short, or
+    `auto` for one that goes by the kind of device and, with several processes, by their number."""
 
     def __post_init__(self) -> None:
         """Check what can be checked alone.
@@ -43,7 +44,7 @@ class DataSettings:
         Raises:
             UserError: a number out of range, or flags that exclude each other.
         """
-        check_counts(self, "limit", "batch_tokens")
+        check_counts(self, "limit", *(() if self.batch_tokens == "auto" else ("batch_tokens",)))
         # Rejected here and not ignored: the user would think the separator was used.
         if self.chat and self.separator != "auto":
             raise UserError(

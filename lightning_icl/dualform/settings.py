@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 from lightning_icl.comparison.settings import OneDeviceSettings
+from lightning_icl.data.settings import BatchTokens
 from lightning_icl.errors import UserError, shown
 from lightning_icl.setting_ranges import check_counts
 
@@ -15,7 +16,7 @@ from lightning_icl.setting_ranges import check_counts
 class DualSettings(OneDeviceSettings):
     """In-context learning and fine-tuning as updates of the same matrices."""
 
-    batch_tokens: int = 512
+    batch_tokens: BatchTokens = 512
     """Tokens in a batch of queries, padding counted; keys and values of the chosen layers are held for one batch."""
     layers: str = "all"
     """Layers to look at, counted from 0: `all`, or numbers and ranges such as 0-3 or 0,2,5-7."""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lightning_icl.data.module import ICLDataModule as TaskData
-from lightning_icl.data.settings import ProbeToken
+from lightning_icl.data.settings import BatchTokens, ProbeToken
 from lightning_icl.errors import UserError
 from lightning_icl.front._arguments import Rows, folder_of, name_of, one_task, subject_of
 from lightning_icl.models.architecture import context_length
@@ -34,7 +34,7 @@ class ICLDataModule(TaskData):
         separator: what closes a demonstration: `eos`, `newline`, any other text, or `auto` for what fits the tokenizer.
         chat: whether demonstrations are turns of user and assistant, written by the tokenizer's chat template.
         probe_token: which token is probed.
-        batch_tokens: tokens in a batch of queries, padding counted; a batch has three queries at least.
+        batch_tokens: tokens in a batch of queries, padding counted, or `auto`; a batch has three queries at least.
 
     Raises:
         TaskError: the task is not known, or rows, answers, or lengths do not fit.
@@ -57,7 +57,7 @@ class ICLDataModule(TaskData):
         separator: str = "auto",
         chat: bool = False,
         probe_token: ProbeToken = "prompt",
-        batch_tokens: int = 2048,
+        batch_tokens: BatchTokens = "auto",
     ) -> None:
         # A tokenizer alone does not know its model's positions.
         config = None

@@ -1,15 +1,27 @@
-"""The states of many metrics added up over processes at once.
+"""What several processes have, brought together: the states of many metrics by one exchange, and other findings.
 
 torchmetrics gathers state by state, three exchanges each, whenever a figure is asked for: a comparison has hundreds of
 states, and small ones. All of them are sums here.
 """
 
 from collections.abc import Iterable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_sum
+
+Item = TypeVar("Item")
+
+
+def gathered(own: Item) -> list[Item]:
+    """What every process has, in their order."""
+    if not _several():
+        return [own]
+    shares: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(shares, own)
+    return shares
 
 
 def add_up(metrics: Iterable[Metric]) -> None:
@@ -24,7 +36,7 @@ def add_up(metrics: Iterable[Metric]) -> None:
     Raises:
         ValueError: a state is no sum.
     """
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    if not _several():
         return
     states: dict[torch.dtype, list[Tensor]] = {}
     for metric in metrics:
@@ -39,6 +51,10 @@ def add_up(metrics: Iterable[Metric]) -> None:
         torch.distributed.all_reduce(joined)
         for state, total in zip(own, joined.split([state.numel() for state in own]), strict=True):
             state.copy_(total.view_as(state))
+
+
+def _several() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def _alone(*_: object) -> bool:

@@ -24,7 +24,6 @@ from lightning_icl.probing.finetuning import (
 class GroupFinetuning(KVFinetuning):
     """Fine-tune many runs side by side, in one `Trainer.fit` of a `FinetunedModule` on `group_steps(runs)`.
 
-    A run whose loss is no number any more, or whose demonstrations are all learnt, leaves the group without touching
     A run whose loss is NaN or infinite, or whose demonstrations are all learnt, leaves the group without touching the
     others.
 

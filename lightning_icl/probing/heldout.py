@@ -11,8 +11,10 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
-from lightning_icl.data.module import QueryBatches
-from lightning_icl.data.queries import Query, budget_batches
+from lightning_icl.data.batches import share_loader
+from lightning_icl.data.queries import Query
+from lightning_icl.data.settings import BatchTokens
+from lightning_icl.metrics.gathering import gathered
 from lightning_icl.models.capture import Capture
 from lightning_icl.models.kv import LaidOver
 from lightning_icl.models.rotary import length_scaling
@@ -28,16 +30,25 @@ _LOGITS = 1 << 26
 
 
 class HeldOutAccuracy(LightningModule):
-    """Accuracy of several conditions; `Trainer.validate` on `batches_of(queries, ...)` fills `accuracy`.
+    """Accuracy of several conditions; `Trainer.validate`, which needs no other data, fills `accuracy`.
 
     Args:
         model: the model under study.
         conditions: what to look at, each under a name of its own.
+        queries: looked at under every one of them, divided among processes.
+        batch_tokens: tokens in a batch of them, or `auto`.
     """
 
-    def __init__(self, model: PreTrainedModel, conditions: Sequence[Condition]) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        conditions: Sequence[Condition],
+        queries: Sequence[Query],
+        batch_tokens: BatchTokens = "auto",
+    ) -> None:
         super().__init__()
         self.model, self.conditions = model, conditions
+        self._queries, self._batch_tokens = queries, batch_tokens
         self.accuracy: dict[str, float] = {}
         self.loss: dict[str, float] = {}
         """Mean over queries of the gold answer's negative log-probability, in nats per token."""
@@ -54,6 +65,10 @@ class HeldOutAccuracy(LightningModule):
         """The visit to the model, opened for the length of a step."""
         return Capture(self.model)
 
+    def val_dataloader(self) -> DataLoader[QueryBatch]:
+        """This process's share of the queries."""
+        return share_loader(self._queries, self._batch_tokens, self.trainer)
+
     def on_validation_epoch_start(self) -> None:
         """Make every condition ready."""
         with self.capture, self.trainer.precision_plugin.forward_context():
@@ -62,6 +77,8 @@ class HeldOutAccuracy(LightningModule):
 
     def validation_step(self, batch: QueryBatch, batch_idx: int) -> None:
         """Count right answers under every condition."""
+        if not len(batch.gold):  # this process's share is empty; see `share_loader`
+            return
         self._seen += len(batch.gold)
         with self.capture:
             queries = Pass(self.capture, self._views, batch, self._backoff, self.dropped)
@@ -74,21 +91,21 @@ class HeldOutAccuracy(LightningModule):
                 queries.forget(name)
 
     def on_validation_epoch_end(self) -> None:
-        """From counts to shares."""
-        self.accuracy = {name: count / self._seen for name, count in self._right.items() if name not in self.dropped}
-        self.loss = {name: lost / self._seen for name, lost in self._lost.items() if name not in self.dropped}
+        """From the counts of all processes to shares."""
+        counts = gathered((self._right, self._lost, self._seen, self.dropped))
+        seen = sum(own for _, _, own, _ in counts)
+        # Dropped by one process, dropped by all: they must choose the same.
+        self.dropped = {name: reason for _, _, _, own in counts for name, reason in own.items()}
+        sound = [name for name in self._views if name not in self.dropped]
+        self.accuracy = {name: sum(right[name] for right, _, _, _ in counts) / seen for name in sound}
+        self.loss = {name: sum(lost[name] for _, lost, _, _ in counts) / seen for name in sound}
         self._views = {}
-
-
-def batches_of(queries: Sequence[Query], batch_tokens: int) -> DataLoader[QueryBatch]:
-    """Queries in batches of a token budget."""
-    return DataLoader(QueryBatches(budget_batches(queries, batch_tokens)), batch_size=None, shuffle=False)
 
 
 class DemonstrationLoss(LightningModule):
     """Mean of the loss that fine-tuning learns from, under the same weights for every demonstration.
 
-    `Trainer.validate` on `batches()` fills `loss`.
+    `Trainer.validate`, which needs no other data, fills `loss`.
 
     Args:
         model: the model under study.
@@ -105,7 +122,7 @@ class DemonstrationLoss(LightningModule):
         self._losses: list[Tensor] = []
         self._laid_over: LaidOver | None = None
 
-    def batches(self) -> DataLoader[list[int]]:
+    def val_dataloader(self) -> DataLoader[list[int]]:
         """Numbers of demonstrations in batches of like length, whose logits over the vocabulary stay small."""
         lengths = [len(self._run.tokens(step)) for step in range(len(self._run.demonstrations))]
         # Padding would turn shorter examples at other angles where rotary scaling goes by length.

@@ -6,7 +6,6 @@ conditions and streams the three observations into metrics. Nothing of size (que
 
 import time
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ from transformers import PreTrainedModel
 
 from lightning_icl.errors import ProtocolError
 from lightning_icl.metrics.bootstrap import REPLICATES, Bootstrapped, poisson_weights
-from lightning_icl.metrics.gathering import add_up
+from lightning_icl.metrics.gathering import add_up, gathered
 from lightning_icl.metrics.kendall import RandomBaseline
 from lightning_icl.models.architecture import architecture_of
 from lightning_icl.probing._backoff import Backoff
@@ -26,8 +25,6 @@ from lightning_icl.probing.finetuning import Finetuned
 from lightning_icl.probing.module import FinetunedModule
 from lightning_icl.probing.observation import View
 from lightning_icl.records import Condition, Demonstrations, QueryBatch
-
-Item = TypeVar("Item")
 
 
 class ICLProbe(FinetunedModule):
@@ -127,7 +124,7 @@ class ICLProbe(FinetunedModule):
     @property
     def seconds(self) -> dict[str, float]:
         """Time of each part of the work."""
-        taken = {"prefix": 0.0, "finetune": self.finetuning_seconds, "validate": 0.0, "kendall": 0.0}
+        taken = {"prefix": 0.0, "finetune": self.finetuning_seconds, "validate": 0.0, "kendall": 0.0, "gather": 0.0}
         return taken | dict(self.findings.seconds)
 
     def on_validation_epoch_start(self) -> None:
@@ -155,7 +152,7 @@ class ICLProbe(FinetunedModule):
         A fine-tuned condition is looked at when its contrast's turn comes and forgotten after the last one that needs
         it, so that many of them need no more memory than one.
         """
-        if not len(batch.query_ids):  # this process's share is empty; see `val_dataloader`
+        if not len(batch.query_ids):  # this process's share is empty; see `share_loader`
             return
         contrasts = self.studied
         # Drawn once and shared: all metrics of all contrasts see the same replicates.
@@ -211,8 +208,9 @@ class ICLProbe(FinetunedModule):
         Raises:
             ProtocolError: no process has looked at a query.
         """
+        started = time.perf_counter()
         # Batches are sorted by length and divided over processes; users expect the order of their file.
-        shares = _gathered((self._predictions, self._dropped))
+        shares = gathered((self._predictions, self._dropped))
         predictions = sorted((item for own, _ in shares for item in own), key=lambda prediction: prediction.index)
         if not predictions:
             raise ProtocolError("No query was looked at, so that there is no figure. Give the data at least one query.")
@@ -224,6 +222,8 @@ class ICLProbe(FinetunedModule):
         every = [metrics for metrics in self.metrics if isinstance(metrics, ContrastMetrics)]
         # All of them, also what one process alone has dropped: every process must bring the same sums.
         add_up(metric for metric in self.metrics.modules() if isinstance(metric, Metric))
+        # With what this process has waited for the others.
+        self._seconds["gather"] = time.perf_counter() - started
         sound = {metrics.contrast.name: metrics for metrics in every if not self._is_dropped(metrics.contrast)}
         comparisons = {name: metrics.compute() for name, metrics in sound.items()}
         bootstraps = {name: metrics.bootstrap() for name, metrics in sound.items()}
@@ -244,12 +244,3 @@ class ICLProbe(FinetunedModule):
         if self.comparison is not None:
             for level, result in self.comparison._asdict().items():
                 self.log(level, result.value, rank_zero_only=True)
-
-
-def _gathered(own: Item) -> list[Item]:
-    """What every process has, in their order."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return [own]
-    shares: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(shares, own)
-    return shares

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
+from lightning_icl.data.batches import batch_budget
 from lightning_icl.data.module import ICLDataModule
 from lightning_icl.data.queries import budget_batches, collate
 from lightning_icl.models.capture import Capture
@@ -89,9 +90,10 @@ def grouped(runs: Runs, task: TaskSweep, model: "PreTrainedModel", gigabytes: fl
 
 def forward_rate(model: PreTrainedModel, data: ICLDataModule, repeats: int = 3) -> float:
     """Query tokens a second under the zero-shot condition, the best of a few batches after one to warm up."""
-    batch = collate(budget_batches(data.queries, data.batch_tokens)[0]).to(model.device)
+    longest = budget_batches(data.queries, batch_budget(data.batch_tokens, data.queries, model.device))[0]
+    batch = collate(longest).to(model.device)
     # Padding is computed but is no token of a query.
-    tokens = sum(map(len, budget_batches(data.queries, data.batch_tokens)[0]))
+    tokens = sum(map(len, longest))
     seconds = []
     with Capture(model) as capture, torch.inference_mode():
         view = View.prepare(capture, Condition.zero_shot(data.demonstrations))

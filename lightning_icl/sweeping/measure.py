@@ -17,12 +17,13 @@ from lightning_icl.comparison.assemble import plain_comparison, prediction_rows,
 from lightning_icl.comparison.group import fit_together
 from lightning_icl.comparison.settings import CompareSettings
 from lightning_icl.comparison.trainer import make_trainer
+from lightning_icl.data.module import ICLDataModule
 from lightning_icl.interrupts import interruptible
 from lightning_icl.probing.contrast import Contrast
 from lightning_icl.probing.findings import Prediction, accuracy
 from lightning_icl.probing.finetuning import Finetuned, Run
 from lightning_icl.probing.group_memory import groups_within
-from lightning_icl.probing.heldout import HeldOutAccuracy, batches_of
+from lightning_icl.probing.heldout import HeldOutAccuracy
 from lightning_icl.probing.probe import ICLProbe
 from lightning_icl.process_watch import falling_together
 from lightning_icl.report.sweep import RUN, SELECTION
@@ -154,19 +155,21 @@ def _choose(
     if not sound:
         return
     conditions = probe.conditions
-    module = HeldOutAccuracy(model, [conditions[outcome.name] for outcome in sound])
-    batches = batches_of(task.held_out, settings.batch_tokens)
-    _validate(settings, module, batches, len(sound) * held_out_tokens(task), spend)
+    looks = [conditions[outcome.name] for outcome in sound]
+    module = HeldOutAccuracy(model, looks, task.held_out, settings.batch_tokens)
+    _validate(settings, module, None, len(sound) * held_out_tokens(task), spend)
     for outcome in sound:
         outcome.held_out = module.accuracy.get(outcome.name)
         # What diverges only on held-out rows is as useless.
         outcome.diverged = module.dropped.get(outcome.name)
 
 
-def _validate(settings: CompareSettings, module: L.LightningModule, data: Any, tokens: int, spend: Spend) -> None:
+def _validate(
+    settings: CompareSettings, module: L.LightningModule, data: ICLDataModule | None, tokens: int, spend: Spend
+) -> None:
     trainer = make_trainer(settings, [Advance(tokens, spend)])
     with interruptible(), falling_together(trainer):
-        trainer.validate(module, data, verbose=False)
+        trainer.validate(module, datamodule=data, verbose=False)
 
 
 def _save(plan: SweepPlan, task: TaskSweep, outcome: _Outcome, probe: ICLProbe, space: Workspace) -> None:

@@ -13,6 +13,7 @@ from lightning_icl.comparison.plan import Plan, PlannedTask, carried_out, make_p
 from lightning_icl.comparison.progress import say
 from lightning_icl.comparison.rate import with_chosen_rate
 from lightning_icl.comparison.trainer import check_trainer, make_trainer, quiet
+from lightning_icl.data.batches import batch_budget
 from lightning_icl.data.queries import Query, budget_batches, collate
 from lightning_icl.errors import ModelError, TaskError
 from lightning_icl.interrupts import interruptible
@@ -73,17 +74,18 @@ def carry_out(settings: WeightUpdateSettings, plan: Plan, *, show: bool = True) 
         model = plan.load()
         for planned in run.pending:
             planned = with_chosen_rate(plan.settings, planned, model)
+            trainer = make_trainer(plan.settings, [KVFinetuning(planned.learning_rate)], title=planned.task.name)
             queries = held_out[planned.task.name]
+            budget = batch_budget(settings.batch_tokens, queries, trainer.strategy.root_device)
             probe = WeightUpdateProbe(
                 model,
                 planned.data.demonstrations,
                 # Held-out prompts are batched once and used for every rung.
-                [collate(batch) for batch in budget_batches(queries, settings.batch_tokens)],
+                [collate(batch) for batch in budget_batches(queries, budget)],
                 max(len(query.answers) for query in planned.data.queries),
                 settings.scope,
                 settings.depth,
             )
-            trainer = make_trainer(plan.settings, [KVFinetuning(planned.learning_rate)], title=planned.task.name)
             with interruptible():
                 trainer.fit(probe, datamodule=planned.data)
             # Controls fine-tune too, so they come before the pass that compares.

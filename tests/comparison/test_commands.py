@@ -24,8 +24,8 @@ KEYS = {
     "sim_aou": {"value", "raw", "random", "per_layer", "raw_per_layer"},
     "sim_am": {"value", "zsl", "difference", "per_layer", "zsl_per_layer", "difference_per_layer"},
     "kendall": {"value", "random", "per_layer"},
-    "timing": {"prefix_s", "finetune_s", "validate_s"},
-    "environment": {"date", "system", "processor", "device", "threads", "processes"},
+    "timing": {"prefix_s", "finetune_s", "validate_s", "gather_s"},
+    "environment": {"date", "system", "processor", "device", "threads", "processes", "batch_tokens"},
     "fingerprints": {"rows", "task", "weights", "overlay"},
 }
 
@@ -58,6 +58,7 @@ def test_results_have_the_keys_that_other_programs_rely_on(run: Path) -> None:
     assert len(content["kendall"]["per_layer"]) == content["model"]["layers"] == 4
     assert content["model"]["name"] == "builtin"
     assert content["versions"]["torch"]
+    assert content["environment"]["batch_tokens"] == 1024, "what --batch-tokens auto stood for"
 
 
 def test_every_figure_has_an_interval_around_it(run: Path) -> None:
@@ -123,6 +124,7 @@ def test_another_batch_size_changes_nothing(run: Path, tmp_path: Path) -> None:
 
     for task in ("tiny-sst2", "tiny-cb"):
         close(measured(run / task), measured(tmp_path / "out" / task))
+        assert results(tmp_path / "out" / task)["environment"]["batch_tokens"] == 60
 
 
 def test_fit_then_validate_as_it_advises_equals_compare(
