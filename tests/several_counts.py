@@ -8,9 +8,10 @@ from lightning_icl.cli import main
 
 
 def run(out: Path, counts: Sequence[str], arguments: Sequence[str]) -> None:
-    """One comparison for each count, in a folder of its name."""
+    """One comparison for each count, in a folder of its name; the last chooses its learning rate on held-out rows."""
     for count in counts:
-        main([*arguments, "--limit", count, "--out", str(out / count)])
+        rate = ["--lr", "auto"] if count == counts[-1] else []
+        main([*arguments, *rate, "--limit", count, "--out", str(out / count)])
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from lightning_icl.errors import UserError
 HERE = Path(__file__).parent
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
 SMALL = ["compare", "--task", "tiny-sst2", "--shots", "4", "--batch-tokens", "80", "--accelerator", "cpu"]
-COMPARED = [*SMALL, "--controls", "shuffled-query,calibration", "--lr", "auto"]
+COMPARED = [*SMALL, "--controls", "shuffled-query,calibration"]
 COUNTS = ("1", "2", "5", "101")  # none of them more than its processes can share evenly
 
 
@@ -77,7 +77,7 @@ def test_many_processes_equal_one(processes: str, one: Path, tmp_path: Path) -> 
         (expected, rows), (found, other_rows) = saved(one / count), saved(tmp_path / count)
         assert found["queries"]["count"] == int(count)
         assert_same(expected, found)
-        assert found["finetune"]["choice"]["held_out"] >= 16
+        assert (found["finetune"].get("choice") is not None) == (count == COUNTS[-1]), "a rate chosen by all together"
         assert count == "1" or found["controls"]["shuffled-query"]["sim_aou"]["raw"] is not None
         assert other_rows == rows, "each query's scores, to the bit"
 
