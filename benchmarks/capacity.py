@@ -18,6 +18,8 @@ runtime's own memory (about 1 GB on a GPU) is apart.
 
 from dataclasses import dataclass
 
+from lightning_icl.data.batches import ON_ACCELERATORS
+
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
@@ -61,7 +63,7 @@ SHAPES = (
 )
 
 
-def probing(shape: Shape, number: int, prefix: int = 2000, batch: int = 2048) -> float:
+def probing(shape: Shape, number: int, prefix: int = 2000, batch: int = ON_ACCELERATORS) -> float:
     """Bytes of `Trainer.validate` with numbers of `number` bytes."""
     learnt = 2 * shape.layers * shape.width * shape.kv_width
     laid_over = learnt * (1.5 if shape.fused else float(number < 4))

@@ -8,8 +8,11 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.candidates import observations
-from benchmarks.rounds import Ratio, measure
+from benchmarks.rounds import Ratio, Seconds, measure, timed
 from benchmarks.workload import Workload
+
+REPEATED = ("prompt", "fine-tuning", "start-up and the rest")
+"""What every process does for itself."""
 
 
 def growth(workload: Workload, rounds: int) -> list[Ratio]:
@@ -33,23 +36,39 @@ def growth(workload: Workload, rounds: int) -> list[Ratio]:
     return ratios
 
 
-def processes(rounds: int, count: int = 2, queries: int = 512) -> Ratio:
-    """The probing of the built-in task by several processes of one thread each, against one such process."""
-    taken: dict[int, list[float]] = {1: [], count: []}
+def processes(rounds: int, count: int = 2, queries: int = 512) -> tuple[list[Ratio], Seconds]:
+    """A comparison of the built-in task by several processes of one thread each against one such process, by phase.
+
+    Every process runs the prompt and fine-tunes, and the first one starts the others; only probing is divided.
+    """
+    alone: Seconds = {}
+    together: Seconds = {}
     for _ in range(rounds):
-        for number, seconds in taken.items():
-            seconds.append(_validate_seconds(number, queries))
-    return Ratio.of(f"probing, {count} processes / 1", taken[count], taken[1])
+        for number, taken in ((1, alone), (count, together)):
+            for phase, seconds in _phases(number, queries).items():
+                taken.setdefault(phase, []).append(seconds)
+    ratios = [
+        Ratio.of(f"probing, 1 process / {count}", alone["probing"], together["probing"], target="≥ 1.8"),
+        Ratio.of("of it gathering and waiting", together["gathering"], together["probing"]),
+        *(Ratio.of(f"{phase}, {count} processes / 1", together[phase], alone[phase]) for phase in REPEATED),
+        Ratio.of(f"whole command, 1 process / {count}", alone["whole"], together["whole"]),
+    ]
+    named = {f"{phase}, 1 process": own for phase, own in alone.items()}
+    return ratios, named | {f"{phase}, {count} processes": own for phase, own in together.items()}
 
 
-def _validate_seconds(devices: int, queries: int) -> float:
+def _phases(devices: int, queries: int) -> dict[str, float]:
+    """Seconds of each phase of a command, as the first process has them."""
     with tempfile.TemporaryDirectory() as folder:
         command = [
             *(sys.executable, "-m", "lightning_icl.cli", "compare", "--task", "tiny-sst2", "--accelerator", "cpu"),
             *("--limit", str(queries), "--devices", str(devices), "--out", folder, "--overwrite"),
-            *("--batch-tokens", "256"),  # whole batches are divided, so there must be many
         ]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        subprocess.run(command, check=True, env=environment, capture_output=True)
-        results = json.loads((Path(folder) / "tiny-sst2" / "results.json").read_text())
-        return float(results["timing"]["validate_s"])
+        whole = timed(lambda: subprocess.run(command, check=True, env=environment, capture_output=True))
+        timing = json.loads((Path(folder) / "tiny-sst2" / "results.json").read_text())["timing"]
+    parts = {"prompt": "prefix_s", "fine-tuning": "finetune_s", "probing": "validate_s", "gathering": "gather_s"}
+    phases = {phase: float(timing[key]) for phase, key in parts.items()}
+    # Imports, rows, weights, start of the other processes, the built-in model's rounding check, saving and printing.
+    rest = whole - phases["prompt"] - phases["fine-tuning"] - phases["probing"]
+    return {**phases, "start-up and the rest": rest, "whole": whole}

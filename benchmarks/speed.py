@@ -3,6 +3,7 @@
     python -m benchmarks.speed                                  # GPT-2 124M shape, prefix 1,000, 32 queries of 40
     python -m benchmarks.speed --size tiny --rounds 1           # whether it runs
     python -m benchmarks.speed --size smollm2 --parts observations limit finetuning  # deep and narrow, or gemma3
+    python -m benchmarks.speed --parts processes --rounds 5     # what two processes bring, and where the rest goes
     python -m benchmarks.speed --json speed.json
 
 The candidates of a figure take turns in one process, and a figure is the median of the rounds' ratios with the lowest
@@ -79,7 +80,9 @@ def run(workload: Workload, rounds: int, parts: tuple[str, ...] = PARTS) -> dict
     if "growth" in parts:
         ratios += growth(workload, rounds)
     if "processes" in parts:
-        ratios.append(processes(rounds))
+        of_processes, phases = processes(rounds)
+        ratios += of_processes
+        seconds |= phases
     return {
         "workload": asdict(workload),
         "rounds": rounds,

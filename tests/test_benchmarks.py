@@ -82,6 +82,16 @@ def test_a_group_of_fine_tunings_is_measured_against_single_ones(capsys: pytest.
     assert difference < 1e-4
 
 
+def test_sizes_of_batches_are_held_against_the_rule(capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmarks.batch_cost import main
+
+    main(["--size", "tiny", "--budgets", "24", "1024", "--queries", "4", "--rounds", "1", "--device", "cpu"])
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head == "tiny, float32, cpu: 4 queries of 12 tokens"
+    assert [line.split("  ")[0] for line in lines] == ["24 / auto (1,024)"]
+    assert float(lines[0].split()[4]) > 0
+
+
 def test_all_rungs_together_are_said_in_looks_in_context(capsys: pytest.CaptureFixture[str]) -> None:
     from benchmarks.ladder_cost import main, ratios
 

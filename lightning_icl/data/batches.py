@@ -4,6 +4,8 @@
 `python -m benchmarks.batch_cost` measures what other budgets would give.
 """
 
+import math
+from bisect import bisect_left
 from collections.abc import Sequence
 
 import torch
@@ -17,7 +19,7 @@ from lightning_icl.records import QueryBatch
 ON_PROCESSORS, ON_ACCELERATORS = 1_024, 16_384
 """What `auto` stands for; the number for GPUs has not been measured."""
 BATCHES_EACH = 4
-"""Batches that each of several processes should have at least, so that their shares differ by a part of a quarter."""
+"""Batches that each of several processes should have at least, so that a smaller one among them matters little."""
 
 _CPU = torch.device("cpu")
 
@@ -52,8 +54,14 @@ def batch_budget(asked: BatchTokens, queries: Sequence[Query], device: torch.dev
     most = ON_PROCESSORS if device.type == "cpu" else ON_ACCELERATORS
     if processes == 1:
         return most
-    # Without padding, which is little among queries sorted by length.
-    return max(1, min(most, sum(map(len, queries)) // (BATCHES_EACH * processes)))
+
+    def batches(budget: int) -> int:
+        return len(budget_batches(queries, budget))
+
+    # As many for every process.
+    count = processes * max(BATCHES_EACH, math.ceil(batches(most) / processes))
+    # The smallest budget that needs no more: at any larger one the last batch would be small, and its process idle.
+    return 1 + bisect_left(range(1, most), True, key=lambda budget: batches(budget) <= count)
 
 
 def share_of(batches: Sequence[list[Query]], process: int, processes: int) -> list[list[Query]]:
