@@ -5,7 +5,9 @@ What is finished is used again where the very same is asked for, and nowhere els
 
 import argparse
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -51,13 +53,23 @@ def test_an_arm_starts_as_the_plain_model_and_trains_gates_alone(name: str, tmp_
         assert torch.equal(model.eval()(input_ids=ids).logits, plain(input_ids=ids).logits)
 
 
-def test_the_table_counts_what_is_trained_and_shows_it_by_layer() -> None:
-    accuracy = {"a": {"zsl": 0.25, "icl": 0.5}}
+def test_the_tables_count_what_is_trained_and_show_it_by_layer_and_what_it_changes() -> None:
+    accuracy = {"a": {"zsl": 0.25, "icl": 0.5, "icl_right": [True, False]}}
     model = to_momentum(tiny_model("llama"), eta=0.5, learn=True, gate_init=0.25)
-    plain = {"perplexity": 10.0, "accuracy": accuracy, "eta": None, "gate": None}
-    text = tables({"plain": plain, "both": {"perplexity": 9.5, "accuracy": accuracy, **learnt(model)}})
-    assert "| both | 18 | 9.500 | -0.500 | 25.0 | 50.0 |" in text
+
+    def found(**losses: float) -> dict[str, Any]:
+        blocks = [losses["mean"] + part for part in (-0.1, 0.1)]
+        return {"perplexity": math.exp(losses["mean"]), "block_loss": blocks, "accuracy": accuracy}
+
+    nothing = {"eta": None, "gate": None}
+    arms = {"plain": {**found(mean=2.0), **nothing}, "previous": {**found(mean=1.9), **nothing}}
+    text = tables({**arms, "both": {**found(mean=1.8), **learnt(model)}})
+    assert f"| both | 18 | {math.exp(1.8):.3f} | 25.0 | 50.0 |" in text
     assert "| both | 2 | +0.250 +0.250 +0.250 +0.250 | +0.500 +0.500 |" in text
+    # Every replicate scales both perplexities alike, between that of the easy block alone and the hard one's.
+    for reference, mean in (("plain", 2.0), ("previous", 1.9)):
+        middle, low, high = (f"{(math.exp(1.8) - math.exp(mean)) * math.exp(part):+.3f}" for part in (0.0, 0.1, -0.1))
+        assert f"| both | {reference} | {middle} [{low}, {high}] | +0.000 [+0.000, +0.000] |" in text
 
 
 def test_trainings_of_other_settings_are_refused_before_anything_is_measured(tmp_path: Path) -> None:

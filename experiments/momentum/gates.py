@@ -28,9 +28,9 @@ from lightning_icl.saving.workspace import write_text
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-PLAIN = "plain"
+PLAIN, CONTROL = "plain", "previous"
 ARMS: dict[str, dict[str, Any]] = {
-    "previous": {"momentum_form": "previous"},
+    CONTROL: {"momentum_form": "previous"},
     "sum, η 0.5": {"momentum": 0.5},
     "mean, η 0.9": {"momentum": 0.9, "momentum_form": "mean"},
     "mean, η learnt from 0.5": {"momentum": 0.5, "momentum_form": "mean", "learn_momentum": True},
@@ -81,6 +81,7 @@ def figures(model: "PreTrainedModel", source: Any, arguments: argparse.Namespace
     losses = token_losses(model, text, arguments.block, arguments.block, arguments.tokens)
     return {
         "perplexity": math.exp(float(losses.mean())),
+        "block_loss": losses.mean(1).tolist(),
         "accuracy": in_context_accuracy(settings, model, tokenizer),
         **learnt(model),
     }
@@ -114,28 +115,38 @@ def perplexity_text(arguments: argparse.Namespace) -> str:
 
 
 def tables(results: dict[str, dict[str, Any]]) -> str:
-    """Every arm beside the plain model, and its gates by layer."""
+    """Every arm beside the plain model and the control, with intervals, and its gates by layer."""
     lines, layers = [], []
     for name, found in results.items():
         means = [100 * statistics.fmean(task[view] for task in found["accuracy"].values()) for view in ("zsl", "icl")]
         trained = sum(len(layer) for key in ("gate", "eta") for layer in found[key] or [])
-        plain = results[PLAIN]["perplexity"]
-        cells = [
-            f"{found['perplexity']:.3f}",
-            f"{found['perplexity'] - plain:+.3f}",
-            *(f"{mean:.1f}" for mean in means),
-        ]
-        lines.append([name, str(trained), *cells])
+        lines.append([name, str(trained), f"{found['perplexity']:.3f}", *(f"{mean:.1f}" for mean in means)])
         for layer, gates in enumerate(found["gate"] or []):
             etas = (found["eta"] or [[]] * (layer + 1))[layer]
             layers.append([name, str(layer), *(" ".join(f"{one:+.3f}" for one in part) for part in (gates, etas))])
-    header = ["attention", "trained numbers", "perplexity", "against plain", "ZSL (%)", "ICL (%)"]
+    header = ["attention", "trained numbers", "perplexity", "ZSL (%)", "ICL (%)"]
+    between = "Differences with 95% intervals over blocks of text and queries; they say nothing of other seeds"
     return "\n".join(
         (
             markdown("Gates and η trained alone", header, lines),
+            markdown(between, ["attention", "against", "perplexity", "ICL (points)"], _differences(results)),
             markdown("Gates by layer", ["attention", "layer", "gate of each head", "η"], layers),
         )
     )
+
+
+def _differences(results: dict[str, dict[str, Any]]) -> list[list[str]]:
+    """Rows of every arm minus the plain model and minus the control, over what all have read."""
+    from experiments.momentum.differences import drawn_accuracy, drawn_perplexity
+    from lightning_icl.metrics.bootstrap import paired_difference
+
+    figures = {name: (drawn_perplexity(found), drawn_accuracy(found)) for name, found in results.items()}
+    lines = []
+    for reference in (PLAIN, CONTROL):
+        for name in (name for name in figures if name not in (PLAIN, reference)):
+            gaps = map(paired_difference, figures[name], figures[reference])
+            lines.append([name, reference, *(f"{gap[0]:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]" for gap in gaps)])
+    return lines
 
 
 def main(words: Sequence[str] | None = None) -> None:
