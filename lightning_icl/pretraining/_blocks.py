@@ -60,7 +60,7 @@ class Documents(Dataset[Block]):
         # BOS is never predicted; its weight only fills the place.
         weights = [1.0]
         # Endless: cut when the block is full, in the middle of an example if need be.
-        for texts in document(settings.seed, number, settings.natural_share, repeat_share):
+        for texts in document(settings.seed, number, settings.natural_share, repeat_share, settings.named_share):
             prompt, answer = self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
             ids += [*prompt, *answer, self._tokenizer.eos_token_id]
             weights += chain([1.0] * len(prompt), [settings.answer_weight] * len(answer), [1.0])

@@ -35,6 +35,9 @@ INFERENCE_TEMPLATES = (
     "{premise} So {hypothesis}? Answer:",
 )
 
+# The template that asks with the evaluation task's words. Where they never are labels, a long training learns that too.
+_NAMING = INFERENCE_TEMPLATES[0]
+
 # Answer words that a family must never be labelled with, because an evaluation task pairs them.
 RESERVED: dict[str, frozenset[str]] = {
     "sentiment": frozenset(GENERATED["tiny-sst2"].answers + GENERATED["tiny-sst5"].answers),
@@ -71,18 +74,24 @@ class Episode:
         return fill_template(self.template, fields), f" {self.labels[number]}"
 
 
-def draw_episode(rng: Random, natural_share: float) -> Episode:
+def draw_episode(rng: Random, natural_share: float, named_share: float = 0.0) -> Episode:
     """A task drawn afresh.
 
     Args:
         rng: source of all chance.
         natural_share: share of documents whose labels mean their classes, where the family has such labels.
+        named_share: share of inference documents whose labels are the words that their question names, in an order
+            drawn for each document, so that none comes to mean a class.
     """
     family = rng.choices(list(FAMILIES), weights=list(FAMILIES.values()))[0]
     maker, size = _maker(rng, family)
     # Tone and inference are only meaningful with all of their classes.
     count = size if family in ("tone", "inference") else min(size, rng.choice(_CLASSES))
     classes = tuple(sorted(rng.sample(range(size), count)))
+    # Nothing is drawn where the share is 0: a seed gives the documents that it gave before there was such a share.
+    if named_share and family == "inference" and rng.random() < named_share:
+        named = tuple(rng.sample(sorted(RESERVED[family]), count))
+        return Episode(family=family, template=_NAMING, labels=named, make=maker, classes=classes)
     templates = INFERENCE_TEMPLATES if family == "inference" else TEMPLATES
     natural = _natural_labels(rng, family, size)
     if natural is not None and rng.random() < natural_share:
@@ -122,7 +131,9 @@ def _natural_labels(rng: Random, family: str, size: int) -> tuple[str, ...] | No
     return rng.choice(words.NATURAL_LABELS[family])[:size]
 
 
-def document(seed: int, number: int, natural_share: float, repeat_share: float = 0.0) -> Iterator[tuple[str, str]]:
+def document(
+    seed: int, number: int, natural_share: float, repeat_share: float = 0.0, named_share: float = 0.0
+) -> Iterator[tuple[str, str]]:
     """The endless (prompt, answer) examples of one document; the same seed and number give the same document.
 
     Args:
@@ -130,10 +141,11 @@ def document(seed: int, number: int, natural_share: float, repeat_share: float =
         number: of this one.
         natural_share: share of documents whose labels mean their classes.
         repeat_share: share of documents that go round among a few examples, where looking back is all that is needed.
+        named_share: share of inference documents labelled with the words that their question names.
     """
     # A prime apart: neighbouring seeds share no documents.
     rng = Random(seed * 1_000_003 + number)
-    episode = draw_episode(rng, natural_share)
+    episode = draw_episode(rng, natural_share, named_share)
     few = [episode.example(rng) for _ in range(rng.randint(2, 6))] if rng.random() < repeat_share else []
     while True:
         yield rng.choice(few) if few else episode.example(rng)

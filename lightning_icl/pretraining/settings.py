@@ -110,6 +110,8 @@ class PretrainSettings:
     """Examples that those steps are taken on, at most."""
     natural_share: float = 0.4
     """Share of documents whose label words mean their classes."""
+    named_share: float = 0.0
+    """Share of inference documents labelled with the words that their question names, in a random order."""
     repeat_share: float = 0.3
     """Share of short documents that go round among a few examples."""
     precision: str = "32-true"
@@ -161,7 +163,7 @@ class PretrainSettings:
             raise UserError(f"block = {self.block}: it must not exceed the context ({self.context}).")
         if self.block % self.short_block:
             raise UserError(f"short_block = {self.short_block}: it must divide block ({self.block}).")
-        for name in ("natural_share", "repeat_share", "text_share", "end_share"):
+        for name in ("natural_share", "named_share", "repeat_share", "text_share", "end_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name} = {getattr(self, name)}: it must lie between 0 and 1.")
         # `auto` devices are not known yet; the data module checks again.

@@ -114,12 +114,12 @@ def test_too_few_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
 @pytest.mark.parametrize(
     ("model", "task", "lr", "chooses", "rate"),
     [
-        ("builtin", "tiny-sst2", None, False, 0.7),
+        ("builtin", "tiny-sst2", None, False, 0.1),
         ("smollm2-135m", "tiny-sst2", None, True, 1e-3),
         ("smollm2-135m", "sst2", None, True, 0.0005),
         ("KoboldAI/fairseq-dense-2.7B", "agnews", None, False, 0.2),
         ("smollm2-135m", "sst2", 0.3, False, 0.3),
-        ("builtin", "tiny-sst2", "auto", True, 0.7),
+        ("builtin", "tiny-sst2", "auto", True, 0.1),
     ],
 )
 def test_a_rate_is_chosen_where_none_is_known_for_model_and_task(
