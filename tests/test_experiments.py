@@ -31,13 +31,18 @@ def test_there_is_one_file_for_each_table_and_model() -> None:
     assert {path.stem for path in PAPER} == {f"{table}-{size}" for table in measured for size in ("1.3b", "2.7b")}
 
 
+STAGES = {
+    "builtin": ["icl-tiny/train", "icl-tiny/adapt", "icl-tiny/settle"],
+    "builtin-momentum": ["icl-tiny/train", "icl-tiny-momentum/train"],
+}
+
+
 @pytest.mark.parametrize("name", BUILTIN)
-def test_the_built_in_models_configuration_is_valid_and_names_its_folder(name: str) -> None:
-    settings = PretrainSettings(**yaml.safe_load((ROOT / "checkpoints" / BUILTIN[name] / "train.yaml").read_text()))
-    assert settings.out == f"checkpoints/{BUILTIN[name]}"
-    assert (settings.init, settings.learn_momentum) == (("builtin", True) if "momentum" in name else (None, False))
-
-
-def test_the_calmer_models_configuration_is_valid() -> None:
-    settings = PretrainSettings(**yaml.safe_load((ROOT / "checkpoints" / "icl-tiny" / "adapt.yaml").read_text()))
-    assert (settings.init, settings.adapt_rate) == ("builtin", 0.1)
+def test_the_stages_of_a_built_in_model_lead_from_nothing_to_its_folder(name: str) -> None:
+    before = None
+    for stage in STAGES[name]:
+        settings = PretrainSettings(**yaml.safe_load((ROOT / "checkpoints" / f"{stage}.yaml").read_text()))
+        assert settings.init == before
+        before = settings.out
+    assert before == f"checkpoints/{BUILTIN[name]}"
+    assert settings.learn_momentum == ("momentum" in name)
