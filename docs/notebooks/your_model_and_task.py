@@ -42,7 +42,7 @@ rows = {"train": reviews[:96], "validation": reviews[96:]}
 reviews[:2]
 
 # %%
-results = compare(model, task, data=rows, shots=32, lr=0.3)
+results = compare(model, task, data=rows, shots=32, lr=0.1)
 
 # %%
 results
@@ -72,7 +72,7 @@ swept = sweep(
     data=rows,
     shots=32,
     seeds=[1, 2],
-    lrs=[0.1, 0.3, 1.0],
+    lrs=[0.03, 0.1, 0.3],
     heldout=16,
 )
 
@@ -99,7 +99,7 @@ trainer = L.Trainer(
     max_epochs=1,
     logger=False,
     enable_checkpointing=False,
-    callbacks=[KVFinetuning(learning_rate=0.3)],
+    callbacks=[KVFinetuning(learning_rate=0.1)],
 )
 trainer.fit(probe, datamodule=data)
 trainer.validate(probe, datamodule=data, verbose=False)
