@@ -24,6 +24,6 @@ def check_names(settings: RunSettings) -> None:
     if settings.data is not None:
         data = input_path(settings.data, "--data")
         if not data.is_dir():
-            raise TaskError(f"--data {str(data)!r} is no folder.")
+            raise TaskError(f"--data {str(data)!r} is no folder. Give one with TASK/train and TASK/validation files.")
     for name in settings.models:
         check_on_hub(find_source(settings, name))

@@ -23,7 +23,9 @@ def split_file(data: Path, task: str, split: str) -> Path:
     except (OSError, RuntimeError) as error:  # a name that is too long, or `~` of an unknown user
         raise TaskError(f"--data {shown(str(data))} is no folder: {shown(str(error), quoted=False)}.") from error
     if not is_folder:
-        raise TaskError(f"--data {shown(str(data))} is no folder.")
+        raise TaskError(
+            f"--data {shown(str(data))} is no folder. Give one with {task}/{split}.jsonl, .csv or .parquet."
+        )
     # All endings are looked for, so that two files of one split are noticed.
     paths = [path for suffix in SUFFIXES if (path := folder / f"{split}{suffix}").is_file()]
     if len(paths) > 1:
