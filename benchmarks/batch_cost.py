@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     budgets = [budget for budget in given.budgets or BUDGETS[given.device] if budget != rule]
     # Every budget must fill its batches, or a large one would be measured as a smaller one.
     workload = workload.but(queries=given.queries or -(-2 * max(*budgets, rule) // workload.tokens))
-    model = workload.model(getattr(torch, given.dtype)).to(given.device)  # type: ignore[arg-type]
+    model = workload.model(getattr(torch, given.dtype)).to(given.device)
     seconds = measure(
         {str(size): observations(model, workload.but(batch_tokens=size))[1]["comparison"] for size in (rule, *budgets)},
         given.rounds,

@@ -11,12 +11,13 @@ import statistics
 import time
 
 import torch
+from torchmetrics import Metric
 
 from lightning_icl.metrics import Kendall, Rec2FTP, SimAM, SimAOU
 from lightning_icl.metrics.bootstrap import REPLICATES, poisson_weights
 
 
-def metrics_of(layers: int, heads: int, prefix: int, replicates: int) -> list[torch.nn.Module]:
+def metrics_of(layers: int, heads: int, prefix: int, replicates: int) -> list[Metric]:
     """The four metrics of a contrast."""
     numbers = [place // 32 for place in range(prefix)]
     return [

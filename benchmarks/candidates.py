@@ -17,6 +17,7 @@ from transformers.pytorch_utils import Conv1D
 from benchmarks.workload import Workload, ready_probe, whole_inputs
 from lightning_icl.data.module import DemonstrationSteps
 from lightning_icl.models.kv import GradientGate
+from lightning_icl.probing.contrast import ContrastMetrics
 from lightning_icl.probing.finetuning import KVFinetuning
 from lightning_icl.probing.probe import ICLProbe
 
@@ -127,7 +128,8 @@ def matrix_products(model: PreTrainedModel, workload: Workload, dtype: torch.dty
 
 def in_bfloat16(model: PreTrainedModel, workload: Workload) -> Callable[[], object]:
     """Our zero-shot observation by a copy of the model in bfloat16."""
-    return observations(copy.deepcopy(model).to(torch.bfloat16), workload)[1]["zsl"]
+    copied = copy.deepcopy(model).to(torch.bfloat16)  # type: ignore[arg-type]
+    return observations(copied, workload)[1]["zsl"]
 
 
 def finetuning(model: PreTrainedModel, workload: Workload) -> Candidates:
@@ -165,6 +167,7 @@ def kendall(probe: ICLProbe, workload: Workload) -> Callable[[], object]:
     @torch.inference_mode()
     def run() -> None:
         for metrics in probe.metrics:
+            assert isinstance(metrics, ContrastMetrics)
             for batch, (icl, ft) in zip(batches, seen, strict=True):
                 metrics.update_kendall(batch, icl, ft)
 

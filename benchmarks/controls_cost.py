@@ -14,6 +14,7 @@ import statistics
 import tempfile
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ class Turns(Callback):
         assert isinstance(pl_module, ICLProbe)
         for name in ("zsl", "icl"):
             with pl_module.capture as capture:
-                self.seconds[name].append(timed(lambda name=name: pl_module.views[name].observe(capture, batch)))
+                self.seconds[name].append(timed(partial(pl_module.views[name].observe, capture, batch)))
         self._started = time.perf_counter()
 
     def on_validation_batch_end(self, trainer: Trainer, *_: object) -> None:

@@ -29,7 +29,7 @@ def seconds(call: Callable[[], object], device: str) -> float:
 
 def measure(workload: Workload, device: str, rounds: int) -> tuple[dict[str, list[float]], dict[str, int]]:
     """Seconds of a batch in each round, and how many numbers stand for the demonstrations, by way of holding them."""
-    model, demonstrations = workload.model().to(device), workload.demonstrations()
+    model, demonstrations = workload.model().to(device), workload.demonstrations()  # type: ignore[arg-type]
     (batch,) = (batch.to(device) for batch in workload.batches())
     weights = fast_weights(model, demonstrations, [batch])
     with Capture(model) as capture:

@@ -130,7 +130,7 @@ def _watch(here: Path, disturbance: Disturbance | None) -> list[int]:
         operation("fsync", (str(here),))
         sync(handle)
 
-    os.fsync = counted_sync
+    os.fsync = counted_sync  # type: ignore[assignment]
     sys.addaudithook(operation)
     return count
 

@@ -10,6 +10,7 @@ most 1.1 times as many looks in context. Building the rungs, once a run, is a li
 import argparse
 import statistics
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from benchmarks.fast_weights import seconds
 from benchmarks.workload import WORKLOADS, Workload
@@ -22,7 +23,7 @@ from lightning_icl.weightupdate.survey import Survey
 
 def measure(workload: Workload, scope: Scope, device: str, rounds: int) -> dict[str, list[float]]:
     """Seconds of a look at all queries by round: `icl`, every rung, and `building` of them from as many prompts."""
-    model, demonstrations = workload.model().to(device), workload.demonstrations()
+    model, demonstrations = workload.model().to(device), workload.demonstrations()  # type: ignore[arg-type]
     batches = [batch.to(device) for batch in workload.batches()]
     bos = len(demonstrations.bos)
     with Capture(model) as capture:
@@ -32,14 +33,15 @@ def measure(workload: Workload, scope: Scope, device: str, rounds: int) -> dict[
         def survey() -> Survey:
             return Survey(len(prefix.keys), bos, scope).of(capture, prefix, batches)
 
+        def looks(name: str, replacement: Updated | None) -> None:
+            for batch in batches:
+                look(capture, batch, prefix, name=name, replacement=replacement)
+
         updates = survey().rungs()
         replacements: dict[str, Updated | None] = {"icl": None}
         replacements |= {name: Updated(own, bos, scope) for name, own in updates.items()}
         ways: dict[str, Callable[[], object]] = {
-            name: lambda name=name, replacement=replacement: [
-                look(capture, batch, prefix, name=name, replacement=replacement) for batch in batches
-            ]
-            for name, replacement in replacements.items()
+            name: partial(looks, name, replacement) for name, replacement in replacements.items()
         }
         ways["building"] = lambda: survey().rungs()
         taken: dict[str, list[float]] = {name: [] for name in ways}

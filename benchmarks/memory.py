@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 from benchmarks.workload import WORKLOADS
 from lightning_icl.comparison.settings import CompareSettings
 from lightning_icl.comparison.trainer import make_trainer
-from lightning_icl.data.batches import QueryBatches
+from lightning_icl.data.batches import QueryBatches, batch_budget
 from lightning_icl.data.module import DemonstrationSteps
 from lightning_icl.data.queries import budget_batches
 from lightning_icl.probing.finetuning import KVFinetuning
@@ -70,7 +70,7 @@ def one(size: str, queries: int, dtype: str) -> dict[str, object]:
     warnings.filterwarnings("ignore", ".*no `val_dataloader`.*")
     trainer.fit(probe, DataLoader(DemonstrationSteps(demonstrations.bos, demonstrations.examples), batch_size=1))
     fitted, fitting = peak(), time.perf_counter() - started
-    batches = QueryBatches(budget_batches(workload.query_list(), settings.batch_tokens))
+    batches = QueryBatches(budget_batches(workload.query_list(), batch_budget(settings.batch_tokens, [])))
     trainer.validate(probe, DataLoader(batches, batch_size=None), verbose=False)
     return {
         "size": size, "dtype": dtype, "queries": queries, "libraries": before, "weights": weights,

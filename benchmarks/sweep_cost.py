@@ -19,6 +19,7 @@ from benchmarks.random_words import random_words
 from benchmarks.rounds import timed
 from benchmarks.workload import observe
 from lightning_icl.comparison.trainer import make_trainer
+from lightning_icl.data.batches import batch_budget
 from lightning_icl.data.module import ICLDataModule
 from lightning_icl.data.queries import budget_batches, collate
 from lightning_icl.models.finding import ModelSource
@@ -39,7 +40,7 @@ def part_seconds(model: PreTrainedModel, data: ICLDataModule, settings: SweepSet
     trainer = make_trainer(settings.compare("random"), [KVFinetuning(1e-3)])
     seconds = {"fine-tuning": timed(lambda: trainer.fit(probe, datamodule=data))}
     assert probe.finetuned is not None
-    batches = [collate(batch) for batch in budget_batches(data.queries, data.batch_tokens)]
+    batches = [collate(batch) for batch in budget_batches(data.queries, batch_budget(data.batch_tokens, []))]
     bos, prefix = data.demonstrations.bos, data.demonstrations.prefix_token_ids
     conditions = (
         Condition(name="zsl", prefix_token_ids=bos),
@@ -79,7 +80,12 @@ def main() -> None:
         part_seconds(model, data, settings)  # warm up
         before = part_seconds(model, data, settings)
         with held(unit.folder) as space:
-            whole = timed(lambda: [measure_group(plan, swept, model, runs, lambda _: None, space) for runs in groups])
+
+            def sweep() -> None:
+                for runs in groups:
+                    measure_group(plan, swept, model, runs, lambda _: None, space)
+
+            whole = timed(sweep)
         after = part_seconds(model, data, settings)
     parts = {name: statistics.fmean((before[name], after[name])) for name in before}
     expected = given.rates * (parts["fine-tuning"] + parts["ft"]) + parts["zsl"] + parts["icl"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,7 +47,7 @@ class Workload:
     batch_tokens: int = 2048
     """Tokens in a batch of queries."""
 
-    def but(self, **changes: int) -> "Workload":
+    def but(self, **changes: Any) -> "Workload":
         return replace(self, **changes)
 
     def config(self) -> PretrainedConfig:
@@ -145,7 +146,7 @@ def made_up_finetuning(model: PreTrainedModel, demonstrations: Demonstrations) -
     masters = Masters(model)
     with torch.no_grad():
         for parameter in masters.parameters:
-            parameter += 1e-3 * torch.randn_like(parameter)
+            parameter.add_(torch.randn_like(parameter), alpha=1e-3)
     heads, _, width = head_counts(model.config)
     shape = model.config.num_hidden_layers, len(demonstrations.prefix_token_ids), heads * width
     queries = torch.randn(shape, device=model.device)

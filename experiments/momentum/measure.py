@@ -36,7 +36,7 @@ def measure(settings: ExperimentSettings, folder: Path, out: Path) -> dict[str, 
     """
     source = find_model(str(folder))
     model, tokenizer = load_model(source), load_tokenizer(source)
-    model.to(_device(settings))
+    model.to(_device(settings))  # type: ignore[arg-type]
     longest, tokens = max(settings.lengths), settings.perplexity_tokens
     train = packed(settings.text, "text", tokenizer, out, longest)
     held_out = packed(settings.validation_text, "validation_text", tokenizer, out, longest)

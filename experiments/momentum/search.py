@@ -8,6 +8,7 @@ What is tried is kept and not trained again, so an interrupted search goes on by
 import csv
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,7 +71,7 @@ def search(settings: ExperimentSettings, out: Path, show: Callable[[str], None])
         found[variant.name] = choose(
             settings.search,
             settings.shared_values(),
-            lambda values, variant=variant: _loss(settings, variant, values, out),
+            partial(_loss, settings, variant, out=out),
         )
         write_text(out / SEARCH, to_json(_record(settings, found)))
     return found

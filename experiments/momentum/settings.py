@@ -181,4 +181,5 @@ def read_settings(path: Path, changes: Mapping[str, Any]) -> ExperimentSettings:
     for name in ("text", "validation_text"):
         if not content.get(name):
             raise UserError(f"Give --{name.replace('_', '-')}: this size of the experiment does not bring its own.")
-    return ExperimentSettings(**{n: tuple(v) if isinstance(v, list) else v for n, v in content.items()})
+    values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in content.items()}
+    return ExperimentSettings(**values)

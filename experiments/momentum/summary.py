@@ -3,6 +3,7 @@
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from rich.table import Table
@@ -31,20 +32,30 @@ def paired_difference(one: Mapping[int, float], other: Mapping[int, float]) -> t
     return mean_and_error([other[seed] - one[seed] for seed in one if seed in other])
 
 
+def _perplexity(length: str, found: Mapping[str, Any]) -> float:
+    """Of held-out text at a length."""
+    return float(found["perplexity"][length])
+
+
+def _accuracy(task: str, found: Mapping[str, Any]) -> float:
+    """In context, in %."""
+    return 100 * float(found["accuracy"][task]["icl"])
+
+
 def perplexities(settings: ExperimentSettings) -> dict[str, Figure]:
     """Rows of the perplexity table: training text at the longest length, held-out text at each."""
     longest = max(settings.lengths)
     rows: dict[str, Figure] = {f"train {longest}": lambda found: found["train_perplexity"]}
     for length in settings.lengths:
-        rows[str(length)] = lambda found, length=str(length): found["perplexity"][length]
+        rows[str(length)] = partial(_perplexity, str(length))
     return rows
 
 
 def accuracies(measured: Measured) -> dict[str, Figure]:
     """Rows of the accuracy table, in %: each task, and their mean."""
     tasks = list(next(iter(measured["vanilla"].values()))["accuracy"])
-    rows: dict[str, Figure] = {task: lambda found, task=task: 100 * found["accuracy"][task]["icl"] for task in tasks}
-    rows["mean"] = lambda found: statistics.fmean(100 * found["accuracy"][task]["icl"] for task in tasks)
+    rows: dict[str, Figure] = {task: partial(_accuracy, task) for task in tasks}
+    rows["mean"] = lambda found: statistics.fmean(_accuracy(task, found) for task in tasks)
     return rows
 
 
