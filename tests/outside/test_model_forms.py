@@ -190,4 +190,12 @@ def test_a_gguf_file_is_compared_and_its_run_says_where(tmp_path: Path, monkeypa
     results = compared(GGUF, tmp_path / "out")
     assert results["model"] | {"name": "tiny.gguf", "dtype": "float32", "commit": None} == results["model"]
     assert results["environment"]["threads"] == torch.get_num_threads()
-    assert set(results["environment"]) == {"date", "system", "processor", "device", "threads", "processes"}
+    assert set(results["environment"]) == {
+        "date",
+        "system",
+        "processor",
+        "device",
+        "threads",
+        "processes",
+        "batch_tokens",
+    }
