@@ -4,11 +4,13 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 import zipfile
+from email import message_from_bytes
+from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
 from documented import ROOT
+from packaging.requirements import Requirement
 
 SOURCES = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "lightning_icl", "checkpoints")
 FEWER = "--task tiny-sst2 --limit 8 --shots 8"
@@ -30,16 +32,44 @@ def build_wheel(folder: Path) -> Path:
 
 
 def install(wheel: Path, folder: Path) -> Path:
-    """The programs of an environment with this wheel; its dependencies are borrowed from the tests' environment."""
+    """The programs of an environment with this wheel; its dependencies, and no others, are the tests' environment's."""
     typed(sys.executable, "-m", "venv", "--without-pip", str(folder), at=wheel.parent)
     python = folder / "bin" / "python"
-    # A path in a .pth file brings no .pth files of its own, so not the editable installation of the working tree.
-    own = typed(str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", at=folder).strip()
-    borrowed = dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib"))
-    (Path(own) / "borrowed.pth").write_text("\n".join(borrowed), encoding="utf-8")
+    own = Path(typed(str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", at=folder).strip())
+    for dependency in installed_with(declared(wheel, "plot")):
+        # Nothing else of the tests' environment: what the wheel does not declare must be missing here.
+        for top in {path.parts[0] for path in dependency.files or () if path.parts[0] not in ("..", "__pycache__")}:
+            if not (own / top).exists():
+                (own / top).symlink_to(Path(str(dependency.locate_file(top))))
     pip = (sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index")
     typed(*pip, str(wheel), at=wheel.parent)
     return folder / "bin"
+
+
+def declared(wheel: Path, extra: str) -> list[Requirement]:
+    """What a wheel says that it needs with an extra."""
+    with zipfile.ZipFile(wheel) as archive:
+        metadata = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        lines = message_from_bytes(archive.read(metadata)).get_all("Requires-Dist", [])
+    return [one for one in map(Requirement, lines) if is_asked(one, {extra})]
+
+
+def is_asked(requirement: Requirement, extras: set[str]) -> bool:
+    """Whether it is needed here, with these extras of who needs it."""
+    marker = requirement.marker
+    return marker is None or any(marker.evaluate({"extra": extra}) for extra in extras | {""})
+
+
+def installed_with(requirements: list[Requirement]) -> list[Distribution]:
+    """All that an installation of these brings, as the tests' environment has it."""
+    reached: dict[str, Distribution] = {}
+    waiting = list(requirements)
+    while waiting:
+        one = waiting.pop()
+        own = reached.setdefault(one.name.lower(), distribution(one.name))
+        others = [other for other in map(Requirement, own.requires or ()) if is_asked(other, one.extras)]
+        waiting += [other for other in others if other.name.lower() not in reached]
+    return list(reached.values())
 
 
 def typed(*words: str, at: Path) -> str:
