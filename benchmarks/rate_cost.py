@@ -15,11 +15,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import torch
-from transformers import GPT2Config, GPT2LMHeadModel
-
 from benchmarks.random_words import random_words
 from benchmarks.rounds import Ratio, measure
+from benchmarks.workload import WORKLOADS
 from lightning_icl import compare
 
 
@@ -32,9 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args(arguments)
-    torch.manual_seed(0)
-    shape = GPT2Config(n_positions=2048, n_layer=given.layers, n_embd=given.width, n_head=given.width // 64)
-    model = GPT2LMHeadModel(shape).eval()
+    model = WORKLOADS["gpt2"].but(layers=given.layers, width=given.width).model()
     with tempfile.TemporaryDirectory() as place:
         # Enough training rows beside the demonstrations for the held-out ones.
         data = random_words(Path(place), given.queries, words=given.words, training=256)

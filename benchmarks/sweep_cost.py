@@ -12,12 +12,11 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-import torch
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
+from transformers import PreTrainedModel
 
 from benchmarks.random_words import random_words
 from benchmarks.rounds import timed
-from benchmarks.workload import observe
+from benchmarks.workload import WORKLOADS, observe
 from lightning_icl.comparison.trainer import make_trainer
 from lightning_icl.data.batches import batch_budget
 from lightning_icl.data.module import ICLDataModule
@@ -61,9 +60,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--overlay-memory", type=float, default=4.0)
     given = parser.parse_args()
-    torch.manual_seed(0)
-    shape = GPT2Config(n_positions=2048, n_layer=given.layers, n_embd=given.width, n_head=given.width // 64)
-    model = GPT2LMHeadModel(shape).eval()
+    model = WORKLOADS["gpt2"].but(layers=given.layers, width=given.width).model()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         data = random_words(folder, given.queries, words=given.words)
@@ -73,7 +70,7 @@ def main() -> None:
         )
         unit = Unit(model="random", task=task.name, shots=32, seed=1, folder=folder / "out")
         source = ModelSource(name="random", location="random")
-        subject = Subject(source=source, config=shape, tokenizer=data.tokenizer, model=model)
+        subject = Subject(source=source, config=model.config, tokenizer=data.tokenizer, model=model)
         swept = TaskSweep(subject=subject, task=task, data={unit: data}, held_out=[], fingerprints=data.fingerprints)
         plan = SweepPlan(settings=settings, out=folder, tasks=(swept,))
         groups = grouped([(unit, rate) for rate in settings.rates], swept, model, given.overlay_memory)
