@@ -32,6 +32,10 @@ class OutputError(UserError):
     """Results cannot be written where the user wants them."""
 
 
+class InUseError(OutputError):
+    """Another process uses the folder that results are to be written into."""
+
+
 class NumericalError(UserError):
     """A model produced NaN or infinite numbers, so that nothing measured after would mean anything."""
 

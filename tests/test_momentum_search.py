@@ -11,7 +11,7 @@ import pytest
 from tiny_task import word_tokenizer
 
 from experiments.momentum.run import main
-from experiments.momentum.search import SEARCH, Values, check_texts, choose, search
+from experiments.momentum.search import SEARCH, Values, check_texts, choose, keep_search, search
 from experiments.momentum.settings import ExperimentSettings, read_settings
 from lightning_icl.errors import OutputError, UserError
 
@@ -76,8 +76,13 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[ExperimentSettin
         search_share=0.5,
         seeds=(1,),
     )  # fmt: skip
-    search(settings, folder / "out", lambda _: None)
-    return settings, folder / "out"
+    return settings, search_all(settings, folder / "out")
+
+
+def search_all(settings: ExperimentSettings, out: Path) -> Path:
+    """The search of every kind of attention, and what is kept of it."""
+    keep_search(settings, {variant.name: search(settings, variant, out) for variant in settings.variants}, out)
+    return out
 
 
 def test_the_chosen_rate_has_the_lowest_loss_on_the_text_of_the_search(
@@ -103,11 +108,11 @@ def test_a_search_goes_on_with_what_is_finished_and_refuses_other_settings(
     settings, out = searched
     made = {path: path.stat().st_mtime_ns for path in out.rglob("model.safetensors")}
     record = (out / SEARCH).read_text()
-    search(settings, out, lambda _: None)
+    search_all(settings, out)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("model.safetensors")} == made
     assert (out / SEARCH).read_text() == record
     with pytest.raises(OutputError, match="steps = 4; now it is 2"):
-        search(replace_share(settings, 0.25), out, lambda _: None)
+        search_all(replace_share(settings, 0.25), out)
 
 
 def replace_share(settings: ExperimentSettings, share: float) -> ExperimentSettings:

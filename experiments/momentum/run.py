@@ -4,25 +4,30 @@ python -m experiments.momentum.run --size smoke
 python -m experiments.momentum.run --size cpu --text FILES --validation-text FILE --data FOLDER
 python -m experiments.momentum.run --size day --text FILES --search-text FILE --validation-text FILE
 
-A size with a search begins with it and trains every kind of attention as it found; --search stops there.
+A size with a search begins with it and trains every kind of attention as it found; --search stops there. Started
+several times, on one folder of one machine, the same command shares the work among its processes.
 """
 
 import argparse
 import importlib.util
 import sys
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from experiments.momentum.keeping import kept, train_once
-from experiments.momentum.search import check_texts, search, search_table
-from experiments.momentum.settings import SIZES, ExperimentSettings, model_folder, read_settings
+from experiments.momentum.pieces import Piece, share
+from experiments.momentum.search import Found, check_texts, keep_search, search, search_table
+from experiments.momentum.settings import SIZES, ExperimentSettings, Variant, model_folder, read_settings
 from lightning_icl.errors import UserError
 from lightning_icl.saving.workspace import held
 
 MEASURED = "measured.json"
 _WIDE = 120
+_WAIT = 3600.0  # seconds; another process of the experiment makes the tokenizer or the tables meanwhile
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -70,19 +75,57 @@ def run(settings: ExperimentSettings, out: Path, *, search_alone: bool = False) 
     check_texts(settings)
     _make_tokenizer(settings, out)
     _check_tasks(settings, out)
-    found = search(settings, out, lambda words: console.rule(words, align="left"))
-    if search_alone:
-        console.print(search_table(settings, found)[0])
-        return
-    measured: dict[str, dict[int, dict[str, Any]]] = {}
-    models = [(variant, seed) for variant in settings.variants for seed in variant.seeds]
-    for number, (variant, seed) in enumerate(models, start=1):
-        console.rule(f"{number} of {len(models)}: {variant.name}, seed {seed}", align="left")
-        chosen = found[variant.name].chosen if variant.name in found else None
-        if not train_once(settings.training(variant, seed, out, chosen)):
-            console.print("trained before")
-        measured.setdefault(variant.name, {})[seed] = _measured(settings, model_folder(out, variant.name, seed), out)
-    show(settings, found, measured, out, console)
+    pieces = _searches(settings, out) + ([] if search_alone else _models(settings, out))
+    made = share(pieces, out, lambda words: console.rule(words, align="left"))
+    found = {variant.name: made[_search_name(variant)] for variant in settings.variants if settings.search}
+    # Processes that share the work come out together, and write one after the other.
+    with held(out, wait=_WAIT):
+        keep_search(settings, found, out)
+        if search_alone:
+            console.print(search_table(settings, found)[0])
+            return
+        measured = {
+            variant.name: {seed: made[_model_name(variant, seed)] for seed in variant.seeds}
+            for variant in settings.variants
+        }
+        show(settings, found, measured, out, console)
+
+
+def _searches(settings: ExperimentSettings, out: Path) -> list[Piece]:
+    """The search of every kind of attention; nothing where none is asked for."""
+
+    def searched(variant: Variant, _: Mapping[str, Any]) -> Found:
+        return search(settings, variant, out)
+
+    variants = settings.variants if settings.search else ()
+    return [Piece(_search_name(variant), partial(searched, variant)) for variant in variants]
+
+
+def _models(settings: ExperimentSettings, out: Path) -> list[Piece]:
+    """Training and measuring of every model, with what the search of its kind of attention has found."""
+
+    def measured(variant: Variant, seed: int, made: Mapping[str, Any]) -> dict[str, Any]:
+        chosen = made[_search_name(variant)].chosen if settings.search else None
+        train_once(settings.training(variant, seed, out, chosen))
+        return _measured(settings, model_folder(out, variant.name, seed), out)
+
+    return [
+        Piece(
+            _model_name(variant, seed),
+            partial(measured, variant, seed),
+            after=_search_name(variant) if settings.search else None,
+        )
+        for variant in settings.variants
+        for seed in variant.seeds
+    ]
+
+
+def _search_name(variant: Variant) -> str:
+    return f"search-{variant.name}"
+
+
+def _model_name(variant: Variant, seed: int) -> str:
+    return f"{variant.name}-seed{seed}"
 
 
 # What the numbers of `measured.json` depend on besides the model.
@@ -101,13 +144,16 @@ def _make_tokenizer(settings: ExperimentSettings, out: Path) -> None:
     from lightning_icl.pretraining.text import find_text
     from lightning_icl.pretraining.tokenizer import train_tokenizer
 
-    if "tokenizer" in settings.pretrain or (out / "tokenizer").is_dir():
+    if "tokenizer" in settings.pretrain:
         return
-    first = settings.training(settings.variants[0], settings.seeds[0], out)
-    text = find_text(settings.text, "text")
-    tokenizer = train_tokenizer(first.vocabulary, first.seed, text, generated=first.read_share < 1)
-    with held(out) as space, space.replacing(out / "tokenizer") as part:
-        tokenizer.save_pretrained(part)
+    with held(out, wait=_WAIT) as space:
+        if (out / "tokenizer").is_dir():
+            return
+        first = settings.training(settings.variants[0], settings.seeds[0], out)
+        text = find_text(settings.text, "text")
+        tokenizer = train_tokenizer(first.vocabulary, first.seed, text, generated=first.read_share < 1)
+        with space.replacing(out / "tokenizer") as part:
+            tokenizer.save_pretrained(part)
 
 
 def _check_tasks(settings: ExperimentSettings, out: Path) -> None:

@@ -54,27 +54,30 @@ def choose(grid: Mapping[str, Sequence[float]], start: Values, loss: Callable[[V
     return Found(chosen, tried)
 
 
-def search(settings: ExperimentSettings, out: Path, show: Callable[[str], None]) -> dict[str, Found]:
-    """What every kind of attention is to be trained with; nothing where no search is asked for.
+def search(settings: ExperimentSettings, variant: Variant, out: Path) -> Found:
+    """What a kind of attention is to be trained with.
 
     Args:
         settings: of the experiment.
-        out: its folder, where `search.json` keeps everything that was tried.
-        show: prints a line.
+        variant: the kind of attention.
+        out: the experiment's folder.
 
     Raises:
         UserError: something that a training cannot use, or a training of other settings is in the way.
     """
-    found = {}
-    for variant in settings.variants if settings.search else ():
-        show(f"search: {variant.name}")
-        found[variant.name] = choose(
-            settings.search,
-            settings.shared_values(),
-            partial(_loss, settings, variant, out=out),
-        )
+    return choose(settings.search, settings.shared_values(), partial(_loss, settings, variant, out=out))
+
+
+def keep_search(settings: ExperimentSettings, found: Mapping[str, Found], out: Path) -> None:
+    """Write everything that was tried into `search.json`, where there was a search.
+
+    Args:
+        settings: of the experiment.
+        found: by kind of attention.
+        out: the experiment's folder.
+    """
+    if found:
         write_text(out / SEARCH, to_json(_record(settings, found)))
-    return found
 
 
 def _loss(settings: ExperimentSettings, variant: Variant, values: Values, out: Path) -> float:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
 
-from lightning_icl.errors import OutputError
+from lightning_icl.errors import InUseError, OutputError
 from lightning_icl.saving._exchange import put_in_place
 from lightning_icl.saving.record import (
     RECORD,
@@ -134,7 +134,8 @@ def held(folder: Path, name: str = "run", wait: float = 0.0) -> Iterator[Workspa
         wait: seconds to wait for another process that has it.
 
     Raises:
-        OutputError: another process uses it, or it cannot be written.
+        InUseError: another process uses it.
+        OutputError: it cannot be written.
     """
     # Remembered before they are made, to be removed again if nothing was written.
     made = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -174,7 +175,7 @@ def _locked(staging: Path, wait: float) -> BaseFileLock:
             with suppress(FileNotFoundError):  # another process has just removed its place
                 lock.acquire()
     except Timeout as error:
-        raise OutputError(
+        raise InUseError(
             f"{str(folder)!r} is in use by another lightning-icl. Wait until it has ended, or give another folder."
         ) from error
     except OSError as error:
