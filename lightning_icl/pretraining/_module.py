@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from torchmetrics.aggregation import MeanMetric
 
 from lightning_icl.models.momentum.registration import enable_momentum
-from lightning_icl.models.momentum.settings import learnt_momentum
+from lightning_icl.models.momentum.settings import has_momentum, learnt_momentum
 from lightning_icl.pretraining._adaptation import adaptation_loss, take_apart
 from lightning_icl.pretraining.settings import PretrainSettings
 
@@ -59,7 +59,9 @@ class CausalPretraining(LightningModule):
         if answers.any():
             self._show("answer_loss", losses[answers].mean())
             self._show("answer_accuracy", (logits.argmax(-1) == ids[:, 1:])[answers].float().mean())
-        self._log_momentum()
+        # Asked first: a plain model's parameters need not be looked through at every step.
+        if has_momentum(self.model):
+            self._log_momentum()
         # A second loss on the same batch, from the first block only.
         adapted = self._adaptation_loss(batch)
         return loss if adapted is None else loss + adapted
