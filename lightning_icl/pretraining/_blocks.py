@@ -1,7 +1,7 @@
 """What a training step reads: blocks of generated documents, blocks of text, or both at a stated share."""
 
 import math
-from itertools import chain
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # Short documents are numbered from here on, so that none is met again as a long one.
 _SHORT = 1 << 30
+_EXAMPLE = 16  # tokens of an example, about; decides how many are encoded at a time, and nothing else
 
 Block = tuple[Tensor, Tensor, Tensor]
 """Token ids, loss weights and positions, each (block,)."""
@@ -37,6 +38,7 @@ class Documents(Dataset[Block]):
         self._settings, self._tokenizer = settings, tokenizer
         if tokenizer.eos_token_id is None:
             raise TextError("The tokenizer has no EOS token to put behind examples. Give another tokenizer.")
+        self._answers: dict[str, list[int]] = {}
         self._first = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
 
     def short(self, number: int) -> Block:
@@ -60,13 +62,24 @@ class Documents(Dataset[Block]):
         # BOS is never predicted; its weight only fills the place.
         weights = [1.0]
         # Endless: cut when the block is full, in the middle of an example if need be.
-        for texts in document(settings.seed, number, settings.natural_share, repeat_share, settings.named_share):
-            prompt, answer = self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-            ids += [*prompt, *answer, self._tokenizer.eos_token_id]
-            weights += chain([1.0] * len(prompt), [settings.answer_weight] * len(answer), [1.0])
-            if len(ids) >= length:
-                break
+        examples = document(settings.seed, number, settings.natural_share, repeat_share, settings.named_share)
+        while len(ids) < length:
+            # Many at a time: a call of the tokenizer costs as much as what it does for several examples.
+            prompts, answers = zip(*islice(examples, (length - len(ids)) // _EXAMPLE + 1), strict=True)
+            for prompt, answer in zip(self._encoded(list(prompts)), map(self._answer, answers), strict=True):
+                ids += [*prompt, *answer, self._tokenizer.eos_token_id]
+                weights += [*[1.0] * len(prompt), *[settings.answer_weight] * len(answer), 1.0]
         return torch.tensor(ids[:length]), torch.tensor(weights[:length]), torch.arange(length)
+
+    def _encoded(self, texts: list[str]) -> list[list[int]]:
+        ids: list[list[int]] = self._tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def _answer(self, text: str) -> list[int]:
+        """An answer's tokens, kept: the same few hundred label words come again in all documents."""
+        if text not in self._answers:
+            (self._answers[text],) = self._encoded([text])
+        return self._answers[text]
 
 
 class TrainingBlocks(Dataset[Block]):

@@ -1,9 +1,11 @@
 """The LightningDataModule of pre-training: the order of blocks, its division among devices, and where to go on."""
 
+import os
+import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from lightning import LightningDataModule
+from lightning import LightningDataModule, Trainer
 from torch.utils.data import DataLoader, Sampler
 
 from lightning_icl.errors import UserError
@@ -13,6 +15,8 @@ from lightning_icl.pretraining.settings import PretrainSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+_MOST_WORKERS = 4
 
 
 class Share(Sampler[int]):
@@ -45,10 +49,17 @@ class ResumableLoader(DataLoader[Any]):
         share: which of them this process reads.
         batch_size: blocks of this process at a time.
         blocks_done: tells how many blocks all processes have trained on.
+        workers: processes that prepare batches ahead, the very same in the same order; forked, so that they have text
+            and tokenizer at once.
     """
 
-    def __init__(self, dataset: TrainingBlocks, share: Share, batch_size: int, blocks_done: Callable[[], int]) -> None:
-        super().__init__(dataset, batch_size=batch_size, sampler=share)
+    def __init__(
+        self, dataset: TrainingBlocks, share: Share, batch_size: int, blocks_done: Callable[[], int], workers: int = 0
+    ) -> None:
+        context = "fork" if workers else None
+        super().__init__(
+            dataset, batch_size=batch_size, sampler=share, num_workers=workers, multiprocessing_context=context
+        )
         self._share, self._blocks_done = share, blocks_done
 
     def state_dict(self) -> dict[str, int]:
@@ -100,8 +111,12 @@ class PretrainingData(LightningDataModule):
             )
         share = Share(total=len(self.blocks), rank=trainer.global_rank, world=world)
         # Blocks and not steps: a resumed run may divide a step into other parts.
+        workers = _workers(trainer)
+        if workers:
+            # A forked tokenizer would warn that it no longer uses several threads.
+            os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         return ResumableLoader(
-            self.blocks, share, settings.batch // parts, lambda: trainer.global_step * settings.batch
+            self.blocks, share, settings.batch // parts, lambda: trainer.global_step * settings.batch, workers
         )
 
     def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
@@ -111,3 +126,11 @@ class PretrainingData(LightningDataModule):
         assert self.trainer is not None
         numbers = range(self.trainer.global_rank, len(self.validation), self.trainer.world_size)
         return DataLoader(self.validation, batch_size=self.settings.batch, sampler=numbers)
+
+
+def _workers(trainer: Trainer) -> int:
+    """How many processes prepare batches ahead: some where a GPU would wait for documents, which are made by rule."""
+    # Elsewhere a process cannot be forked, or computes with the cores that these would take.
+    if sys.platform != "linux" or trainer.strategy.root_device.type != "cuda":
+        return 0
+    return min(_MOST_WORKERS, len(os.sched_getaffinity(0)) // (2 * trainer.num_devices))

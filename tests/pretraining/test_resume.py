@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from lightning_icl.errors import OutputError
+from lightning_icl.pretraining import data
 from lightning_icl.pretraining._module import CausalPretraining
 from lightning_icl.pretraining.run import pretrain
 from lightning_icl.pretraining.settings import PretrainSettings
@@ -84,6 +86,22 @@ def test_the_loss_curve_is_the_same_to_the_bit(trained: Path) -> None:
     assert log(trained / "parts") == log(trained / "whole")
     assert [row["step"] for row in log(trained / "whole") if row["loss"]] == ["9", "19"]
     assert [row["step"] for row in log(trained / "whole") if row["validation_loss"]] == ["5", "11", "17"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="batches are prepared ahead by forked processes")
+def test_batches_prepared_ahead_are_the_same_and_so_is_a_training_that_goes_on_with_them(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "_workers", lambda _: 2)
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(STOP, patch)
+        with pytest.raises(PowerCut):
+            pretrain(settings(trained, "ahead"))
+    pretrain(settings(trained, "ahead"))
+    assert log(trained / "ahead") == log(trained / "whole")
+    ahead, whole = (load_file(trained / name / "model.safetensors") for name in ("ahead", "whole"))
+    assert all(torch.equal(ahead[name], whole[name]) for name in whole)
 
 
 def test_nothing_but_the_model_is_left(trained: Path) -> None:
