@@ -11,7 +11,7 @@ from lightning_icl.metrics._null import random_vectors
 from lightning_icl.metrics._plotting import plot_layers
 from lightning_icl.metrics.forms import Form
 from lightning_icl.metrics.mean import QueryMeans
-from lightning_icl.metrics.rank import kendall_tau
+from lightning_icl.metrics.rank import kendall_tau, tie_ranks
 from lightning_icl.metrics.top import top_recall
 
 if TYPE_CHECKING:
@@ -54,37 +54,54 @@ class KendallResult(NamedTuple):
         return self.tokens.value
 
 
-class RandomBaseline(NamedTuple):
-    """The baselines of a batch of queries: tau-b of in-context scores with random ones (query, layer), float64."""
+class Ranking(NamedTuple):
+    """A batch's in-context order, over tokens or over whole demonstrations."""
 
-    tokens: Tensor
-    """Over demonstration tokens."""
-    examples: Tensor
-    """Over whole demonstrations."""
+    ranks: Int[Tensor, "row item"]
+    """Of the scores; rows are queries and layers."""
+    seen: Bool[Tensor, "query layer item"] | None
+    """Which items are in reach; None where all are."""
+    by_chance: Float[Tensor, "query layer"]
+    """Tau-b with random scores, float64."""
 
 
-def example_scores(
-    scores: Float[Tensor, "*shape token"], token_example: Int[Tensor, " token"], examples: int
-) -> Float[Tensor, "*shape example"]:
+class InContext(NamedTuple):
+    """What a batch's in-context scores tell alone, whatever they are compared with."""
+
+    tokens: Ranking
+    """Of demonstration tokens."""
+    examples: Ranking
+    """Of whole demonstrations."""
+    example_means: Float[Tensor, "query layer example"]
+    """Mean score of each demonstration's tokens."""
+
+
+def example_scores(scores: Float[Tensor, "*shape token"], lengths: Sequence[int]) -> Float[Tensor, "*shape example"]:
     """Logarithm of each demonstration's share of attention: log-sum-exp over its tokens.
 
     The softmax over all tokens divides every share by the same sum, which changes no order, and summing logarithms
     keeps small shares apart that would all be 0 in float32. It is taken in float64: where a token that all have in
     common outweighs the others, sums differ by less than float32 would leave of them.
 
-    >>> example_scores(torch.zeros(3), torch.tensor([0, 1, 1]), 2)
+    Args:
+        scores: of all demonstrations' tokens, one demonstration after the other.
+        lengths: of the demonstrations.
+
+    >>> example_scores(torch.zeros(3), [1, 2])
     tensor([0.0000, 0.6931], dtype=torch.float64)
     """
     # By loop over demonstrations: a few dozen at most, each of its own length.
-    parts = [scores[..., token_example == number].double().logsumexp(-1) for number in range(examples)]
-    return torch.stack(parts, dim=-1)
+    return torch.stack([part.double().logsumexp(-1) for part in scores.split(lengths, dim=-1)], dim=-1)
 
 
-def _taus(icl: Tensor, other: Tensor, in_reach: Tensor | None) -> Tensor:
-    """Tau of in-context scores with other scores (query, layer)."""
-    # Queries and layers become rows: one call ranks them all.
-    rows_in_reach = None if in_reach is None else in_reach.flatten(0, 1)
-    return kendall_tau(icl.flatten(0, 1), other.flatten(0, 1), rows_in_reach, resolution=_ROUNDING).view(icl.shape[:-1])
+def _ranks(scores: Tensor, seen: Tensor | None) -> Tensor:
+    """Ranks of scores (query, layer, item); queries and layers become rows."""
+    return tie_ranks(scores.flatten(0, 1), None if seen is None else seen.flatten(0, 1), resolution=_ROUNDING)
+
+
+def _tau(ranks: Tensor, other: Tensor, seen: Tensor | None, shape: torch.Size) -> Tensor:
+    """Tau of two orders (query, layer)."""
+    return kendall_tau(ranks, other, None if seen is None else seen.flatten(0, 1)).view(shape)
 
 
 def _reasons(top_tokens: int, top_examples: int) -> dict[str, tuple[str, ...]]:
@@ -146,32 +163,37 @@ class Kendall(QueryMeans):
         shapes: dict[str, tuple[int, ...]] = dict.fromkeys(names, (layers,))
         super().__init__(shapes, replicates, reasons=_reasons(top_tokens, top_examples), **kwargs)
         numbers = torch.tensor(token_example, dtype=torch.int64)
+        places = (numbers >= 0).nonzero().flatten()
         self.places: Tensor
-        self.numbers: Tensor
-        # Buffers, so that they follow the metric to its device; rebuilt with it, so not part of its state.
-        self.register_buffer("places", (numbers >= 0).nonzero().flatten(), persistent=False)
-        self.register_buffer("numbers", numbers[numbers >= 0], persistent=False)
-        self.examples = int(numbers.max()) + 1 if len(numbers) else 0
+        # A buffer, so that it follows the metric to its device; rebuilt with it, so not part of its state. Tokens of a
+        # demonstration side by side, as they stand in the prompt.
+        self.register_buffer("places", places[numbers[places].argsort(stable=True)], persistent=False)
+        self.lengths: list[int] = numbers[places].bincount().tolist()
         for name in ("example_icl", "example_ft"):
             # Separate counts, since a demonstration may be in reach of some queries only.
-            self._add_state(f"{name}_sum", (layers, self.examples))
-            self._add_state(f"{name}_count", (layers, self.examples), torch.int64)
+            self._add_state(f"{name}_sum", (layers, len(self.lengths)))
+            self._add_state(f"{name}_count", (layers, len(self.lengths)), torch.int64)
         self.first = {"tokens": top_tokens, "examples": top_examples}
 
-    def baseline(
+    def in_context(
         self,
         icl: Float[Tensor, "query layer prefix"],
         query_ids: Int[Tensor, " query"],
         visible: Bool[Tensor, "query layer prefix"] | None = None,
-    ) -> RandomBaseline:
-        """Tau-b of in-context scores with random ones, which every comparison with the same scores can share."""
-        tokens = self._tokens(icl, visible)
-        return RandomBaseline(
-            *(
-                _taus(scores, random_vectors(query_ids, scores.shape[1:], kind="gaussian", salt=salt), seen)
-                for salt, (scores, seen) in ((_TOKENS, tokens), (_EXAMPLES, self._examples(*tokens)))
-            )
+    ) -> InContext:
+        """What in-context scores tell alone, which every comparison with the same scores can share."""
+        scores, seen = self._tokens(icl, visible)
+        summed, shown = self._examples(scores, seen)
+        return InContext(
+            tokens=self._ranking(scores, seen, query_ids, _TOKENS),
+            examples=self._ranking(summed, shown, query_ids, _EXAMPLES),
+            example_means=self._example_means(scores),
         )
+
+    @staticmethod
+    def _ranking(scores: Tensor, seen: Tensor | None, query_ids: Tensor, salt: int) -> Ranking:
+        ranks, drawn = _ranks(scores, seen), random_vectors(query_ids, scores.shape[1:], kind="gaussian", salt=salt)
+        return Ranking(ranks, seen, _tau(ranks, _ranks(drawn, seen), seen, scores.shape[:-1]))
 
     def update(
         self,
@@ -180,7 +202,7 @@ class Kendall(QueryMeans):
         query_ids: Int[Tensor, " query"],
         visible: Bool[Tensor, "query layer prefix"] | None = None,
         weights: Float[Tensor, "query replicate"] | None = None,
-        baseline: RandomBaseline | None = None,
+        in_context: InContext | None = None,
     ) -> None:
         """Add a batch of queries.
 
@@ -190,55 +212,51 @@ class Kendall(QueryMeans):
             query_ids: the queries' numbers.
             visible: which prefix tokens are in reach; None where all are.
             weights: the bootstrap's, where they are drawn already.
-            baseline: of the same in-context scores, where it is known already.
+            in_context: what the same in-context scores tell alone, where it is known already.
         """
-        # Random scores do not depend on the fine-tuning, so controls with the same in-context scores share their
-        # baseline.
-        baseline = baseline or self.baseline(icl, query_ids, visible)
+        # It does not depend on the fine-tuning, so controls with the same in-context scores share it.
+        in_context = in_context or self.in_context(icl, query_ids, visible)
         weights = self._weights(query_ids, weights)
         # Both sides are masked alike: -inf ties what is out of reach on either.
-        (icl, seen), (ft, _) = self._tokens(icl, visible), self._tokens(ft, visible)
-        self._add_level("tokens", icl, ft, seen, baseline.tokens, weights)
-        self._add("visible", torch.ones_like(icl[..., 0]) if seen is None else seen.double().mean(-1), weights)
-        self._add_example_means(icl, ft)
-        (icl, shown), (ft, _) = self._examples(icl, seen), self._examples(ft, seen)
-        self._add_level("examples", icl, ft, shown, baseline.examples, weights)
+        scores, seen = self._tokens(ft, visible)
+        self._add_level("tokens", in_context.tokens, scores, weights)
+        self._add("visible", torch.ones_like(scores[..., 0]) if seen is None else seen.double().mean(-1), weights)
+        self._add("example_icl", in_context.example_means)
+        self._add("example_ft", self._example_means(scores))
+        self._add_level("examples", in_context.examples, self._examples(scores, seen)[0], weights)
 
     def _tokens(self, scores: Tensor, visible: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Scores of the demonstration tokens, -inf where out of reach; and which are in reach."""
-        scores = scores[..., self.places]
+        scores = scores.index_select(-1, self.places)
         if visible is None:
             return scores, None
-        seen = visible[..., self.places]
+        seen = visible.index_select(-1, self.places)
         return scores.masked_fill(~seen, -torch.inf), seen
 
     def _examples(self, scores: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Scores of whole demonstrations; and which have a token in reach."""
-        scores = example_scores(scores, self.numbers, self.examples)
+        scores = example_scores(scores, self.lengths)
         # A log-sum-exp of -inf everywhere is -inf: no token of this demonstration is in reach.
         return scores, None if seen is None else torch.isfinite(scores)
 
-    def _add_example_means(self, icl: Tensor, ft: Tensor) -> None:
-        """Means over each demonstration's tokens; a demonstration with a token out of reach is left out."""
-        for name, scores in (("example_icl", icl), ("example_ft", ft)):
-            parts = [scores[..., self.numbers == number].mean(-1) for number in range(self.examples)]
-            # A prompt without demonstrations has nothing to stack.
-            self._add(name, torch.stack(parts, dim=-1) if parts else scores[..., :0])
+    def _example_means(self, scores: Tensor) -> Tensor:
+        """Means over each demonstration's tokens; not finite where one is out of reach."""
+        return torch.stack([part.mean(-1) for part in scores.split(self.lengths, dim=-1)], dim=-1)
 
-    def _add_level(
-        self, level: str, icl: Tensor, ft: Tensor, seen: Tensor | None, by_chance: Tensor, weights: Tensor | None
-    ) -> None:
+    def _add_level(self, level: str, ranking: Ranking, scores: Tensor, weights: Tensor | None) -> None:
         """Taus and recall over tokens or over whole demonstrations."""
         tau, chance, top = _LEVELS[level]
-        count = torch.full(icl.shape[:-1], icl.shape[-1], device=icl.device) if seen is None else seen.sum(-1)
+        seen, items = ranking.seen, scores.shape[-1]
+        ranks, rows_seen = _ranks(scores, seen), None if seen is None else seen.flatten(0, 1)
+        count = torch.full(scores.shape[:-1], items, device=scores.device) if seen is None else seen.sum(-1)
         # "Tied" applies wherever the first reason does not: nothing else leaves a tau undefined.
         few, tied = count < 2, torch.ones_like(count, dtype=torch.bool)
-        self._add(tau, _taus(icl, ft, seen), weights, reasons=(few, tied))
-        self._add(chance, by_chance, weights, reasons=(few, tied))
+        self._add(tau, _tau(ranking.ranks, ranks, seen, count.shape), weights, reasons=(few, tied))
+        self._add(chance, ranking.by_chance, weights, reasons=(few, tied))
         # All or none of what is counted would be among the first whatever the scores.
-        first, shown = self.first[level], None if seen is None else seen.flatten(0, 1)
-        recall = top_recall(icl.flatten(0, 1), ft.flatten(0, 1), first, shown, resolution=_ROUNDING)
-        short = torch.full_like(tied, icl.shape[-1] <= first)
+        first = self.first[level]
+        recall = top_recall(ranking.ranks, ranks, first, rows_seen)
+        short = torch.full_like(tied, items <= first)
         self._add(top, recall.view(count.shape), weights, reasons=(short, count <= first))
 
     def details(self) -> KendallResult:

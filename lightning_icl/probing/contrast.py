@@ -24,7 +24,7 @@ from lightning_icl.metrics import (
     SimAOUResult,
 )
 from lightning_icl.metrics.bootstrap import Bootstrapped
-from lightning_icl.metrics.kendall import RandomBaseline
+from lightning_icl.metrics.kendall import InContext
 from lightning_icl.metrics.similarity import Resolution
 from lightning_icl.models.architecture import Architecture, architecture_of, head_counts
 from lightning_icl.probing.finetuning import Finetuned
@@ -187,11 +187,11 @@ class ContrastMetrics(nn.Module):
         icl: Observation,
         ft: Observation,
         weights: Tensor | None = None,
-        baselines: dict[Hashable, RandomBaseline] | None = None,
+        in_context: dict[Hashable, InContext] | None = None,
     ) -> None:
         """Add a batch of queries at the level of attention to the demonstrations.
 
-        `baselines` holds the batch's by what they depend on, for contrasts that share them.
+        `in_context` holds what the batch's in-context scores tell alone, for contrasts that share them.
         """
         if self.contrast.training_queries is None or self.contrast.next_query:
             return
@@ -200,10 +200,10 @@ class ContrastMetrics(nn.Module):
         by_query = torch.einsum("ble,lpe->blp", ft.query, training_queries)
         scores, visible = icl.prefix_scores, icl.prefix_visible
         shared_by = self.contrast.icl.inputs, self.contrast.demonstrations.token_example
-        baselines = {} if baselines is None else baselines
-        if shared_by not in baselines:
-            baselines[shared_by] = self.kendall.baseline(scores, batch.query_ids, visible)
-        self.kendall.update(scores, by_query, batch.query_ids, visible, weights, baselines[shared_by])
+        in_context = {} if in_context is None else in_context
+        if shared_by not in in_context:
+            in_context[shared_by] = self.kendall.in_context(scores, batch.query_ids, visible)
+        self.kendall.update(scores, by_query, batch.query_ids, visible, weights, in_context[shared_by])
 
     def bootstrap(self) -> dict[str, Bootstrapped]:
         """Every figure with replicates and interval, by level and name (`sim_aou.value`); for all processes to call."""

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from lightning_icl.errors import ProtocolError
 from lightning_icl.metrics.bootstrap import REPLICATES, Bootstrapped, poisson_weights
 from lightning_icl.metrics.gathering import add_up, gathered
-from lightning_icl.metrics.kendall import RandomBaseline
+from lightning_icl.metrics.kendall import InContext
 from lightning_icl.models.architecture import architecture_of
 from lightning_icl.probing._backoff import Backoff
 from lightning_icl.probing._passes import Pass, prepared
@@ -159,7 +159,7 @@ class ICLProbe(FinetunedModule):
         weights = poisson_weights(batch.query_ids, self._replicates) if self._replicates and contrasts else None
         # Later contrasts overwrite earlier ones, which leaves the last one that needs each input.
         last = {item.inputs: contrast.name for contrast in contrasts for item in contrast.conditions}
-        baselines: dict[Hashable, RandomBaseline] = {}
+        in_context: dict[Hashable, InContext] = {}
         with self.capture:
             dropped = self._dropped if self._drop_nonfinite else None
             queries = Pass(self.capture, self.views, batch, self._backoff, dropped)
@@ -170,7 +170,7 @@ class ICLProbe(FinetunedModule):
                 for item in contrast.conditions:
                     queries.look(item.name)
                 if not self._is_dropped(contrast):
-                    self._compare(queries, metrics, weights, baselines)
+                    self._compare(queries, metrics, weights, in_context)
                 for item in contrast.conditions:
                     if last[item.inputs] == contrast.name:
                         queries.forget(item.name)
@@ -180,7 +180,7 @@ class ICLProbe(FinetunedModule):
         return any(item.name in self._dropped for item in contrast.conditions)
 
     def _compare(
-        self, queries: Pass, metrics: nn.Module, weights: Tensor | None, baselines: dict[Hashable, RandomBaseline]
+        self, queries: Pass, metrics: nn.Module, weights: Tensor | None, in_context: dict[Hashable, InContext]
     ) -> None:
         """The paper's levels, in the precision of the observations whatever the model runs in."""
         # `ModuleList` loses the type of its items.
@@ -190,7 +190,7 @@ class ICLProbe(FinetunedModule):
         with torch.autocast(self.model.device.type, enabled=False):
             metrics.update(queries.batch, zsl, icl, ft, weights)
             started = time.perf_counter()
-            metrics.update_kendall(queries.batch, icl, ft, weights, baselines)
+            metrics.update_kendall(queries.batch, icl, ft, weights, in_context)
             # Without waiting for the device, so a lower bound on a GPU; it serves to compare controls, not kernels.
             self._seconds["kendall"] += time.perf_counter() - started
 

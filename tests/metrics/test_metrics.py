@@ -10,6 +10,7 @@ import pytest
 import torch
 from exactness import make_trainer
 from scipy.spatial.distance import cosine as scipy_cosine
+from torch import Tensor
 from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
@@ -18,6 +19,7 @@ from lightning_icl.metrics._null import random_vectors
 from lightning_icl.metrics.attention import own_weights
 from lightning_icl.metrics.forms import flattened
 from lightning_icl.metrics.kendall import example_scores
+from lightning_icl.metrics.rank import tie_ranks
 from lightning_icl.metrics.top import top_recall
 
 QUERIES, LAYERS, HEADS, TOKENS, WIDTH, ANSWERS = 11, 3, 2, 9, 16, 3
@@ -284,21 +286,24 @@ def test_example_scores_order_like_summed_softmax() -> None:
     scores, numbers = draw(20, 8), torch.tensor([0, 0, 1, 1, 1, 2, 3, 3])
     weights = scores.softmax(-1)
     shares = torch.stack([weights[:, numbers == n].sum(-1) for n in range(4)], -1)
-    assert torch.equal(example_scores(scores, numbers, 4).argsort(-1), shares.argsort(-1))
+    assert torch.equal(example_scores(scores, [2, 3, 1, 2]).argsort(-1), shares.argsort(-1))
 
 
 def test_example_scores_keep_what_a_shared_token_outweighs() -> None:
     scores = torch.tensor([19.0, 8.5, 19.0, 7.9, 19.0, 8.1])
-    numbers = torch.tensor([0, 0, 1, 1, 2, 2])
-    found = example_scores(scores, numbers, 3) - 19
+    found = example_scores(scores, [2, 2, 2]) - 19
     expected = np.log1p(np.exp(scores[1::2].double().numpy() - 19))  # 3e-5 and less
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-8)
 
 
+def recall(one: Tensor, other: Tensor, first: int, visible: Tensor | None = None) -> Tensor:
+    return top_recall(tie_ranks(one, visible), tie_ranks(other, visible), first, visible)
+
+
 def test_top_recall_by_hand() -> None:
     one, other = torch.tensor([[5.0, 4.0, 3.0, 2.0, 1.0]]), torch.tensor([[1.0, 5.0, 4.0, 2.0, 3.0]])
-    assert top_recall(one, other, 3).item() == pytest.approx(2 / 3)
-    assert torch.isnan(top_recall(one, other, 5))
+    assert recall(one, other, 3).item() == pytest.approx(2 / 3)
+    assert torch.isnan(recall(one, other, 5))
 
 
 def places(scores: tuple[float, ...], first: int) -> list[set[int]]:
@@ -317,7 +322,7 @@ def test_top_recall_is_the_mean_over_all_orders_of_the_tied(first: int) -> None:
         kept = [place for place, shown in enumerate(visible) if shown]
         firsts = [places(tuple(scores[place] for place in kept), first) for scores in (one, other)]
         shares = [len(a & b) / first for a in firsts[0] for b in firsts[1]]
-        found = top_recall(torch.tensor([one]), torch.tensor([other]), first, torch.tensor([visible])).item()
+        found = recall(torch.tensor([one]), torch.tensor([other]), first, torch.tensor([visible])).item()
         expected = sum(shares) / len(shares) if len(kept) > first else math.nan
         assert found == pytest.approx(expected, nan_ok=True), (one, other, visible)
 
@@ -338,14 +343,14 @@ def test_scores_of_demonstrations_are_means_over_their_tokens() -> None:
 
 
 @pytest.mark.parametrize("hidden", [False, True])
-def test_kendall_with_baselines_of_another_metric_is_kendall(hidden: bool) -> None:
+def test_kendall_with_the_in_context_order_of_another_metric_is_kendall(hidden: bool) -> None:
     generator = torch.Generator().manual_seed(3)
     icl, one, other = torch.randn(3, 4, 2, 12, generator=generator)
     visible = torch.arange(12).expand(4, 2, 12) > 5 if hidden else None
     ids, places = torch.tensor([3, 1, 8, 5]), (-1, 0, 0, 0, 1, 1, 1, 2, 2, 2, 2, -1)
     first, second, alone = (Kendall(places, layers=2, top_tokens=3, top_examples=1) for _ in range(3))
     first.update(icl, one, ids, visible)
-    second.update(icl, other, ids, visible, baseline=first.baseline(icl, ids, visible))
+    second.update(icl, other, ids, visible, in_context=first.in_context(icl, ids, visible))
     alone.update(icl, other, ids, visible)
     np.testing.assert_array_equal(flat(second.details()), flat(alone.details()))
     assert second.compute() != first.compute()
