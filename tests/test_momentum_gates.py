@@ -6,16 +6,19 @@ What is finished is used again where the very same is asked for, and nowhere els
 import argparse
 import json
 import math
+import statistics
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from scipy import stats
 from tiny_models import tiny_model
 from tiny_task import word_tokenizer
 
 from experiments.momentum import gates
-from experiments.momentum.gates import ARMS, run, tables, trainings
+from experiments.momentum.gate_tables import heads, tables
+from experiments.momentum.gates import ARMS, run, trainings
 from experiments.momentum.keeping import kept, train_once
 from experiments.momentum.measure import learnt
 from lightning_icl.errors import OutputError
@@ -33,15 +36,15 @@ def arguments_in(folder: Path, **changes: object) -> argparse.Namespace:
     tiny_model("llama").save_pretrained(folder / "model")
     word_tokenizer().save_pretrained(folder / "model")
     basic = {
-        "init": str(folder / "model"), "data": str(folder), "out": folder / "out", "seed": 1, "block": 32, "batch": 1,
-        "steps": 1, "rate": 0.01, "tokens": 64, "limit": 2, "tasks": "tiny-sst2", "accelerator": "cpu",
+        "init": str(folder / "model"), "data": str(folder), "out": folder / "out", "seeds": [1], "block": 32,
+        "batch": 1, "steps": 1, "rate": 0.01, "tokens": 64, "limit": 2, "tasks": "tiny-sst2", "accelerator": "cpu",
     }  # fmt: skip
     return argparse.Namespace(**{**basic, **changes})
 
 
 @pytest.mark.parametrize("name", ARMS)
 def test_an_arm_starts_as_the_plain_model_and_trains_gates_alone(name: str, tmp_path: Path) -> None:
-    model = new_model(trainings(arguments_in(tmp_path))[name], word_tokenizer())
+    model = new_model(trainings(arguments_in(tmp_path), 1)[name], word_tokenizer())
     trained = {key: value for key, value in model.named_parameters() if value.requires_grad}
     gates = sum(value.numel() for key, value in trained.items() if key.endswith("momentum_gate"))
     others = sum(value.numel() for value in trained.values()) - gates
@@ -53,30 +56,58 @@ def test_an_arm_starts_as_the_plain_model_and_trains_gates_alone(name: str, tmp_
         assert torch.equal(model.eval()(input_ids=ids).logits, plain(input_ids=ids).logits)
 
 
+def found(model: torch.nn.Module | None = None, *, mean: float, right: bool = True) -> dict[str, Any]:
+    """Figures of two blocks of text and two queries."""
+    blocks = [mean + part for part in (-0.1, 0.1)]
+    accuracy = {"a": {"zsl": 0.25, "icl": (1 + right) / 2, "icl_right": [True, right]}}
+    values = {"eta": None, "gate": None} if model is None else learnt(model)
+    return {"perplexity": math.exp(mean), "block_loss": blocks, "accuracy": accuracy, **values}
+
+
 def test_the_tables_count_what_is_trained_and_show_it_by_layer_and_what_it_changes() -> None:
-    accuracy = {"a": {"zsl": 0.25, "icl": 0.5, "icl_right": [True, False]}}
     model = to_momentum(tiny_model("llama"), eta=0.5, learn=True, gate_init=0.25)
-
-    def found(**losses: float) -> dict[str, Any]:
-        blocks = [losses["mean"] + part for part in (-0.1, 0.1)]
-        return {"perplexity": math.exp(losses["mean"]), "block_loss": blocks, "accuracy": accuracy}
-
-    nothing = {"eta": None, "gate": None}
-    arms = {"plain": {**found(mean=2.0), **nothing}, "previous": {**found(mean=1.9), **nothing}}
-    text = tables({**arms, "both": {**found(mean=1.8), **learnt(model)}})
-    assert f"| both | 18 | {math.exp(1.8):.3f} | 25.0 | 50.0 |" in text
-    assert "| both | 2 | +0.250 +0.250 +0.250 +0.250 | +0.500 +0.500 |" in text
+    with torch.no_grad():
+        model.get_parameter("model.layers.2.self_attn.momentum_gate")[:2] = torch.tensor([0.0, 1.0])
+    arms = {"plain": {1: found(mean=2.0)}, "previous": {1: found(mean=1.9)}, "both": {1: found(model, mean=1.8)}}
+    text = tables(arms)
+    assert f"| both | 18 | {math.exp(1.8):.3f} | 25.0 | 100.0 |" in text
+    assert "| layer | gate: both | η: both |" in text
+    assert "| 2 | +0.000 / +0.375 / +1.000 | +0.500 / +0.500 / +0.500 |" in text
     # Every replicate scales both perplexities alike, between that of the easy block alone and the hard one's.
     for reference, mean in (("plain", 2.0), ("previous", 1.9)):
         middle, low, high = (f"{(math.exp(1.8) - math.exp(mean)) * math.exp(part):+.3f}" for part in (0.0, 0.1, -0.1))
         assert f"| both | {reference} | {middle} [{low}, {high}] | +0.000 [+0.000, +0.000] |" in text
+    difference = math.exp(1.8) - math.exp(2.0)
+    assert (
+        f"Perplexity against plain: the interval excludes 0 for previous ({math.exp(1.9) - math.exp(2.0):+.2f}), both ("
+        in text
+    )
+    assert f"both ({difference:+.2f})" in text
+
+
+def test_several_seeds_are_compared_seed_by_seed() -> None:
+    means = {"plain": (2.0, 2.0, 2.0), "previous": (1.7, 1.9, 1.8), "both": (1.6, 1.7, 1.9)}
+    text = tables({name: {seed: found(mean=one) for seed, one in enumerate(row)} for name, row in means.items()})
+    for reference in ("plain", "previous"):
+        gaps = [math.exp(one) - math.exp(other) for one, other in zip(means["both"], means[reference], strict=True)]
+        ends = stats.ttest_1samp(gaps, 0.0).confidence_interval(0.95)
+        cell = f"{statistics.fmean(gaps):+.3f} [{ends.low:+.3f}, {ends.high:+.3f}]"
+        assert f"| both | {reference} | {cell} |" in text
+    both = [math.exp(one) for one in means["both"]]
+    assert f"| both | 0 | {statistics.fmean(both):.3f} ± {stats.sem(both):.3f} | 25.0 | 100.0 |" in text
+
+
+def test_heads_of_several_seeds_are_means() -> None:
+    by_seed = {1: {"gate": [[0.0, 1.0], [2.0, 3.0]], "eta": None}, 2: {"gate": [[1.0, 1.0], [4.0, 5.0]], "eta": None}}
+    assert heads(by_seed, "gate") == [[0.5, 1.0], [3.0, 4.0]]
+    assert heads(by_seed, "eta") == []
 
 
 def test_trainings_of_other_settings_are_refused_before_anything_is_measured(tmp_path: Path) -> None:
     arguments = arguments_in(tmp_path)
-    assert train_once(trainings(arguments)["previous"])
-    assert not train_once(trainings(arguments)["previous"])
-    for change in ({"rate": 0.02}, {"steps": 2}, {"seed": 2}):
+    assert train_once(trainings(arguments, 1)["previous"])
+    assert not train_once(trainings(arguments, 1)["previous"])
+    for change in ({"rate": 0.02}, {"steps": 2}):
         with pytest.raises(OutputError, match="Set it back"):
             run(arguments_in(tmp_path, **change))
     tiny_model("llama", seed=5).save_pretrained(tmp_path / "model")
@@ -95,7 +126,7 @@ def test_an_arm_that_has_hardly_moved_has_the_figures_of_the_plain_model(
     pretrain(PretrainSettings(out=arguments.init, steps=1, batch=1, accelerator="cpu", **small))
     run(arguments)
     results = json.loads((arguments.out / "gates.json").read_text())
-    plain, arm = results["plain"], results["previous"]
+    plain, arm = results["plain"]["1"], results["previous"]["1"]
     assert arm["perplexity"] == pytest.approx(plain["perplexity"])
     assert arm["accuracy"] == plain["accuracy"]
     assert max(abs(value) for layer in arm["gate"] for value in layer) == pytest.approx(1e-12, rel=0.1)

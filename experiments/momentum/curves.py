@@ -1,13 +1,21 @@
 """The experiment's curves as PNG."""
 
+import importlib.util
 import statistics
 from pathlib import Path
 
 from experiments.momentum.settings import ExperimentSettings
 from experiments.momentum.summary import Measured, accuracies
 from experiments.momentum.training_curves import draw_training
+from lightning_icl.errors import UserError
 
 _BINS = 32
+
+
+def need_matplotlib() -> None:
+    """Raise a UserError where nothing could be drawn, before anything is trained."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UserError("The curves need matplotlib, which is not installed: pip install 'lightning-icl[plot]'.")
 
 
 def draw_curves(settings: ExperimentSettings, measured: Measured, out: Path) -> list[Path]:

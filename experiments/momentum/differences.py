@@ -104,11 +104,12 @@ def differences(settings: ExperimentSettings, measured: Measured) -> list[Gap]:
         for name, one in measured.items():
             seeds = tuple(seed for seed in one if seed in measured[reference])
             if name != reference and seeds:
-                gaps += [_gap(figure, name, reference, seeds, measured) for figure in compared(settings, measured)]
+                gaps += [gap(figure, name, reference, seeds, measured) for figure in compared(settings, measured)]
     return gaps
 
 
-def _gap(figure: Compared, name: str, reference: str, seeds: tuple[int, ...], measured: Measured) -> Gap:
+def gap(figure: Compared, name: str, reference: str, seeds: tuple[int, ...], measured: Measured) -> Gap:
+    """One difference, over the seeds that both have; of a single one by the paired bootstrap."""
     one, other = measured[name], measured[reference]
     values = [figure.of(one[seed]) - figure.of(other[seed]) for seed in seeds]
     if len(seeds) > 1:

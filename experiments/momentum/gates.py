@@ -1,45 +1,47 @@
 """Does any head of a trained model want momentum? Gates, and η where it is learnt, are trained alone, from closed on.
 
 python -m experiments.momentum.gates --init builtin --data FOLDER
-python -m experiments.momentum.gates --init smollm2-135m --data FOLDER --steps 500
+python -m experiments.momentum.gates --init smollm2-135m --data FOLDER --steps 500 --seeds 1 2 3
 
 All other weights are frozen. Half of what is read is text, half few-shot documents. Arms: the sum and the mean with η
 fixed, which train one number for each query head; as many gates on the previous token's value alone, the control; and
 the mean with η learnt as well, one more number for each value head. Finished trainings are kept, and an interrupted one
 goes on by the same command; those of other settings are refused, and what was measured by others is measured again.
-`gates.md` has the tables and `gates.json` all numbers.
+Started several times, the same command shares the trainings among its processes. `gates.md` has the tables, `gates.png`
+gates and η by layer, and `gates.json` all numbers.
 """
 
 import argparse
-import statistics
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments.momentum.curves import need_matplotlib
+from experiments.momentum.gate_tables import CONTROL, PLAIN, tables
 from experiments.momentum.keeping import kept, train_once
-from experiments.momentum.summary import markdown
+from experiments.momentum.pieces import WAIT, Piece, share
 from lightning_icl.errors import UserError
 from lightning_icl.file_names import input_path
 from lightning_icl.pretraining.settings import PretrainSettings
 from lightning_icl.results import to_json
-from lightning_icl.saving.workspace import write_text
+from lightning_icl.saving.workspace import held, write_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-PLAIN, CONTROL = "plain", "previous"
 ARMS: dict[str, dict[str, Any]] = {
     CONTROL: {"momentum_form": "previous"},
-    "sum, η 0.5": {"momentum": 0.5},
-    "mean, η 0.9": {"momentum": 0.9, "momentum_form": "mean"},
-    "mean, η learnt from 0.5": {"momentum": 0.5, "momentum_form": "mean", "learn_momentum": True},
+    "sum η 0.5": {"momentum": 0.5},
+    "mean η 0.9": {"momentum": 0.9, "momentum_form": "mean"},
+    "mean η learnt from 0.5": {"momentum": 0.5, "momentum_form": "mean", "learn_momentum": True},
 }
 """What each arm adds to attention behind gates that start at 0."""
 
 
-def trainings(arguments: argparse.Namespace) -> dict[str, PretrainSettings]:
-    """The training of each arm, on the same blocks in the same order."""
+def trainings(arguments: argparse.Namespace, seed: int) -> dict[str, PretrainSettings]:
+    """The training of each arm with a seed, on the same blocks in the same order."""
     folder = input_path(arguments.data, "--data")
     return {
         name: PretrainSettings(
@@ -47,8 +49,8 @@ def trainings(arguments: argparse.Namespace) -> dict[str, PretrainSettings]:
             init=arguments.init,
             gate_init=0.0,
             only_momentum=True,
-            out=str(arguments.out / name.replace(", ", "-").replace(" ", "-").replace("η", "eta")),
-            seed=arguments.seed,
+            out=str(arguments.out / f"{name.replace(' ', '-').replace('η', 'eta')}-seed{seed}"),
+            seed=seed,
             text=f"{folder / 'tinyshakespeare'},{folder / 'wikitext2' / 'validation.txt'}",
             text_share=0.5,
             block=arguments.block,
@@ -68,7 +70,7 @@ def figures(model: "PreTrainedModel", source: Any, arguments: argparse.Namespace
     """Perplexity of WikiText-2's test part, accuracy zero-shot and in context, and what gates and η have become."""
     import math
 
-    from experiments.momentum.measure import in_context_accuracy, learnt, packed, token_losses
+    from experiments.momentum.measure import device, in_context_accuracy, learnt, packed, token_losses
     from experiments.momentum.settings import ExperimentSettings
     from lightning_icl.models.loading import load_tokenizer
 
@@ -78,6 +80,7 @@ def figures(model: "PreTrainedModel", source: Any, arguments: argparse.Namespace
         accelerator=arguments.accelerator,
     )  # fmt: skip
     text = packed(test, "test", tokenizer, arguments.out, arguments.block)
+    model.to(device(settings))  # type: ignore[arg-type]
     losses = token_losses(model, text, arguments.block, arguments.block, arguments.tokens)
     return {
         "perplexity": math.exp(float(losses.mean())),
@@ -114,41 +117,6 @@ def perplexity_text(arguments: argparse.Namespace) -> str:
     return str(input_path(arguments.data, "--data") / "wikitext2" / "test.txt")
 
 
-def tables(results: dict[str, dict[str, Any]]) -> str:
-    """Every arm beside the plain model and the control, with intervals, and its gates by layer."""
-    lines, layers = [], []
-    for name, found in results.items():
-        means = [100 * statistics.fmean(task[view] for task in found["accuracy"].values()) for view in ("zsl", "icl")]
-        trained = sum(len(layer) for key in ("gate", "eta") for layer in found[key] or [])
-        lines.append([name, str(trained), f"{found['perplexity']:.3f}", *(f"{mean:.1f}" for mean in means)])
-        for layer, gates in enumerate(found["gate"] or []):
-            etas = (found["eta"] or [[]] * (layer + 1))[layer]
-            layers.append([name, str(layer), *(" ".join(f"{one:+.3f}" for one in part) for part in (gates, etas))])
-    header = ["attention", "trained numbers", "perplexity", "ZSL (%)", "ICL (%)"]
-    between = "Differences with 95% intervals over blocks of text and queries; they say nothing of other seeds"
-    return "\n".join(
-        (
-            markdown("Gates and η trained alone", header, lines),
-            markdown(between, ["attention", "against", "perplexity", "ICL (points)"], _differences(results)),
-            markdown("Gates by layer", ["attention", "layer", "gate of each head", "η"], layers),
-        )
-    )
-
-
-def _differences(results: dict[str, dict[str, Any]]) -> list[list[str]]:
-    """Rows of every arm minus the plain model and minus the control, over what all have read."""
-    from experiments.momentum.differences import drawn_accuracy, drawn_perplexity
-    from lightning_icl.metrics.bootstrap import paired_difference
-
-    figures = {name: (drawn_perplexity(found), drawn_accuracy(found)) for name, found in results.items()}
-    lines = []
-    for reference in (PLAIN, CONTROL):
-        for name in (name for name in figures if name not in (PLAIN, reference)):
-            gaps = map(paired_difference, figures[name], figures[reference])
-            lines.append([name, reference, *(f"{gap[0]:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]" for gap in gaps)])
-    return lines
-
-
 def main(words: Sequence[str] | None = None) -> None:
     """Train every arm, measure it and the plain model, print and keep the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -161,8 +129,8 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--rate", type=float, default=0.01, help="learning rate of gates and η")
     parser.add_argument("--tokens", type=int, default=32768, help="tokens that perplexity is measured on")
     parser.add_argument("--limit", type=int, default=128, help="queries of each task")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--accelerator", default="auto")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="of the order of what is read")
+    parser.add_argument("--accelerator", default="auto", help="kind of device that trains and measures")
     parser.add_argument("--out", type=Path, help="folder; without it runs/momentum-gates-INIT")
     arguments = parser.parse_args(words)
     arguments.out = arguments.out or Path(f"runs/momentum-gates-{Path(arguments.init).name}")
@@ -179,26 +147,46 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: something that cannot be used, or a folder of other settings.
     """
-    from lightning_icl.pretraining.models import init_record
+    from experiments.momentum.gate_pictures import draw_gates
     from lightning_icl.pretraining.resume import is_finished
     from lightning_icl.pretraining.run import full_record, quiet
 
+    need_matplotlib()
     quiet()
-    arms = trainings(arguments)
+    arms = {(name, seed): one for seed in arguments.seeds for name, one in trainings(arguments, seed).items()}
     for training in arms.values():
         # Before anything is measured in a folder that is another's.
         is_finished(training, full_record(training))
     arguments.out.mkdir(parents=True, exist_ok=True)
-    weights = init_record(next(iter(arms.values())))
-    plain = {"init": arguments.init, "weights": weights}
-    results = {PLAIN: measured(arguments.out / f"{PLAIN}.json", arguments.init, plain, arguments)}
-    for name, training in arms.items():
-        train_once(training)
-        path = arguments.out / f"{Path(training.out).name}.json"
-        results[name] = measured(path, training.out, full_record(training), arguments)
-    write_text(arguments.out / "gates.json", to_json(results))
-    write_text(arguments.out / "gates.md", tables(results))
+    pieces = {key: Piece(Path(one.out).name, partial(_of_arm, arguments, one)) for key, one in arms.items()}
+    made = share([Piece(PLAIN, partial(_of_plain, arguments)), *pieces.values()], arguments.out, print)
+    # No seed has a part in the plain model.
+    results = {PLAIN: dict.fromkeys(arguments.seeds, made[PLAIN])}
+    for (name, seed), piece in pieces.items():
+        results.setdefault(name, {})[seed] = made[piece.name]
+    with held(arguments.out, wait=WAIT):
+        write_text(arguments.out / "gates.json", to_json(results))
+        write_text(arguments.out / "gates.md", tables(results))
+        draw_gates(results, arguments.out / "gates.png")
     print(tables(results))
+
+
+def _of_plain(arguments: argparse.Namespace, _: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures of the model as it is."""
+    from lightning_icl.pretraining.models import init_record
+
+    weights = init_record(trainings(arguments, arguments.seeds[0])[CONTROL])
+    record = {"init": arguments.init, "weights": weights}
+    return measured(arguments.out / f"{PLAIN}.json", arguments.init, record, arguments)
+
+
+def _of_arm(arguments: argparse.Namespace, training: PretrainSettings, _: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures of one training, which is made where it has not been."""
+    from lightning_icl.pretraining.run import full_record
+
+    train_once(training)
+    path = arguments.out / f"{Path(training.out).name}.json"
+    return measured(path, training.out, full_record(training), arguments)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def measure(settings: ExperimentSettings, folder: Path, out: Path) -> dict[str, 
     """
     source = find_model(str(folder))
     model, tokenizer = load_model(source), load_tokenizer(source)
-    model.to(_device(settings))  # type: ignore[arg-type]
+    model.to(device(settings))  # type: ignore[arg-type]
     longest, tokens = max(settings.lengths), settings.perplexity_tokens
     train = packed(settings.text, "text", tokenizer, out, longest)
     held_out = packed(settings.validation_text, "validation_text", tokenizer, out, longest)
@@ -109,7 +109,8 @@ def learnt(model: "PreTrainedModel") -> dict[str, list[list[float]] | None]:
     return {name: values.get(name) for name in ("eta", "gate")}
 
 
-def _device(settings: ExperimentSettings) -> str:
+def device(settings: ExperimentSettings) -> str:
+    """Where perplexity is measured: on a GPU if there is one, unless another accelerator is asked for."""
     return "cuda" if settings.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu"
 
 

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 from lightning_icl.errors import InUseError
 from lightning_icl.saving.workspace import held
 
+WAIT = 3600.0
+"""Seconds to wait for another process that makes what all need, or writes what came out."""
 _PAUSE = 1.0  # seconds between two looks at pieces that others hold
 
 
@@ -63,7 +65,7 @@ def _taken(out: Path, name: str) -> Iterator[bool]:
     """Whether this process has a piece alone, to the end of the block."""
     with ExitStack() as stack:
         try:
-            stack.enter_context(held(out, name))
+            stack.enter_context(held(out, f"piece-{name}"))  # a training holds its own name
             own = True
         # Outside the block, so that a lock which the piece itself lacks is its failure and no other holder.
         except InUseError:

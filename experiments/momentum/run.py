@@ -9,7 +9,6 @@ several times, on one folder of one machine, the same command shares the work am
 """
 
 import argparse
-import importlib.util
 import sys
 from collections.abc import Mapping
 from functools import partial
@@ -18,8 +17,9 @@ from typing import Any
 
 from rich.console import Console
 
+from experiments.momentum.curves import need_matplotlib
 from experiments.momentum.keeping import kept, train_once
-from experiments.momentum.pieces import Piece, share
+from experiments.momentum.pieces import WAIT, Piece, share
 from experiments.momentum.search import Found, check_texts, keep_search, search, search_table
 from experiments.momentum.settings import SIZES, ExperimentSettings, Variant, model_folder, read_settings
 from lightning_icl.errors import UserError
@@ -27,7 +27,6 @@ from lightning_icl.saving.workspace import held
 
 MEASURED = "measured.json"
 _WIDE = 120
-_WAIT = 3600.0  # seconds; another process of the experiment makes the tokenizer or the tables meanwhile
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -63,8 +62,7 @@ def run(settings: ExperimentSettings, out: Path, *, search_alone: bool = False) 
     Raises:
         UserError: something that cannot be used, a folder of another experiment, or no matplotlib.
     """
-    if importlib.util.find_spec("matplotlib") is None:
-        raise UserError("The curves need matplotlib, which is not installed: pip install 'lightning-icl[plot]'.")
+    need_matplotlib()
     if search_alone and not settings.search:
         raise UserError("--search: this size has none. Add the key 'search' to a settings file, as day.yaml has it.")
     from experiments.momentum.showing import show
@@ -79,7 +77,7 @@ def run(settings: ExperimentSettings, out: Path, *, search_alone: bool = False) 
     made = share(pieces, out, lambda words: console.rule(words, align="left"))
     found = {variant.name: made[_search_name(variant)] for variant in settings.variants if settings.search}
     # Processes that share the work come out together, and write one after the other.
-    with held(out, wait=_WAIT):
+    with held(out, wait=WAIT):
         keep_search(settings, found, out)
         if search_alone:
             console.print(search_table(settings, found)[0])
@@ -146,7 +144,7 @@ def _make_tokenizer(settings: ExperimentSettings, out: Path) -> None:
 
     if "tokenizer" in settings.pretrain:
         return
-    with held(out, wait=_WAIT) as space:
+    with held(out, wait=WAIT) as space:
         if (out / "tokenizer").is_dir():
             return
         first = settings.training(settings.variants[0], settings.seeds[0], out)
