@@ -10,7 +10,7 @@ from lightning_icl.results import to_json
 from lightning_icl.saving.workspace import write_text
 
 # Raised where more is measured than before: what was kept by then is measured again.
-_FORMAT = 2
+_FORMAT = 3
 
 
 def train_once(training: PretrainSettings) -> bool:

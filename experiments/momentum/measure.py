@@ -1,6 +1,7 @@
 """What is measured on a trained model: perplexity by length and by position, and in-context accuracy."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,9 @@ def measure(settings: ExperimentSettings, folder: Path, out: Path) -> dict[str, 
         "position_loss": losses[longest].mean(0).tolist(),
         "block_loss": losses[longest].mean(1).tolist(),
         "accuracy": in_context_accuracy(settings, model, tokenizer),
+        "further_accuracy": in_context_accuracy(replace(settings, tasks=settings.further_tasks), model, tokenizer)
+        if settings.further_tasks
+        else {},
         **learnt(model),
     }
 

@@ -127,7 +127,9 @@ def _model_name(variant: Variant, seed: int) -> str:
 
 
 # What the numbers of `measured.json` depend on besides the model.
-_ASKED = ("text", "validation_text", "lengths", "perplexity_tokens", "tasks", "data", "shots", "limit")
+_ASKED = (
+    *("text", "validation_text", "lengths", "perplexity_tokens", "tasks", "further_tasks", "data", "shots", "limit"),
+)
 
 
 def _measured(settings: ExperimentSettings, folder: Path, out: Path) -> dict[str, Any]:
@@ -163,7 +165,7 @@ def _check_tasks(settings: ExperimentSettings, out: Path) -> None:
     training = settings.training(settings.variants[0], settings.seeds[0], out)
     tokenizer = named_tokenizer(str(training.tokenizer))
     data = None if settings.data is None else Path(settings.data)
-    for task in resolve_tasks(settings.tasks).values():
+    for task in resolve_tasks(",".join(filter(None, (settings.tasks, settings.further_tasks)))).values():
         ICLDataModule(task, tokenizer, context_length=None, data=data, shots=1, limit=settings.limit)
 
 

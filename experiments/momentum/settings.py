@@ -9,12 +9,12 @@ from lightning_icl.errors import UserError, did_you_mean
 from lightning_icl.plain_yaml import read_yaml
 from lightning_icl.pretraining.settings import PretrainSettings
 
-SIZES = ("smoke", "cpu", "day", "long", "paper")
+SIZES = ("smoke", "cpu", "day", "gpu", "long", "paper")
 LEARNT = "learnt"
 SEARCHED = ("learning_rate", "batch", "warmup")
 """What the search may try."""
 # What an arm may change.
-_OF_ARMS = ("momentum", "learn_momentum", "momentum_form", "gate_init")
+_OF_ARMS = ("momentum", "learn_momentum", "momentum_form", "gate_init", "seeds")
 # Counted in steps: with a batch twice as large, half as many read the same.
 _STEPS = ("steps", "short_steps", "warmup")
 
@@ -57,13 +57,16 @@ class ExperimentSettings:
     sweep_seeds: tuple[int, ...] = (1,)
     """Seeds of these and of the arms."""
     arms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Further kinds of attention by name: what each changes in the settings of `lightning-icl pretrain`."""
+    """Further kinds of attention by name: what each changes in the settings of `lightning-icl pretrain`, and its
+    `seeds` where they are not those of the sweep."""
     lengths: tuple[int, ...] = (256, 512, 1024)
     """Lengths of the inputs that perplexity is measured on; the same text at every length."""
     perplexity_tokens: int = 200_000
     """Tokens of each text that perplexity is measured on, at most."""
     tasks: str = "momentum"
-    """Tasks of in-context accuracy."""
+    """Tasks of in-context accuracy, whose mean is what kinds of attention are compared by."""
+    further_tasks: str | None = None
+    """Tasks whose accuracy is reported, and counts in no mean."""
     data: str | None = None
     """Folder with the tasks' rows."""
     shots: int = 16
@@ -99,9 +102,9 @@ class ExperimentSettings:
     def _arm(self, name: str, changes: Mapping[str, Any]) -> Variant:
         if unknown := sorted(changes.keys() - set(_OF_ARMS)):
             raise UserError(f"arms: {name!r} changes {unknown[0]!r}. {did_you_mean(unknown[0], _OF_ARMS)}")
-        rest = {key: value for key, value in changes.items() if key not in ("momentum", "learn_momentum")}
-        learnt = bool(changes.get("learn_momentum", False))
-        return Variant(name=name, momentum=changes.get("momentum"), learnt=learnt, seeds=self.sweep_seeds, changes=rest)
+        rest = {key: value for key, value in changes.items() if key not in ("momentum", "learn_momentum", "seeds")}
+        learnt, seeds = bool(changes.get("learn_momentum", False)), tuple(changes.get("seeds", self.sweep_seeds))
+        return Variant(name=name, momentum=changes.get("momentum"), learnt=learnt, seeds=seeds, changes=rest)
 
     def _check_search(self) -> None:
         for name, values in self.search.items():
@@ -133,7 +136,8 @@ class ExperimentSettings:
         shared = self._shared(values, self.search_share)
         shared |= dict.fromkeys(("validate_every", "checkpoint_every"), shared["steps"])
         name = "-".join(f"{key}-{value:g}" for key, value in values.items())
-        folder, seed = out / "search" / variant.name / name, 1 + max(*self.seeds, *self.sweep_seeds)
+        seeds = [number for one in self.variants for number in one.seeds]
+        folder, seed = out / "search" / variant.name / name, 1 + max(seeds)
         return self._training(
             variant, out / "tokenizer", shared, out=str(folder), seed=seed, validation_text=self.search_text
         )

@@ -10,6 +10,7 @@ from experiments.momentum.differences import difference_table, differences
 from experiments.momentum.search import Found, search_table
 from experiments.momentum.settings import ExperimentSettings
 from experiments.momentum.summary import Measured, accuracies, comparison, markdown, perplexities, sweep
+from experiments.momentum.task_tables import accuracy_tables
 from experiments.momentum.words import in_words
 from lightning_icl.published import momentum_tables
 from lightning_icl.results import to_json
@@ -39,6 +40,7 @@ def show(
         comparison(titles[0], perplexities(settings), measured, momentum, paper=True),
         comparison(titles[1], rows, measured, momentum, paper=same),
         sweep(settings, measured),
+        *accuracy_tables(measured),
         difference_table(gaps),
         *([search_table(settings, found)] if found else []),
     ]
