@@ -87,7 +87,7 @@ def in_context_accuracy(
             task,
             tokenizer,
             context_length=context_length(model.config),
-            data=None if settings.data is None else Path(settings.data),
+            data=settings.rows_of(name),
             shots=settings.shots,
             limit=settings.limit,
         )

@@ -164,9 +164,9 @@ def _check_tasks(settings: ExperimentSettings, out: Path) -> None:
 
     training = settings.training(settings.variants[0], settings.seeds[0], out)
     tokenizer = named_tokenizer(str(training.tokenizer))
-    data = None if settings.data is None else Path(settings.data)
     for task in resolve_tasks(",".join(filter(None, (settings.tasks, settings.further_tasks)))).values():
-        ICLDataModule(task, tokenizer, context_length=None, data=data, shots=1, limit=settings.limit)
+        rows = settings.rows_of(task.name)
+        ICLDataModule(task, tokenizer, context_length=None, data=rows, shots=1, limit=settings.limit)
 
 
 if __name__ == "__main__":

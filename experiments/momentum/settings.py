@@ -8,6 +8,7 @@ from typing import Any
 from lightning_icl.errors import UserError, did_you_mean
 from lightning_icl.plain_yaml import read_yaml
 from lightning_icl.pretraining.settings import PretrainSettings
+from lightning_icl.tasks.generated import GENERATED
 
 SIZES = ("smoke", "cpu", "day", "gpu", "long", "paper")
 LEARNT = "learnt"
@@ -116,6 +117,10 @@ class ExperimentSettings:
             raise UserError(f"search_share = {self.search_share}: it must be above 0 and at most 1.")
         if self.search and not self.search_text:
             raise UserError("Give --search-text: held-out text that the search is judged on, no part of the others.")
+
+    def rows_of(self, task: str) -> Path | None:
+        """The folder that a task's rows come from; none for built-in tasks, which bring their own."""
+        return None if self.data is None or task in GENERATED else Path(self.data)
 
     def training(
         self, variant: Variant, seed: int, out: Path, chosen: Mapping[str, Any] | None = None
