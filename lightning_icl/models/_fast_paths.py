@@ -1,4 +1,4 @@
-"""Faster ways to the same numbers, for the length of a visit: products, activations and embeddings.
+"""Faster ways to the same numbers, for the length of a visit: products, blocks and embeddings.
 
 bfloat16 weights are multiplied in float32 on processors without instructions for bfloat16: they stay in bfloat16,
 half of float32's memory, and a product widens a few of their rows at a time. Rounding is that of bfloat16
@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, linear
+from torch.nn.functional import gelu, linear, silu
 from transformers import PreTrainedModel
-from transformers.activations import FastGELUActivation, NewGELUActivation
+from transformers.activations import FastGELUActivation, GELUTanh, NewGELUActivation, SiLUActivation
 from transformers.models.falcon.modeling_falcon import FalconLinear
+from transformers.models.llama.modeling_llama import LlamaMLP
 from transformers.pytorch_utils import Conv1D
 
 from lightning_icl.bfloat16_support import multiplies_bfloat16
@@ -25,7 +26,6 @@ from lightning_icl.records import QueryBatch
 
 # At most this many numbers are widened at a time (3 MB): larger blocks are new pages from the system each time.
 _WIDENED = 3 << 18
-_TANH_GELUS = (NewGELUActivation, FastGELUActivation)
 
 
 @contextmanager
@@ -99,13 +99,20 @@ def _pieces(weight: Tensor) -> Iterator[slice]:
 
 
 @contextmanager
-def fused_activations(model: nn.Module) -> Iterator[None]:
-    """Every GELU in its tanh form that is spelled out is one operation until the context ends.
+def fused_blocks(model: nn.Module) -> Iterator[None]:
+    """Until the context ends, blocks compute their widest states in as few passes and fresh blocks of memory as can be.
 
-    Spelled out it makes eight passes over the widest states of a block.
+    GELU in its tanh form is one operation, where spelled out it makes eight passes. Activations without gradients are
+    in place, and so is the product of a gated block.
     """
-    # Exact types: a subclass may compute something else in its forward.
-    with replaced_forwards({module: _tanh_gelu for module in model.modules() if type(module) in _TANH_GELUS}):
+    activations = {
+        module: _ACTIVATIONS[type(module)]
+        for module in model.modules()
+        # Exact types: a subclass may compute something else in its forward.
+        if type(module) in _ACTIVATIONS
+    }
+    gated = {module: partial(_gated, module, module.forward) for module in model.modules() if _is_gated(module)}
+    with replaced_forwards(activations | gated):
         yield
 
 
@@ -114,6 +121,32 @@ def _tanh_gelu(states: Tensor) -> Tensor:
     if torch.is_grad_enabled():
         return gelu(states, approximate="tanh")
     return torch.ops.aten.gelu_(states, approximate="tanh")
+
+
+def _silu(states: Tensor) -> Tensor:
+    return silu(states, inplace=not torch.is_grad_enabled())
+
+
+_ACTIVATIONS: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {
+    **dict.fromkeys((NewGELUActivation, FastGELUActivation, GELUTanh), _tanh_gelu),
+    **dict.fromkeys((SiLUActivation, nn.SiLU), _silu),
+}
+
+
+_GATED = LlamaMLP.forward.__code__
+
+
+def _is_gated(module: nn.Module) -> bool:
+    """Whether a module's forward is `down(act(gate(x)) * up(x))`, as most families have it."""
+    # By what it does: each family has a class of its own, and a release that changes one must not be overruled.
+    code = getattr(type(module).forward, "__code__", None)
+    return code is not None and (code.co_code, code.co_names) == (_GATED.co_code, _GATED.co_names)
+
+
+def _gated(module: Any, forward: Callable[[Tensor], Tensor], states: Tensor) -> Tensor:
+    if torch.is_grad_enabled():
+        return forward(states)
+    return module.down_proj(module.act_fn(module.gate_proj(states)).mul_(module.up_proj(states)))
 
 
 @contextmanager
