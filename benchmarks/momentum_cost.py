@@ -1,6 +1,7 @@
 """What momentum attention costs in training: the same step with plain attention and with each form, in alternation.
 
-python -m benchmarks.momentum_cost  # GPT-2 124M shape, float32, one sequence of 1,024 tokens
+python -m benchmarks.momentum_cost  # GPT-2 124M shape, float32, one sequence
+python -m benchmarks.momentum_cost --layers 6 --width 256 --heads 8 --vocabulary 4096 --lengths 1024 --batch 4
 
 Time is that of forward and backward; memory the highest that tensors take in a step, beyond what is there before it,
 as PyTorch's profiler (on CPU) or its allocator (on CUDA) counts it. One V-sized tensor is batch x tokens x width
@@ -30,9 +31,8 @@ FORMS: dict[str, dict[str, Any] | None] = {
 }
 
 
-def make_models(layers: int, device: str, dtype: torch.dtype, longest: int) -> dict[str, GPT2LMHeadModel]:
+def make_models(config: GPT2Config, device: str, dtype: torch.dtype) -> dict[str, GPT2LMHeadModel]:
     """The plain model, and those that differ from it in momentum alone."""
-    config = GPT2Config(n_layer=layers, n_positions=longest, attn_pdrop=0.0, resid_pdrop=0.0, embd_pdrop=0.0)
     models = {}
     for name, asked in FORMS.items():
         torch.manual_seed(0)
@@ -91,7 +91,7 @@ def report(models: dict[str, GPT2LMHeadModel], lengths: Sequence[int], batch: in
     header = ("tokens", "model", "s per step", "us per token", "ratio to plain", "extra V a layer")
     print("{:>6}  {:20}{:>11}{:>14}{:>26}{:>17}".format(*header))
     for length in lengths:
-        ids = torch.randint(0, 50_000, (batch, length), device=device)
+        ids = torch.randint(0, plain.config.vocab_size, (batch, length), device=device)
         taken = seconds(models, ids, rounds)
         base = peak_bytes(plain, ids)
         for name, values in taken.items():
@@ -108,11 +108,24 @@ def main() -> None:
     parser.add_argument("--lengths", type=int, nargs="+", default=[256, 512, 1024, 2048], help="tokens of a sequence")
     parser.add_argument("--batch", type=int, default=1, help="sequences in a step")
     parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--width", type=int, default=768)
+    parser.add_argument("--heads", type=int, default=12)
+    parser.add_argument("--vocabulary", type=int, default=50257)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     settings = parser.parse_args()
-    models = make_models(settings.layers, settings.device, getattr(torch, settings.dtype), max(settings.lengths))
+    config = GPT2Config(
+        n_layer=settings.layers,
+        n_embd=settings.width,
+        n_head=settings.heads,
+        vocab_size=settings.vocabulary,
+        n_positions=max(settings.lengths),
+        attn_pdrop=0.0,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+    )
+    models = make_models(config, settings.device, getattr(torch, settings.dtype))
     report(models, settings.lengths, settings.batch, settings.rounds)
 
 
