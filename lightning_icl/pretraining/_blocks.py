@@ -58,7 +58,7 @@ class Documents(Dataset[Block]):
 
     def _filled(self, number: int, length: int, repeat_share: float) -> Block:
         """A document cut at a length, and the loss weight and position of each token."""
-        settings, ids = self._settings, [self._first]
+        settings, ids, end = self._settings, [self._first], self._tokenizer.eos_token_id
         # BOS is never predicted; its weight only fills the place.
         weights = [1.0]
         # Endless: cut when the block is full, in the middle of an example if need be.
@@ -67,7 +67,7 @@ class Documents(Dataset[Block]):
             # Many at a time: a call of the tokenizer costs as much as what it does for several examples.
             prompts, answers = zip(*islice(examples, (length - len(ids)) // _EXAMPLE + 1), strict=True)
             for prompt, answer in zip(self._encoded(list(prompts)), map(self._answer, answers), strict=True):
-                ids += [*prompt, *answer, self._tokenizer.eos_token_id]
+                ids += [*prompt, *answer, end]
                 weights += [*[1.0] * len(prompt), *[settings.answer_weight] * len(answer), 1.0]
         return torch.tensor(ids[:length]), torch.tensor(weights[:length]), torch.arange(length)
 
