@@ -8,7 +8,7 @@ written, and what was learnt is an overlay.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -49,7 +49,6 @@ class Finetuned:
     """Query vectors (layer, prefix, query_width) of the training tokens at their steps; 0 at BOS and SEP."""
 
 
-@runtime_checkable
 class Finetunable(Protocol):
     """What `KVFinetuning` fits: a LightningModule with a model and its demonstrations, as `ICLProbe` is."""
 
@@ -57,6 +56,11 @@ class Finetunable(Protocol):
     demonstrations: Demonstrations
     finetuning: "KVFinetuning | None"
     finetuned: Finetuned | None
+
+
+def _is_finetunable(module: object) -> TypeGuard[Finetunable]:
+    # By hand: from Python 3.12 on, `isinstance` of a protocol does not see a module's submodules, such as `model`.
+    return all(hasattr(module, name) for name in ("model", "demonstrations", "finetuning", "finetuned"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,12 +305,12 @@ class KVFinetuning(Callback):
             self._gate.open()
         self._masters, self._gate, self._courses, self._before = None, None, [], {}
         # Only if it is ours: another callback may have taken over meanwhile.
-        if isinstance(module, Finetunable) and module.finetuning is self:
+        if _is_finetunable(module) and module.finetuning is self:
             module.finetuning = None
 
     @staticmethod
     def _probe(module: LightningModule) -> Finetunable:
-        if not isinstance(module, Finetunable):
+        if not _is_finetunable(module):
             raise ProtocolError(f"KVFinetuning fits an ICLProbe, not a {type(module).__name__}.")
         return module
 
