@@ -21,18 +21,18 @@ class RunAlone:
 
     def __init__(self, model: PreTrainedModel, parts: Sequence[Slice], masters: Sequence[Tensor]) -> None:
         self._model, self._parts = model, parts
-        self.tensors = [
+        self._tensors = [
             # A master that already has the shape and type of the parameter serves itself, without a copy.
             part.whole(master.detach()[0]).requires_grad_()
             for part, master in zip(parts, masters, strict=True)
         ]
-        """What gradients are taken of: whole parameters in the model's type; a master itself where it can be."""
+        """Whole parameters in the model's type; a master itself where it can be."""
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """The model computes with the run's parameters until the context ends."""
         # By identity: a tied parameter stands in several modules under several names.
-        used = {id(part.parameter): tensor for part, tensor in zip(self._parts, self.tensors, strict=True)}
+        used = {id(part.parameter): tensor for part, tensor in zip(self._parts, self._tensors, strict=True)}
         places = [
             (module._parameters, name, parameter)
             for module in self._model.modules()
@@ -51,12 +51,17 @@ class RunAlone:
     @torch.no_grad()
     def refresh(self, masters: Sequence[Tensor]) -> None:
         """Take over the masters' values."""
-        for part, master, tensor in zip(self._parts, masters, self.tensors, strict=True):
+        for part, master, tensor in zip(self._parts, masters, self._tensors, strict=True):
             # Where the master itself is in use, the step has already changed it.
             if not tensor.is_set_to(master[0]):
                 tensor[part.place] = master[0].to(tensor)
 
-    def gradient(self, place: int, gradient: Tensor) -> Tensor:
-        """The gradient of a part (1, *part.shape), from that of its tensor."""
+    def gradients(self, loss: Tensor) -> list[Tensor | None]:
+        """Of every part what `descend` needs; None where the loss does not depend on it."""
+        # `autograd.grad` and not `backward`: accumulating would run hooks that listen for a parameter's gradient.
+        return list(torch.autograd.grad(loss, self._tensors, allow_unused=True))
+
+    def descend(self, place: int, master: Tensor, gradient: Tensor, learning_rates: Sequence[float]) -> None:
+        """A step on the master (1, *part.shape) of a part."""
         # Of a whole parameter's gradient only the trained rows or columns count.
-        return gradient[self._parts[place].place][None]
+        master[0].add_(gradient[self._parts[place].place].to(master), alpha=-learning_rates[0])

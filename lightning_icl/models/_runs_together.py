@@ -2,10 +2,15 @@
 
 A row of the batch belongs to one run. Where query, key and value share a parameter, the part that is not trained is
 computed for all rows at once. R runs, T tokens, I and O widths of input and output.
+
+A run's gradient of a weight (I, O) is the product of two small factors, the projection's inputs (T, I) and the gradient
+of its outputs (T, O). Only these are kept, and the step adds their product to the masters as it is computed: written
+out, the gradients of all runs are the most that a step would move through memory.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,11 +34,12 @@ class RunsTogether:
     """
 
     def __init__(self, model: PreTrainedModel, parts: Sequence[Slice], masters: Sequence[Tensor]) -> None:
-        self.tensors = [_used(part, master) for part, master in zip(parts, masters, strict=True)]
-        """What gradients are taken of: each part in the model's type (R, *part.shape)."""
+        self._tensors = [_used(part, master) for part, master in zip(parts, masters, strict=True)]
         self._projections = _by_module(model, parts)
         self._rest = {module: _rest(module, parts[places["weight"]]) for module, places in self._projections.items()}
         self._parts = parts
+        self._passed: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+        """By projection its inputs (R, T, I) and outputs (R, T, O) in the last forward pass."""
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -43,32 +49,66 @@ class RunsTogether:
             yield
 
     def _forward(self, module: nn.Module, places: Mapping[str, int]) -> Callable[[Tensor], Tensor]:
-        weight = self.tensors[places["weight"]]
+        weight = self._tensors[places["weight"]]
         weight = weight if isinstance(module, Conv1D) else weight.mT
-        bias = self.tensors[places["bias"]] if "bias" in places else None
+        bias = self._tensors[places["bias"]] if "bias" in places else None
         rest = self._rest[module]
 
         def forward(states: Tensor) -> Tensor:
+            # Gradients are taken of outputs. In the lowest layer nothing else would make autograd follow them.
             own = _batched(states, weight, bias)
+            own = own if own.requires_grad else own.requires_grad_()
+            self._passed[module] = states.detach(), own
             return own if rest is None else rest(states, own)
 
         return forward
+
+    def gradients(self, loss: Tensor) -> "list[Gradient | None]":
+        """Of every part what `descend` needs; None where the loss does not depend on it."""
+        passed, self._passed = self._passed, {}
+        outputs = [own for _, own in passed.values()]
+        of_outputs = torch.autograd.grad(loss, outputs, allow_unused=True) if outputs else ()
+        found: list[Gradient | None] = [None] * len(self._parts)
+        for (module, (states, _)), gradient in zip(passed.items(), of_outputs, strict=True):
+            for name, place in self._projections[module].items() if gradient is not None else ():
+                of_weight = name == "weight"
+                found[place] = Gradient(
+                    gradient, states if of_weight else None, inputs_first=isinstance(module, Conv1D)
+                )
+        return found
+
+    def descend(self, place: int, master: Tensor, gradient: "Gradient", learning_rates: Sequence[float]) -> None:
+        """A step of every run at its own rate on the masters (R, *part.shape) of a part."""
+        rates = torch.tensor(learning_rates, dtype=master.dtype, device=master.device)[:, None, None]
+        step = gradient.of_outputs.to(master) * rates
+        if gradient.inputs is None:
+            master.sub_(step.sum(1))
+            return
+        inputs = gradient.inputs.to(master)
+        factors = (inputs.mT, step) if gradient.inputs_first else (step.mT, inputs)
+        master.baddbmm_(*factors, alpha=-1)
 
     def refresh(self, masters: Sequence[Tensor]) -> None:
         """Take over the masters' values, or another number of runs."""
         for place, (part, master) in enumerate(zip(self._parts, masters, strict=True)):
             # After runs have left, masters are new tensors of fewer rows.
-            if not self.tensors[place].is_set_to(master):
-                self.tensors[place] = _used(part, master)
+            if not self._tensors[place].is_set_to(master):
+                self._tensors[place] = _used(part, master)
 
-    def gradient(self, place: int, gradient: Tensor) -> Tensor:
-        """The gradient of a part (R, *part.shape), from that of its tensor."""
-        return gradient
+
+class Gradient(NamedTuple):
+    """Gradients of a weight or a bias in all runs, in factors."""
+
+    of_outputs: Tensor
+    """(R, T, O)."""
+    inputs: Tensor | None
+    """(R, T, I); None for a bias."""
+    inputs_first: bool
+    """Whether the weight is stored as (I, O)."""
 
 
 def _used(part: Slice, master: Tensor) -> Tensor:
-    # Detached, so that gradients are taken of the tensor in use and copied to the master by hand.
-    return master.detach().to(part.parameter.dtype).requires_grad_()
+    return master.detach().to(part.parameter.dtype)
 
 
 def _by_module(model: PreTrainedModel, parts: Sequence[Slice]) -> dict[nn.Module, dict[str, int]]:

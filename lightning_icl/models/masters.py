@@ -38,7 +38,7 @@ class Masters:
         # A single run can use whole parameters as they are; several need their own forward.
         in_model = RunAlone if runs == 1 else RunsTogether
         self._in_model: RunAlone | RunsTogether = in_model(model, self._slices, self.parameters)
-        self._gradients: list[Tensor] | None = None
+        self._gradients: list[Any] | None = None
 
     def in_use(self) -> AbstractContextManager[None]:
         """Row r of a batch is computed with the masters of run r, in the model's type, until the context ends."""
@@ -53,12 +53,11 @@ class Masters:
         Raises:
             RuntimeError: the loss does not depend on something that is trained.
         """
-        # `autograd.grad` and not `backward`: accumulating would run hooks that listen for a parameter's gradient.
-        gradients = torch.autograd.grad(loss, self._in_model.tensors, allow_unused=True)
+        gradients = self._in_model.gradients(loss)
         for part, gradient in zip(self._slices, gradients, strict=True):
             if gradient is None:
                 raise RuntimeError(f"No gradient has reached {part.name}.")
-        self._gradients = list(gradients)
+        self._gradients = gradients
 
     @torch.no_grad()
     def step(self, learning_rates: Sequence[float]) -> None:
@@ -72,10 +71,7 @@ class Masters:
         # Used once: a second step without a new backward would repeat the old one.
         gradients, self._gradients = self._gradients, None
         for place, master in enumerate(self.parameters):
-            gradient = self._in_model.gradient(place, gradients[place]).to(master)
-            # Each run has its own rate, so no single fused update serves.
-            for run, rate in enumerate(learning_rates):
-                master[run].add_(gradient[run], alpha=-rate)
+            self._in_model.descend(place, master, gradients[place], learning_rates)
         self._in_model.refresh(self.parameters)
         self.steps += 1
 

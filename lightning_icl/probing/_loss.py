@@ -14,8 +14,9 @@ from lightning_icl.models.capture import Capture
 TrainingLoss = Callable[[Capture, Tensor, Sequence[slice]], tuple[Tensor, list[Tensor]]]
 """What a fine-tuning learns from: see `language_modelling`."""
 
-# Logits of one piece: what is widened or exponentiated at a time stays below 64 MB in float32.
-_PIECE = 1 << 24
+# Logits of one piece: what is widened or exponentiated at a time stays in a processor's cache, 2 MB in float32.
+_PIECE = {"cpu": 1 << 19}
+_PIECE_ELSEWHERE = 1 << 24
 
 
 def language_modelling(capture: Capture, token_ids: Tensor, spans: Sequence[slice]) -> tuple[Tensor, list[Tensor]]:
@@ -58,46 +59,55 @@ class _MeanLosses(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, token_ids: Tensor, spans: Sequence[slice]) -> Tensor:
         token_ids = token_ids.to(logits.device)  # logits of a spread model come from its last device
-        losses, totals = [], []
-        for row, span in enumerate(spans):
-            # In pieces: a vocabulary of 262,144 tokens makes one example's float32 logits larger than the model.
-            own, totals_of_row = [], []
-            for piece, targets in _pieces(logits[row, span], token_ids[row, span]):
-                wide = at_least_float32(piece)
-                total = wide.logsumexp(-1)
-                own.append(total - wide.gather(-1, targets[:, None])[:, 0])
-                totals_of_row.append(total)
-            losses.append(torch.cat(own).mean())
-            totals.append(torch.cat(totals_of_row))
-        ctx.save_for_backward(logits, token_ids, *totals)
-        ctx.spans = spans
+        # With the losses, since both are made of the same exponentials.
+        gradient = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
+        losses = [
+            _mean_loss(logits[row, span], token_ids[row, span], None if gradient is None else gradient[row, span])
+            for row, span in enumerate(spans)
+        ]
+        if gradient is not None:
+            for row, span in enumerate(spans):
+                # Padding, and what is given: nothing is predicted there.
+                gradient[row, : span.start] = 0
+                gradient[row, span.stop - 1 :] = 0
+            ctx.save_for_backward(gradient)
         return torch.stack(losses)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, of_losses: Tensor) -> tuple[Tensor, None, None]:
-        logits, token_ids, *totals = ctx.saved_tensors
-        gradient = torch.empty_like(logits)
-        for row, span in enumerate(ctx.spans):
-            own = gradient[row, span]
-            gradient[row, : span.start] = 0  # padding, and what is given: nothing is predicted there
-            gradient[row, span.stop - 1 :] = 0
-            share = of_losses[row] / len(totals[row])
-            places = iter(totals[row].split(_step(logits)))
-            for (piece, targets), into in zip(
-                _pieces(logits[row, span], token_ids[row, span]), own[:-1].split(_step(logits)), strict=True
-            ):
-                # Softmax minus one at the target is the gradient of the loss by the logits.
-                shares = (at_least_float32(piece) - next(places)[:, None]).exp_().mul_(share)
-                shares.scatter_add_(-1, targets[:, None], -share.expand(len(targets), 1))
-                into.copy_(shares)
+        (gradient,) = ctx.saved_tensors
+        # As a sum of losses has it, which spares another pass over all logits.
+        if not (of_losses == 1).all():
+            gradient = gradient * of_losses[:, None, None].to(gradient)
         return gradient, None, None
 
 
-def _pieces(logits: Tensor, token_ids: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Logits and the tokens that follow them, few enough at a time to be widened."""
-    return zip(logits[:-1].split(_step(logits)), token_ids[1:].split(_step(logits)), strict=True)
+def _mean_loss(logits: Tensor, token_ids: Tensor, gradient: Tensor | None) -> Tensor:
+    """The loss of one row; its gradient by the logits (token, vocabulary) is written where that is given."""
+    predicted = len(token_ids) - 1
+    losses = []
+    # In pieces: a vocabulary of 262,144 tokens makes one example's float32 logits larger than the model.
+    for piece, targets, into in _pieces(logits, token_ids, gradient):
+        wide = at_least_float32(piece)
+        largest = wide.amax(-1, keepdim=True)
+        shares = (wide - largest).exp_()
+        total = shares.sum(-1, keepdim=True)
+        losses.append(total.log() + largest - wide.gather(-1, targets[:, None]))
+        if into is not None:
+            # Softmax minus one at the target, as a share of the mean.
+            shares.div_(total * predicted)
+            shares.scatter_add_(-1, targets[:, None], shares.new_full((len(targets), 1), -1 / predicted))
+            into.copy_(shares)
+    return torch.cat(losses).mean()
 
 
-def _step(logits: Tensor) -> int:
-    return max(1, _PIECE // logits.shape[-1])
+def _pieces(
+    logits: Tensor, token_ids: Tensor, gradient: Tensor | None
+) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    """Logits, the tokens that follow them and their place in the gradient, few enough at a time to be widened."""
+    step = max(1, _PIECE.get(logits.device.type, _PIECE_ELSEWHERE) // logits.shape[-1])
+    for start in range(0, len(token_ids) - 1, step):
+        piece = slice(start, min(start + step, len(token_ids) - 1))
+        following = token_ids[piece.start + 1 : piece.stop + 1]
+        yield logits[piece], following, None if gradient is None else gradient[piece]

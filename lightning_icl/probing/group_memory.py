@@ -59,20 +59,21 @@ def _longest(runs: Sequence[Run]) -> int:
 
 
 def training_bytes(model: PreTrainedModel, demonstrations: Demonstrations, longest: int) -> int:
-    """Memory of one fine-tuning that takes its steps beside others: masters, gradients, states kept for the backward
-    pass, logits, and the query vectors of all steps.
+    """Memory of one fine-tuning that takes its steps beside others: masters, states kept for the backward pass and for
+    the step, logits, and the query vectors of all steps.
 
     Args:
         model: that learns.
         demonstrations: that it learns from.
         longest: tokens of the longest example of the group.
     """
-    element = max(4, torch.finfo(model.dtype).bits // 8)  # masters and gradients are float32 at least
-    weights = sum(part.shape.numel() for part in slices(model))
+    element = max(4, torch.finfo(model.dtype).bits // 8)  # masters and what they take a step by are float32 at least
+    # A gradient is kept as its factors: inputs and gradients of outputs of what is trained.
+    factors = sum(sum(part.shape) for part in slices(model))
     blocks = model.get_submodule(architecture_of(model.config).layers).modules()
     widths = sum(map(output_width, blocks))
-    states = _KEPT * widths + _LOGITS * int(model.config.vocab_size)
-    return run_bytes(model, demonstrations) + element * (weights + int(longest * states))
+    states = _KEPT * widths + factors + _LOGITS * int(model.config.vocab_size)
+    return run_bytes(model, demonstrations) + element * int(longest * states)
 
 
 def run_bytes(model: PreTrainedModel, demonstrations: Demonstrations) -> int:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lightning_icl.probing._loss import next_token_loss
+from lightning_icl.probing._loss import _PIECE, next_token_loss
 
 
 def exact(logits: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
@@ -31,8 +31,16 @@ def test_loss_and_gradient_equal_float64_for_vocabularies_of_any_size(vocabulary
 def test_pieces_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     logits, ids = torch.randn(9, 11, generator=torch.Generator().manual_seed(0)), torch.arange(9)
     whole = next_token_loss(logits, ids)
-    monkeypatch.setattr("lightning_icl.probing._loss._PIECE", 25)
+    monkeypatch.setitem(_PIECE, "cpu", 25)
     assert torch.equal(next_token_loss(logits, ids), whole)
+
+
+def test_gradient_of_a_weighted_sum_of_losses_is_that_sum_of_gradients() -> None:
+    logits = torch.randn(9, 11, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    ids = torch.arange(9)
+    (whole,) = torch.autograd.grad(next_token_loss(logits, ids), logits)
+    (third,) = torch.autograd.grad(next_token_loss(logits, ids) / 3, logits)
+    torch.testing.assert_close(third, whole / 3)
 
 
 def test_half_precision_logits_are_summed_in_float32_and_double_ones_in_float64() -> None:
