@@ -123,3 +123,11 @@ def test_the_written_package_list_is_complete() -> None:
     present = {".".join(path.parent.relative_to(PACKAGE.parent).parts) for path in PACKAGE.rglob("__init__.py")}
     assert present <= listed
     assert {name for name in listed if "checkpoints" not in name} == present
+
+
+def test_no_protocol_with_attributes_is_asked_by_isinstance() -> None:
+    # From Python 3.12 on, `isinstance` looks such attributes up without `__getattr__`, where modules keep submodules.
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and "runtime_checkable" in map(ast.unparse, node.decorator_list):
+                assert not any(isinstance(part, ast.AnnAssign) for part in node.body), f"{path}: {node.name}"

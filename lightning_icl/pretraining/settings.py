@@ -42,8 +42,8 @@ class PretrainSettings:
     separate_documents: bool = False
     """Restart positions at every document of a block, so that no attention crosses from one into another."""
     tokenizer: str | None = None
-    """Hub name or folder of a tokenizer; without it that of `init`, or else a byte-level BPE tokenizer is trained on
-    what the model reads."""
+    """Built-in name, hub name or folder of a tokenizer; without it that of `init`, or else a byte-level BPE tokenizer
+    is trained on what the model reads."""
     init: str | None = None
     """Model whose weights training begins with: a built-in name, a folder, or a hub name; without it they are fresh."""
     allow_pickle: bool = False

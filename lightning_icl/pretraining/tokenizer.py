@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from lightning_icl.errors import ModelError
 from lightning_icl.file_names import input_path
-from lightning_icl.models.finding import ModelSource
+from lightning_icl.models.finding import BUILTIN, ModelSource, find_model
 from lightning_icl.models.loading import load_config, load_tokenizer
+from lightning_icl.models.packaged import PACKAGED
 from lightning_icl.pretraining._documents import document
 from lightning_icl.pretraining.text import Text
 from lightning_icl.tasks import words
@@ -22,11 +23,13 @@ _MOST = 100_000_000
 
 
 def named_tokenizer(name: str) -> "PreTrainedTokenizerBase":
-    """The tokenizer of a folder or of a model on the hub.
+    """The tokenizer of a folder, of a model on the hub, or of one that has a name of its own, such as `builtin`.
 
     Raises:
         ModelError: there is none.
     """
+    if name in (*BUILTIN, *PACKAGED):
+        return load_tokenizer(find_model(name))
     path = input_path(name, "--tokenizer")
     if not path.is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         # A path-like name is a folder that is missing, not a name on the hub.

@@ -16,6 +16,7 @@ from lightning_icl.models.finding import builtin_folder, find_model
 from lightning_icl.models.loading import load_model
 from lightning_icl.models.momentum.conversion import to_momentum
 from lightning_icl.pretraining._documents import document
+from lightning_icl.pretraining.tokenizer import named_tokenizer
 
 RUN = "--block 128 --short-block 128 --short-steps 0 --batch 2 --warmup 2 --accelerator cpu".split()
 
@@ -79,6 +80,11 @@ def test_a_tokenizer_for_weights_alone_and_another_of_the_same_size_are_taken(tm
     given = ["pretrain", "--init", str(tmp_path / "bare"), "--out", str(tmp_path / "m"), "--steps", "1", *RUN]
     main([*given, "--tokenizer", str(tmp_path / "words")])
     assert len(AutoTokenizer.from_pretrained(tmp_path / "m")) == len(tokenizer)
+
+
+def test_the_tokenizer_of_a_built_in_model_is_taken_by_its_name() -> None:
+    own = AutoTokenizer.from_pretrained(builtin_folder("builtin")).get_vocab()
+    assert named_tokenizer("builtin").get_vocab() == own
 
 
 @pytest.mark.parametrize(
