@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
@@ -57,7 +57,8 @@ def spread_shown(figure: Figure, values: Sequence[float | None]) -> str:
 def seed_groups(runs: Sequence[Run]) -> list[list[Run]]:
     """Runs that differ in nothing but the seed together, in the order given; a seed stands once in a group.
 
-    Runs are alike where model, tasks, prompt, shots asked for, learning rate and number of queries are.
+    Runs are alike where model, tasks, prompt, shots asked for, learning rate and number of queries are. Rates that
+    each run chose on held-out rows are alike whatever they are: the choice is a part of what a seed decides.
     """
     groups: list[tuple[str, list[set[tuple[str, object]]], list[Run]]] = []
     for run in runs:
@@ -83,13 +84,18 @@ def _settings(run: Run) -> str:
         {
             **{name: task.results.get(name) for name in ("model", "task", "queries")},
             "shots": (task.results.get("demonstrations") or {}).get("requested"),
-            "lr": (task.results.get("finetune") or {}).get("lr"),
+            "lr": _rate(task.results.get("finetune") or {}),
         }
         # Sorted, since two runs may have been asked for the same tasks in another order.
         for task in sorted(run, key=lambda task: task.task)
     ]
     # As text, since dictionaries cannot be compared for order in a list.
     return json.dumps(tasks, sort_keys=True)
+
+
+def _rate(finetune: Mapping[str, object]) -> object:
+    """The rate that was asked for; one word for any that was chosen on held-out rows."""
+    return "auto" if finetune.get("choice") else finetune.get("lr")
 
 
 def seeds_of(group: Sequence[Run]) -> str:

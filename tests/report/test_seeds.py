@@ -73,6 +73,17 @@ def test_only_runs_that_differ_in_nothing_but_the_seed_stand_together(tmp_path: 
     assert groups == [[runs[0], runs[1], runs[2]], [other_model], [again], [other_probe], [fewer_tasks]]
 
 
+def test_runs_that_chose_their_rates_stand_together_whatever_they_chose(runs: list[Run]) -> None:
+    for rate, run in zip((0.01, 0.02, 0.03), runs, strict=True):
+        for task in run:
+            task.results["finetune"]["lr"] = rate
+    assert len(seed_groups(runs)) == 3
+    for run in runs[:2]:
+        for task in run:
+            task.results["finetune"]["choice"] = {"rate": task.results["finetune"]["lr"]}
+    assert seed_groups(runs) == [runs[:2], [runs[2]]]
+
+
 def test_layers_show_the_mean_and_every_seed(runs: list[Run]) -> None:
     sst2 = next(same for same in same_task(runs) if same[0].task == "sst2")
     curves = seed_curves(sst2, "sim_aou")
