@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from oracle import OUTPUT, attention_modules, watched
+from plain_passes import OUTPUT, attention_modules, watched
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D

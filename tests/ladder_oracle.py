@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 from dual_oracle import _moving_average, _values
-from oracle import OUTPUT, attention_modules, watched
+from plain_passes import OUTPUT, attention_modules, watched
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 

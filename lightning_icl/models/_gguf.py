@@ -37,8 +37,8 @@ def check_start(path: Path) -> None:
             f"The model {str(path)!r} is no GGUF file. Give one, or the folder that holds config.json and the weights."
         )
     # Looked up without importing, which would cost seconds before the first message.
-    if find_spec("gguf") is None or find_spec("accelerate") is None:
-        raise ModelError("GGUF files need gguf and accelerate. Install them: pip install 'lightning-icl[gguf]'")
+    if find_spec("gguf") is None:
+        raise ModelError("GGUF files need gguf. Install it: pip install 'lightning-icl[gguf]'")
 
 
 def check_whole(path: Path) -> None:

@@ -1,6 +1,5 @@
 """Models larger than one device: their layers spread over the GPUs of a machine by the device map of transformers."""
 
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from lightning_icl.errors import ModelError
@@ -15,10 +14,8 @@ def check_spreadable(source: "ModelSource") -> None:
     """What can be said before weights are loaded.
 
     Raises:
-        ModelError: accelerate is missing, or there are no weights to spread.
+        ModelError: there are no weights to spread.
     """
-    if find_spec("accelerate") is None:
-        raise ModelError("--device-map auto needs accelerate. Install it: pip install 'lightning-icl[spread]'.")
     if source.fresh:
         raise ModelError(f"--device-map auto spreads saved weights; {source.name!r} asks for fresh ones.")
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from oracle import answer_scores as slow_scores
+from plain_passes import answer_scores as slow_scores
 from tiny_models import tiny_model
 from tiny_task import tiny_data
 

@@ -5,7 +5,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-import oracle
+import plain_passes
 import pytest
 import torch
 from dual_oracle import Heads, cos, error, look_at_heads, matrix
@@ -55,7 +55,7 @@ def test_the_matrix_of_a_head_is_its_linear_attention(variant: str, probe_token:
         views = capture.view(collate(data.queries), shared, 0)
     windows = windows_of(variant, len(LAYERS))
     for row, query in enumerate(data.queries):
-        sequence = oracle.probe_sequence(prefix, query)
+        sequence = plain_passes.probe_sequence(prefix, query)
         slow, own = look_at_heads(model, sequence), len(sequence) - len(prefix)
         for layer in LAYERS:
             view, window = views[layer], windows[layer] or len(sequence)
@@ -97,16 +97,16 @@ def test_half_precision_weights_are_measured_in_single_precision(tmp_path: Path)
 def test_every_figure_equals_a_loop(variant: str, tmp_path: Path) -> None:
     model, data = model_of(variant, torch.float64), tiny_data(tmp_path)
     probe = fitted(model, data)
-    tuned = oracle.fine_tune(model, data.demonstrations, RATE).model
+    tuned = plain_passes.fine_tune(model, data.demonstrations, RATE).model
     chosen, groups = data.demonstrations, model.config.num_attention_heads // probe.figures["cosine"].shape[1]
     bos, prefix = len(chosen.bos), chosen.prefix_token_ids
     shift = 0 if variant in ("gpt2", "xglm") else len(prefix) - bos
     windows = windows_of(variant, len(LAYERS))
     values: dict[str, list] = defaultdict(list)
     for query in data.queries:
-        zsl = look_at_heads(model, oracle.probe_sequence(chosen.bos, query), shift)
-        ft = look_at_heads(tuned, oracle.probe_sequence(chosen.bos, query), shift)
-        icl = look_at_heads(model, oracle.probe_sequence(prefix, query))
+        zsl = look_at_heads(model, plain_passes.probe_sequence(chosen.bos, query), shift)
+        ft = look_at_heads(tuned, plain_passes.probe_sequence(chosen.bos, query), shift)
+        icl = look_at_heads(model, plain_passes.probe_sequence(prefix, query))
         rows: dict[str, list] = defaultdict(list)
         for layer in LAYERS:
             cells: dict[str, list] = defaultdict(list)
@@ -183,7 +183,7 @@ def test_the_patched_mlp_reads_the_bare_query_as_the_mlp_reads_it_in_context(var
     model, data = model_of(variant, torch.float64), tiny_data(tmp_path)
     chosen, query = data.demonstrations, data.queries[0]
     bare, full = (
-        look_at_heads(model, oracle.probe_sequence(prefix, query)).mlp
+        look_at_heads(model, plain_passes.probe_sequence(prefix, query)).mlp
         for prefix in (chosen.bos, chosen.prefix_token_ids)
     )
     with DualCapture(model, LAYERS) as capture:
@@ -205,14 +205,14 @@ def test_the_patched_mlp_reads_the_bare_query_as_the_mlp_reads_it_in_context(var
 @pytest.mark.parametrize("variant", ["gpt2", "llama"])
 def test_patches_are_compared_as_hooks_of_ours_see_them(variant: str, tmp_path: Path) -> None:
     model, data = model_of(variant, torch.float64), tiny_data(tmp_path)
-    probe, tuned = fitted(model, data), oracle.fine_tune(model, data.demonstrations, RATE).model
+    probe, tuned = fitted(model, data), plain_passes.fine_tune(model, data.demonstrations, RATE).model
     bos, prefix = data.demonstrations.bos, data.demonstrations.prefix_token_ids
     order = [query for batch in budget_batches(data.queries, data.batch_tokens) for query in batch]
     for layer in LAYERS:
         same, other, before = [], [], None
         for query in order:
             (module, a), (_, a_c), (_, a_ft) = (
-                look_at_heads(view, oracle.probe_sequence(tokens, query)).mlp[layer]
+                look_at_heads(view, plain_passes.probe_sequence(tokens, query)).mlp[layer]
                 for view, tokens in ((model, bos), (model, prefix), (tuned, bos))
             )
             weight = module.weight.detach().mT if isinstance(module, Conv1D) else module.weight.detach()

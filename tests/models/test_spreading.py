@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import accelerate
 import pytest
 import torch
 from exactness import RATE, make_trainer
@@ -22,8 +23,6 @@ from lightning_icl.models.spreading import check_spread, check_spreadable
 from lightning_icl.probing import module as probing
 from lightning_icl.probing.finetuning import KVFinetuning
 from lightning_icl.probing.probe import ICLProbe
-
-accelerate = pytest.importorskip("accelerate", reason="accelerate spreads models: pip install 'lightning-icl[spread]'")
 
 
 def numbers(model: PreTrainedModel, folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
@@ -93,13 +92,10 @@ def test_without_gpus_nothing_is_spread(tmp_path: Path) -> None:
     assert not spreading.is_spread(load_model(find_model(str(tmp_path)), device_map="auto"))
 
 
-def test_what_cannot_be_spread_is_said_before_loading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_spread_is_said_before_loading(tmp_path: Path) -> None:
     tiny_model("gpt2").save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="fresh"):
         check_spreadable(find_model(f"random:{tmp_path}"))
-    monkeypatch.setattr(spreading, "find_spec", lambda _: None)
-    with pytest.raises(ModelError, match=r"lightning-icl\[spread\]"):
-        check_spreadable(find_model(str(tmp_path)))
 
 
 @pytest.mark.parametrize("settings", [{"devices": 2}, {"num_nodes": 2}, {"accelerator": "cpu"}])

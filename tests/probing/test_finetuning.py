@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from exactness import RATE, make_trainer
-from oracle import kv_masks
+from plain_passes import kv_masks
 from tiny_models import VARIANTS, tiny_model
 from tiny_task import tiny_data
 from torch.utils.data import DataLoader

@@ -4,7 +4,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
-import oracle
+import plain_passes
 import pytest
 import torch
 from exactness import make_trainer
@@ -55,7 +55,7 @@ class Slow:
     def learnt(self, steps: int) -> Tensor:
         """(layer, head, width, width): mean Jacobian of zero-shot attention after some steps of fine-tuning."""
         taught = replace(self.chosen, examples=self.chosen.examples[:steps])
-        tuned = oracle.fine_tune(self.model, taught, RATE).model
+        tuned = plain_passes.fine_tune(self.model, taught, RATE).model
         return torch.stack([self._jacobians(tuned, query) for query in self.held_out]).mean(0)
 
     def _jacobians(self, model: PreTrainedModel, query: Query) -> Tensor:

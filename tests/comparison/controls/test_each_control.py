@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import oracle
+import plain_passes
 import pytest
 import torch
 from controlled import carry_out, deviations, lettered, ordered, slow
@@ -75,8 +76,8 @@ def assert_order_figures(
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_another_tasks_update_is_held_against_the_main_prompt(variant: str, tmp_path: Path) -> None:
     probe, data, contrasts = carry_out(variant, "other-task", tmp_path)
-    other = oracle.fine_tune(probe.model, tiny_data(tmp_path / "other", "multi", seed=5).demonstrations, RATE)
-    tuned = oracle.fine_tune(probe.model, data.demonstrations, RATE)
+    other = plain_passes.fine_tune(probe.model, tiny_data(tmp_path / "other", "multi", seed=5).demonstrations, RATE)
+    tuned = plain_passes.fine_tune(probe.model, data.demonstrations, RATE)
     expected = slow(probe, contrasts["other-task"], ordered(data), tuned=replace(other, queries=tuned.queries))
     assert math.isnan(probe.comparisons["other-task"].kendall.value)
     assert_near(deviations(probe, contrasts["other-task"], expected, skip=("kendall",)))
@@ -88,7 +89,9 @@ def masks_of(model: PreTrainedModel, trained: str) -> dict[str, Tensor]:
     if trained == "all":
         return everything
     fused = {
-        name: ~mask for name, mask in oracle.kv_masks(model).items() if "k_proj" not in name and "v_proj" not in name
+        name: ~mask
+        for name, mask in plain_passes.kv_masks(model).items()
+        if "k_proj" not in name and "v_proj" not in name
     }
     return fused or {name: mask for name, mask in everything.items() if "q_proj" in name}
 
@@ -98,7 +101,7 @@ def masks_of(model: PreTrainedModel, trained: str) -> dict[str, Tensor]:
 def test_other_parameters_learn(variant: str, trained: str, tmp_path: Path) -> None:
     probe, data, contrasts = carry_out(variant, f"ft-{trained}", tmp_path)
     masks = masks_of(probe.model, trained)
-    tuned = oracle.fine_tune(probe.model, data.demonstrations, RATE, masks)
+    tuned = plain_passes.fine_tune(probe.model, data.demonstrations, RATE, masks)
     contrast = contrasts[f"ft-{trained}"]
     assert_near(deviations(probe, contrast, slow(probe, contrast, ordered(data), tuned=tuned)))
 
@@ -108,8 +111,8 @@ def test_other_parameters_learn(variant: str, trained: str, tmp_path: Path) -> N
 def test_every_layer_learns_from_its_own_loss_at_its_own_rate(variant: str, reading: str, tmp_path: Path) -> None:
     name, rate = "layer-causal" + ("" if reading == "attention" else "-block"), RATE / 4
     probe, data, contrasts = carry_out(variant, name, tmp_path, rates=f"{name}={rate}")
-    gradients = partial(oracle.layer_causal_gradients, reading=reading)
-    tuned = oracle.fine_tune(probe.model, data.demonstrations, rate, gradients=gradients)
+    gradients = partial(plain_passes.layer_causal_gradients, reading=reading)
+    tuned = plain_passes.fine_tune(probe.model, data.demonstrations, rate, gradients=gradients)
     contrast = contrasts[name]
     assert_near(deviations(probe, contrast, slow(probe, contrast, ordered(data), tuned=tuned)))
     assert probe.finetuned.learning_rate == RATE
@@ -168,7 +171,7 @@ def test_calibration_divides_by_the_probabilities_of_empty_inputs(
     texts = ("w50", "", "w51 w52")
     monkeypatch.setattr(examples, "CONTENT_FREE", texts)
     probe, data, contrasts = carry_out("llama", "calibration", tmp_path, answers)
-    tuned = oracle.fine_tune(probe.model, data.demonstrations, RATE).model
+    tuned = plain_passes.fine_tune(probe.model, data.demonstrations, RATE).model
     bos, prefix = data.demonstrations.bos, data.demonstrations.prefix_token_ids
     plain, calibrated = probe.comparison, probe.comparisons["calibration"]
     assert torch.equal(calibrated.sim_aou.normalised.per_layer, plain.sim_aou.normalised.per_layer)
@@ -179,7 +182,7 @@ def test_calibration_divides_by_the_probabilities_of_empty_inputs(
         for text in texts:
             words = [3, *(int(word[1:]) for word in text.split()), 4]
             query = replace(data.queries[0], prompt_ids=tuple(words), answers=data.answers)
-            scores = np.exp(oracle.answer_scores(model, before, query))
+            scores = np.exp(plain_passes.answer_scores(model, before, query))
             free.append(scores / scores.sum())
         for prediction in probe.predictions:
             expected = np.log(np.exp(prediction.scores[view]) / np.mean(free, 0))
@@ -202,7 +205,7 @@ def test_a_shuffled_query_brings_the_update_of_a_neighbour_in_length(tmp_path: P
     seen = []
     for query in queries:
         views = [
-            oracle.look(probe.model, (*before, *query.prompt_ids))
+            plain_passes.look(probe.model, (*before, *query.prompt_ids))
             for before in (data.demonstrations.bos, data.demonstrations.prefix_token_ids)
         ]
         seen.append([np.array([layer[-1].double().numpy() for layer in view.outputs]) for view in views])
@@ -238,7 +241,7 @@ def test_a_matched_query_stands_where_it_stands_behind_the_demonstrations(varian
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_figures_of_a_gaussian_update_are_those_of_its_weights(variant: str, tmp_path: Path) -> None:
     probe, data, contrasts = carry_out(variant, "ft-gaussian", tmp_path)
-    tuned = oracle.fine_tune(probe.model, data.demonstrations, RATE)
+    tuned = plain_passes.fine_tune(probe.model, data.demonstrations, RATE)
     drawn = copy.deepcopy(probe.model)
     for part in slices(drawn):
         part.parameter.data = part.whole(contrasts["ft-gaussian"].ft.overlay.tensors[part.name])
