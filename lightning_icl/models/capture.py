@@ -76,7 +76,7 @@ class Capture:
                 output = module.get_submodule(self.architecture.output)
                 stack.callback(output.register_forward_hook(self._record_output).remove)
             head = self.model.get_output_embeddings()
-            stack.callback(head.register_forward_pre_hook(self._keep_scored_positions).remove)
+            stack.callback(head.register_forward_pre_hook(self._keep_predicting).remove)
             # All is in place: the visit now owns what must be undone.
             self._visit = stack.pop_all()
         return self
@@ -154,18 +154,26 @@ class Capture:
         # `[0]`: the hook on the unembedding left one row with all scored positions.
         return self._run(self.model, batch.token_ids, under_way).logits[0], under_way.recording
 
-    def train_forward(self, token_ids: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def train_forward(self, token_ids: Tensor, predicting: Sequence[slice]) -> tuple[Tensor, list[Tensor]]:
         """A differentiable forward pass of whole sequences.
 
         Args:
             token_ids: (B, T); rows may be padded at their end.
+            predicting: of each row the tokens whose logits are wanted.
 
         Returns:
-            Logits (B, T, vocabulary), and per layer the query vectors of all tokens (B, T, H * D), detached.
+            Logits (token, vocabulary) of the tokens wanted, row by row, and per layer the query vectors of all tokens
+            (B, T, H * D), detached.
         """
         positions = torch.arange(token_ids.shape[1], device=token_ids.device).expand_as(token_ids)
-        under_way = ForwardPass(recording=Recording(purpose="training", device=token_ids.device), positions=positions)
-        return self._run(self.model, token_ids, under_way).logits, under_way.recording.queries
+        numbers = torch.arange(token_ids.numel(), device=token_ids.device).view_as(token_ids)
+        under_way = ForwardPass(
+            recording=Recording(purpose="training", device=token_ids.device),
+            positions=positions,
+            predicting=torch.cat([numbers[row, tokens] for row, tokens in enumerate(predicting)]),
+        )
+        # `[0]`: the hook on the unembedding left one row with all tokens that predict.
+        return self._run(self.model, token_ids, under_way).logits[0], under_way.recording.queries
 
     def _run(self, model: nn.Module, token_ids: Tensor, under_way: ForwardPass) -> Any:
         """Run the model, or its body without the unembedding, filling the recording."""
@@ -312,13 +320,12 @@ class Capture:
             flat = output.reshape(*batch.token_ids.shape, -1)
             recording.outputs.append(at_probe(flat, batch.probe_index).to(recording.device))
 
-    def _keep_scored_positions(self, _: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-        """Give the unembedding only the positions whose logits are needed."""
-        batch = None if self._under_way is None else self._under_way.on(arguments[0].device)[1]
-        if batch is None:
+    def _keep_predicting(self, _: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        """Give the unembedding only the tokens whose logits are needed."""
+        if self._under_way is None:
             return None
-        # Logits at all positions would be (batch, token, vocabulary).
-        return (arguments[0][batch.logit_rows, batch.logit_tokens][None], *arguments[1:])
+        # Logits of all tokens would be (batch, token, vocabulary).
+        return (self._under_way.predicting_states(arguments[0]), *arguments[1:])
 
 
 def attend(

@@ -58,6 +58,8 @@ class ForwardPass:
     """What stands in place of attention to the prefix's demonstrations."""
     watch: Callable[[LayerAttention], None] | None = None
     """Is shown every layer's attention."""
+    predicting: Tensor | None = None
+    """In training, the tokens (token,) whose logits are wanted, counted over all rows; all of them without."""
     _local: dict[torch.device, tuple[Tensor, QueryBatch | None]] = field(default_factory=dict)
 
     @property
@@ -72,6 +74,15 @@ class ForwardPass:
             batch = self.batch.to(device) if self.batch is not None else None
             self._local[device] = self.positions.to(device), batch
         return self._local[device]
+
+    def predicting_states(self, states: Tensor) -> Tensor:
+        """(B, T, E) final states, or (1, token, E) of those whose logits are wanted, where these are not all."""
+        batch = self.on(states.device)[1]
+        if batch is not None:
+            return states[batch.logit_rows, batch.logit_tokens][None]
+        if self.predicting is None:
+            return states
+        return states.flatten(0, 1).index_select(0, self.predicting.to(states.device))[None]
 
     def visible(self, window: int | None, device: torch.device) -> Tensor | None:
         """(B, T, T) mask of own tokens where plain causality is not enough, else None."""

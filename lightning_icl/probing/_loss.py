@@ -1,6 +1,6 @@
 """The causal language-modelling loss of examples, exact to rounding for vocabularies of any size."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -30,84 +30,66 @@ def language_modelling(capture: Capture, token_ids: Tensor, spans: Sequence[slic
     Returns:
         The loss of each row (row,) in nats per predicted token, and per layer the query vectors of all tokens.
     """
-    logits, queries = capture.train_forward(token_ids)
-    return _MeanLosses.apply(logits, token_ids, tuple(spans)), queries
+    predicting = [slice(span.start, span.stop - 1) for span in spans]
+    logits, queries = capture.train_forward(token_ids, predicting)
+    following = [token_ids[row, span.start + 1 : span.stop] for row, span in enumerate(spans)]
+    # Logits of a spread model come from its last device.
+    return _MeanLosses.apply(logits, torch.cat(following).to(logits.device), list(map(len, following))), queries
 
 
-def next_token_loss(logits: Float[Tensor, "token vocabulary"], token_ids: Int[Tensor, " token"]) -> Float[Tensor, ""]:
-    """Mean over all tokens but the first of `logsumexp(logits) - logits[token]`, in nats per token.
+def next_token_loss(logits: Float[Tensor, "token vocabulary"], following: Int[Tensor, " token"]) -> Float[Tensor, ""]:
+    """Mean over tokens of `logsumexp(logits) - logits[following]`, in nats per token.
 
     In float32 or better, and not by `cross_entropy`: on processors that sums the exponentials of a row in a float32
     running total, which loses digits once there are many of them (1e-4 of the loss for Gemma's 262,144 tokens).
 
     Args:
-        logits: after each token of the example; those after its last one are not used.
-        token_ids: the example.
+        logits: after each token.
+        following: the token that follows it.
 
-    >>> next_token_loss(torch.zeros(3, 4), torch.tensor([0, 1, 2]))
+    >>> next_token_loss(torch.zeros(2, 4), torch.tensor([1, 2]))
     tensor(1.3863)
     """
-    return _MeanLosses.apply(logits[None], token_ids[None], (slice(0, len(token_ids)),))[0]
+    return _MeanLosses.apply(logits, following.to(logits.device), [len(following)])[0]
 
 
 class _MeanLosses(torch.autograd.Function):
-    """The loss of every row, with a gradient that is written once.
+    """The mean loss of every example, one after the other, with a gradient that is written once.
 
-    Autograd would write one as large as all rows for each of them, and several on the way from each row's slices.
+    Autograd would write one as large as all logits for each example, and several on the way.
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, token_ids: Tensor, spans: Sequence[slice]) -> Tensor:
-        token_ids = token_ids.to(logits.device)  # logits of a spread model come from its last device
+    def forward(ctx: Any, logits: Tensor, following: Tensor, counts: Sequence[int]) -> Tensor:
         # With the losses, since both are made of the same exponentials.
         gradient = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
-        losses = [
-            _mean_loss(logits[row, span], token_ids[row, span], None if gradient is None else gradient[row, span])
-            for row, span in enumerate(spans)
-        ]
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        share = torch.cat([torch.full((count, 1), 1 / count, dtype=dtype) for count in counts]).to(logits.device)
+        losses = []
+        # In pieces: a vocabulary of 262,144 tokens makes one example's float32 logits larger than the model.
+        step = max(1, _PIECE.get(logits.device.type, _PIECE_ELSEWHERE) // logits.shape[-1])
+        for start in range(0, len(logits), step):
+            piece = slice(start, start + step)
+            wide, targets = at_least_float32(logits[piece]), following[piece, None]
+            largest = wide.amax(-1, keepdim=True)
+            shares = (wide - largest).exp_()
+            total = shares.sum(-1, keepdim=True)
+            losses.append((total.log() + largest - wide.gather(-1, targets))[:, 0])
+            if gradient is not None:
+                # Softmax minus one at the target, as a share of the example's mean.
+                shares.mul_(share[piece] / total)
+                gradient[piece] = shares.scatter_add_(-1, targets, -share[piece])
         if gradient is not None:
-            for row, span in enumerate(spans):
-                # Padding, and what is given: nothing is predicted there.
-                gradient[row, : span.start] = 0
-                gradient[row, span.stop - 1 :] = 0
             ctx.save_for_backward(gradient)
-        return torch.stack(losses)
+        ctx.counts = counts
+        return torch.stack([of_example.mean() for of_example in torch.cat(losses).split(list(counts))])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, of_losses: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
-        # As a sum of losses has it, which spares another pass over all logits.
+        # A sum of losses has ones, which spare another pass over all logits.
         if not (of_losses == 1).all():
-            gradient = gradient * of_losses[:, None, None].to(gradient)
+            counts = torch.tensor(ctx.counts, device=of_losses.device)
+            gradient = gradient * of_losses.repeat_interleave(counts)[:, None].to(gradient)
         return gradient, None, None
-
-
-def _mean_loss(logits: Tensor, token_ids: Tensor, gradient: Tensor | None) -> Tensor:
-    """The loss of one row; its gradient by the logits (token, vocabulary) is written where that is given."""
-    predicted = len(token_ids) - 1
-    losses = []
-    # In pieces: a vocabulary of 262,144 tokens makes one example's float32 logits larger than the model.
-    for piece, targets, into in _pieces(logits, token_ids, gradient):
-        wide = at_least_float32(piece)
-        largest = wide.amax(-1, keepdim=True)
-        shares = (wide - largest).exp_()
-        total = shares.sum(-1, keepdim=True)
-        losses.append(total.log() + largest - wide.gather(-1, targets[:, None]))
-        if into is not None:
-            # Softmax minus one at the target, as a share of the mean.
-            shares.div_(total * predicted)
-            shares.scatter_add_(-1, targets[:, None], shares.new_full((len(targets), 1), -1 / predicted))
-            into.copy_(shares)
-    return torch.cat(losses).mean()
-
-
-def _pieces(
-    logits: Tensor, token_ids: Tensor, gradient: Tensor | None
-) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-    """Logits, the tokens that follow them and their place in the gradient, few enough at a time to be widened."""
-    step = max(1, _PIECE.get(logits.device.type, _PIECE_ELSEWHERE) // logits.shape[-1])
-    for start in range(0, len(token_ids) - 1, step):
-        piece = slice(start, min(start + step, len(token_ids) - 1))
-        following = token_ids[piece.start + 1 : piece.stop + 1]
-        yield logits[piece], following, None if gradient is None else gradient[piece]

@@ -70,11 +70,13 @@ def layer_causal(reading: Reading) -> TrainingLoss:
     def loss(capture: Capture, token_ids: Tensor, spans: Sequence[slice]) -> tuple[Tensor, list[Tensor]]:
         norm, head = final_norm(capture.model), capture.model.get_output_embeddings()
         with layer_outputs(capture.model, reading) as outputs:
-            _, queries = capture.train_forward(token_ids)
+            # Each layer's own logits are wanted, and none of the model's.
+            _, queries = capture.train_forward(token_ids, [slice(0, 0)] * len(spans))
 
         def of_row(row: int, span: slice) -> Tensor:
+            predicting, following = slice(span.start, span.stop - 1), token_ids[row, span.start + 1 : span.stop]
             losses = [
-                next_token_loss(head(norm(output[row : row + 1, span]))[0], token_ids[row, span]) for output in outputs
+                next_token_loss(head(norm(output[row : row + 1, predicting]))[0], following) for output in outputs
             ]
             # Layers of a spread model sit on several devices; the sum needs one.
             return torch.stack([loss.to(losses[0].device) for loss in losses]).sum()

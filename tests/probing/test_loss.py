@@ -6,10 +6,10 @@ import torch
 from lightning_icl.probing._loss import _PIECE, next_token_loss
 
 
-def exact(logits: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
+def exact(logits: torch.Tensor, following: torch.Tensor) -> torch.Tensor:
     """Token by token in float64, by the definition of the softmax."""
     shares = torch.stack([row.exp() / row.exp().sum() for row in logits.double()])
-    return -sum(shares[place, token].log() for place, token in enumerate(token_ids.tolist()[1:])) / (len(token_ids) - 1)
+    return -sum(shares[place, token].log() for place, token in enumerate(following.tolist())) / len(following)
 
 
 @pytest.mark.parametrize("vocabulary", [7, 262_144])
