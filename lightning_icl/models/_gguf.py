@@ -16,9 +16,11 @@ from lightning_icl.errors import ModelError
 
 if TYPE_CHECKING:
     from gguf import GGUFReader
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MAGIC = b"GGUF"
+MERGED = ("llama", "gpt2")
+"""What GGUF calls vocabularies whose words are built by merges (byte-pair encoding)."""
 
 
 def check_start(path: Path) -> None:
@@ -64,6 +66,28 @@ def check_whole(path: Path) -> None:
                 f"The GGUF file {str(path)!r} holds weights of type {kind.name}, which the gguf package cannot "
                 "dequantise. Use another quantisation of the model, such as Q8_0 or Q4_K_M."
             ) from error
+
+
+def check_vocabulary(path: Path, tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Whether a vocabulary of merges is read as one.
+
+    transformers 5.17 took that of Gemma for words with probabilities: texts are read without an error, in fragments.
+
+    Raises:
+        ModelError: it is read as a vocabulary of another kind.
+    """
+    import transformers
+
+    field = _reader(str(path)).fields.get("tokenizer.ggml.model")
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if field is None or backend is None:
+        return
+    if field.contents() in MERGED and type(backend.model).__name__ == "Unigram":
+        raise ModelError(
+            f"transformers {transformers.__version__} reads the vocabulary of the GGUF file {str(path)!r} as one of "
+            "another kind and would cut its words into fragments. Install the version that this was tested with: "
+            "pip install 'transformers>=5.23'"
+        )
 
 
 # One file at a time: a reader maps the whole file.

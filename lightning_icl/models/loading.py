@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_icl.errors import ModelError
 from lightning_icl.models._checkpoint import INDEX, SINGLE, check_tokenizer, indexed_files, weight_files
-from lightning_icl.models._gguf import as_plain, check_whole, forget, read_once
+from lightning_icl.models._gguf import as_plain, check_vocabulary, check_whole, forget, read_once
 from lightning_icl.models._peft_adapter import check_adapter_fits, merge_adapter
 from lightning_icl.models.finding import ModelSource, find_model
 from lightning_icl.models.fitting import Misfit, check_fit, silent
@@ -106,6 +106,8 @@ def load_tokenizer(source: ModelSource) -> "PreTrainedTokenizerBase":
         if source.local and source.gguf is None:
             check_tokenizer(Path(source.location))
         raise _not_loaded(source, error) from error
+    if source.gguf is not None:
+        check_vocabulary(_gguf_path(source), tokenizer)
     # Otherwise tokenizers warn at every long text.
     tokenizer.model_max_length = LARGE_INTEGER  # lengths are checked here, against the model's positions
     return tokenizer

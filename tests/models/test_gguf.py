@@ -9,10 +9,13 @@ import pytest
 import torch
 from gguf import GGMLQuantizationType, dequantize, quantize
 from tiny_gguf import WORDS, gguf_model, write_gguf
-from transformers import PreTrainedModel
+from tokenizers import Tokenizer
+from tokenizers.models import Unigram
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from lightning_icl.errors import ModelError
 from lightning_icl.models import packaged
+from lightning_icl.models._gguf import check_vocabulary
 from lightning_icl.models.architecture import architecture_of
 from lightning_icl.models.finding import find_model
 from lightning_icl.models.fingerprint import weights_fingerprint
@@ -55,6 +58,14 @@ def test_the_tokenizer_is_that_of_the_file(model: PreTrainedModel, tmp_path: Pat
     assert tokenizer.convert_ids_to_tokens(range(len(WORDS))) == WORDS
     assert (tokenizer.bos_token, tokenizer.eos_token) == ("<s>", "</s>")
     assert tokenizer.decode(tokenizer("a <b> ä", add_special_tokens=False).input_ids) == "a <b> ä"
+
+
+def test_a_vocabulary_of_merges_read_as_one_of_probabilities_is_refused(model: PreTrainedModel, tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf", model)
+    check_vocabulary(path, load_tokenizer(find_model(str(path))))
+    scored = Tokenizer(Unigram([(word, -float(place)) for place, word in enumerate(WORDS)], unk_id=0))
+    with pytest.raises(ModelError, match=r"tiny\.gguf.*fragments.*transformers>="):
+        check_vocabulary(path, PreTrainedTokenizerFast(tokenizer_object=scored))
 
 
 def test_another_file_is_another_fingerprint(model: PreTrainedModel, tmp_path: Path) -> None:
