@@ -18,8 +18,10 @@ from torch import Tensor
 from lightning_icl.attention.precision import at_least_float32
 from lightning_icl.attention.prefix import join_attention, prefix_attention, repeat_heads
 
-# Queries are taken in pieces that keep their numbers for all demonstration tokens below this many (64 MB in float32).
-_PIECE = 1 << 24
+# Rows are taken in pieces that keep their numbers for all demonstration tokens below this many: few enough for a
+# processor's cache, many enough to fill a GPU.
+_PIECE = {"cpu": 1 << 20}
+_PIECE_ELSEWHERE = 1 << 24
 
 
 @runtime_checkable
@@ -151,32 +153,47 @@ class SecondOrder(Expansion):
     value: Float[Tensor, "kv_head prefix width"]
     slope: Float[Tensor, "head prefix"]
     """First derivative of the soft cap at each token's score; 1 without."""
-    curvature: Float[Tensor, "head prefix"]
-    """Second derivative of the soft cap at each token's score; 0 without."""
+    curvature: Float[Tensor, "head prefix"] | None
+    """Second derivative of the soft cap at each token's score; None without."""
 
     def attend(
         self, query: Float[Tensor, "batch head token width"]
     ) -> tuple[Float[Tensor, "batch head token width"], Float[Tensor, "batch head token"]]:
         """N / Z and log Z of the demonstrations to second order."""
-        # Queries are independent rows, so the pieces are exact.
-        step = max(1, _PIECE // (self.weight.numel() * query.shape[2]))
-        pieces = [self._piece(rows) for rows in query.split(step)]
-        return torch.cat([out for out, _ in pieces]), torch.cat([lse for _, lse in pieces])
-
-    def _piece(self, query: Tensor) -> tuple[Tensor, Tensor]:
         out, lse = self.first.attend(query.to(self.value))
-        moved, heads = query.to(self.value) - self.first.point[:, None], query.shape[1]
-        shift = moved @ repeat_heads(self.key[None], heads).mT
-        weight = self.weight[:, None]
-        # The soft cap is a function of the score: its slope scales the score's first-order move …
-        moves = shift * self.slope[:, None]
-        centred = moves - (moves * weight).sum(-1, keepdim=True)
-        # … and its curvature adds a second-order one, even to a score that moves linearly with the query.
-        square = weight * (centred.square() + self.curvature[:, None] * shift.square())
-        total = square.sum(-1)
-        # Third cumulant of value, score and score, plus the covariance of value and curvature.
-        bend = square @ repeat_heads(self.value[None], heads) - total.unsqueeze(-1) * self.first.value[:, None]
+        moved = query.to(self.value) - self.first.point[:, None]
+        # Batch and tokens are one row: every head then has a single product with its demonstrations.
+        rows = moved.transpose(0, 1).flatten(1, 2)
+        keys, values = (repeat_heads(tokens[None], len(rows))[0] for tokens in (self.key, self.value))
+        centred = self._centred(keys)
+        # Rows are independent of each other, so the pieces are exact.
+        most = _PIECE.get(rows.device.type, _PIECE_ELSEWHERE)
+        pieces = rows.split(max(1, most // self.weight.numel()), dim=1)
+        parts = [self._square_sums(piece, centred, keys, values) for piece in pieces]
+        bend, total = (
+            torch.cat(part, dim=1).unflatten(1, (query.shape[0], -1)).transpose(0, 1)
+            for part in zip(*parts, strict=True)
+        )
         return (out + bend / 2).to(query.dtype), lse + total / 2
+
+    def _centred(self, keys: Tensor) -> Tensor:
+        """By how much a displacement moves each token's score beyond the mean, times the root of the token's weight."""
+        assert self.first.slope is not None
+        # The soft cap is a function of the score: its slope scales the score's first-order move.
+        moves = keys * self.slope.unsqueeze(-1) - self.first.slope[:, None]
+        return moves * self.weight.sqrt().unsqueeze(-1)
+
+    def _square_sums(
+        self, rows: Float[Tensor, "head row width"], centred: Tensor, keys: Tensor, values: Tensor
+    ) -> tuple[Float[Tensor, "head row width"], Float[Tensor, "head row"]]:
+        """The third cumulant of value, score and score, and the variance of the score."""
+        square = (rows @ centred.mT).square_()
+        if self.curvature is not None:
+            # The soft cap's curvature adds a second-order move, even to a score that moves linearly with the query: to
+            # the cumulant the covariance of value and curvature, to the variance its mean.
+            square += (self.weight * self.curvature)[:, None] * (rows @ keys.mT).square_()
+        total = square.sum(-1)
+        return square @ values - total.unsqueeze(-1) * self.first.value[:, None], total
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,7 +302,7 @@ def second_order(demonstrations: SharedTokens, point: Float[Tensor, "head width"
         key=stored(key[0]),
         value=stored(value[0]),
         slope=stored(seen.slope[0]),
-        curvature=stored(seen.curvature[0]),
+        curvature=None if demonstrations.softcap is None else stored(seen.curvature[0]),
     )
 
 
