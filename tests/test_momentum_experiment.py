@@ -137,7 +137,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         read_settings(tmp_path / "own.yaml", {})
 
 
-@pytest.mark.parametrize("name", ["search", "differences", "summary", "training_curves"])
+@pytest.mark.parametrize("name", ["search", "differences", "summary", "texts", "training_curves"])
 def test_examples_in_docstrings_are_true(name: str) -> None:
     outcome = doctest.testmod(importlib.import_module(f"experiments.momentum.{name}"))
     assert outcome.attempted
