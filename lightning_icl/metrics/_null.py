@@ -32,7 +32,7 @@ def random_vectors(
     """
     # Threads are never in inference mode, and may not write into what was made in it.
     with torch.inference_mode(False):
-        vectors = torch.empty(len(query_ids), *shape)
+        vectors = torch.empty(len(query_ids), *shape, dtype=torch.float32)
     fill = Tensor.normal_ if kind == "gaussian" else Tensor.uniform_
 
     def draw(vector: Tensor, query: int) -> None:
