@@ -128,8 +128,8 @@ def _model_name(variant: Variant, seed: int) -> str:
 
 # What the numbers of `measured.json` depend on besides the model.
 _ASKED = (
-    *("text", "validation_text", "lengths", "perplexity_tokens", "tasks", "further_tasks", "data", "shots", "limit"),
-)
+    "text", "validation_text", "lengths", "perplexity_tokens", "tasks", "further_tasks", "data", "shots", "limit",
+)  # fmt: skip
 
 
 def _measured(settings: ExperimentSettings, folder: Path, out: Path) -> dict[str, Any]:
