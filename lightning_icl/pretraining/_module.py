@@ -1,11 +1,13 @@
 """Causal language modelling: the LightningModule."""
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning import LightningModule
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 from torchmetrics.aggregation import MeanMetric
 
@@ -16,6 +18,10 @@ from lightning_icl.pretraining.settings import PretrainSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+# Tokens up to which a processor is faster with whole tables of attention than with its tiled kernel.
+_SHORT_ROW = 256
 
 
 class CausalPretraining(LightningModule):
@@ -38,6 +44,8 @@ class CausalPretraining(LightningModule):
         """Make momentum attention known here too: a spawned process is given its model ready made."""
         # Registration is a matter of the process and does not travel with the model.
         enable_momentum()
+        # Two lengths only, each worth kernels of its own.
+        self._training_losses = torch.compile(self._losses, dynamic=False) if self.settings.compile else self._losses
 
     def on_train_batch_start(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
         """Draw dropout afresh from seed, batch and process, so that a resumed run draws the same."""
@@ -49,7 +57,7 @@ class CausalPretraining(LightningModule):
         """Weighted mean negative log-likelihood, in nats per token."""
         length = self.settings.short_block if self.global_step < self.settings.short_steps else self.settings.block
         ids, weights, positions = (rows.view(-1, length) for rows in batch)
-        logits, losses = self._losses(ids, positions)
+        logits, losses = self._training_losses(ids, positions)
         # The first token of a row is predicted by nothing.
         weights = weights[:, 1:]
         loss = (losses * weights).sum() / weights.sum()
@@ -58,7 +66,8 @@ class CausalPretraining(LightningModule):
         self._show("loss", loss, sync_dist=True)
         if answers.any():
             self._show("answer_loss", losses[answers].mean())
-            self._show("answer_accuracy", (logits.argmax(-1) == ids[:, 1:])[answers].float().mean())
+            # Of the answers alone: a look through the vocabulary at every token would cost a twentieth of the step.
+            self._show("answer_accuracy", (logits[answers].argmax(-1) == ids[:, 1:][answers]).float().mean())
         # Asked first: a plain model's parameters need not be looked through at every step.
         if has_momentum(self.model):
             self._log_momentum()
@@ -107,9 +116,13 @@ class CausalPretraining(LightningModule):
         """Logits (row, token − 1, vocabulary) and losses (row, token − 1) of the tokens after the first."""
         # Without position ids, attention runs across documents, as in most pretraining.
         where = {"position_ids": positions} if self.settings.separate_documents else {}
-        logits = self.model(input_ids=ids, use_cache=False, **where).logits[:, :-1]
-        # float32: a softmax over the vocabulary in bfloat16 loses the loss's second digit.
-        return logits, cross_entropy(logits.transpose(1, 2).float(), ids[:, 1:], reduction="none")
+        with _attention_kernel(ids):
+            logits = self.model(input_ids=ids, use_cache=False, **where).logits[:, :-1]
+        targets = ids[:, 1:]
+        # float32: a softmax over the vocabulary in bfloat16 loses the loss's second digit. Flat: with the vocabulary
+        # not last, a processor takes its softmax in strides.
+        losses = cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
+        return logits, losses.view_as(targets)
 
     def configure_optimizers(self) -> Any:
         """AdamW with linear warm-up, then cosine or polynomial decay; no weight decay on norms and biases."""
@@ -139,3 +152,9 @@ class CausalPretraining(LightningModule):
         else:
             left = (1 - min(1.0, done)) ** self.settings.decay_power
         return self.settings.end_share + (1 - self.settings.end_share) * left
+
+
+def _attention_kernel(ids: Tensor) -> AbstractContextManager[None]:
+    """PyTorch's plain attention for short rows on a processor, its own choice everywhere else."""
+    short = ids.device.type == "cpu" and ids.shape[1] <= _SHORT_ROW
+    return sdpa_kernel(SDPBackend.MATH) if short else nullcontext()

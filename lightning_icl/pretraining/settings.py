@@ -116,6 +116,8 @@ class PretrainSettings:
     """Share of short documents that go round among a few examples."""
     precision: str = "32-true"
     """Number type of the Trainer: 32-true, bf16-mixed, bf16-true, 16-mixed or 64-true."""
+    compile: bool = False
+    """Compile the loss by torch.compile, which needs a C++ compiler: steps become faster after a minute or two."""
     accelerator: str = "auto"
     """Kind of device, as in Lightning's Trainer."""
     devices: int | str = 1
