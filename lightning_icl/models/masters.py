@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from lightning_icl.models._run_alone import RunAlone
-from lightning_icl.models._runs_together import RunsTogether
+from lightning_icl.models._every_parameter import EveryParameter
+from lightning_icl.models._own_projections import OwnProjections
 from lightning_icl.models.kv import Slice, Trained, slices
 from lightning_icl.records import KVOverlay
 
@@ -35,9 +35,9 @@ class Masters:
         """Of every part the masters of all runs (R, *part.shape)."""
         self.steps = 0
         """Steps taken."""
-        # A single run can use whole parameters as they are; several need their own forward.
-        in_model = RunAlone if runs == 1 else RunsTogether
-        self._in_model: RunAlone | RunsTogether = in_model(model, self._slices, self.parameters)
+        # One arithmetic for a run alone and in a group, so that it comes out the same; only projections can be grouped.
+        in_model = EveryParameter if trained == "all" else OwnProjections
+        self._in_model: EveryParameter | OwnProjections = in_model(model, self._slices, self.parameters)
         self._gradients: list[Any] | None = None
 
     def in_use(self) -> AbstractContextManager[None]:

@@ -1,4 +1,4 @@
-"""Several fine-tunings in one forward pass: every run has its own projections, all else is the model's and shared.
+"""One or several fine-tunings in a forward pass: every run has its own projections, all else is the model's and shared.
 
 A row of the batch belongs to one run. Where query, key and value share a parameter, the part that is not trained is
 computed for all rows at once. R runs, T tokens, I and O widths of input and output.
@@ -24,7 +24,7 @@ from lightning_icl.models.kv import Slice
 from lightning_icl.models.projection import weight_of
 
 
-class RunsTogether:
+class OwnProjections:
     """The model's projections, replaced by those of every run.
 
     Args:

@@ -1,4 +1,4 @@
-"""One fine-tuning in a forward pass: the model computes with whole parameters, of which the run fills its part."""
+"""A fine-tuning of everything: the model computes with other parameters while it lasts."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,23 +10,23 @@ from transformers import PreTrainedModel
 from lightning_icl.models.kv import Slice
 
 
-class RunAlone:
-    """The model's parameters, replaced by those of one run.
+class EveryParameter:
+    """All of the model's parameters, replaced by those of one run.
 
     Args:
         model: the model.
-        parts: what is trained.
+        parts: its parameters, each whole.
         masters: of every part (1, *part.shape).
     """
 
     def __init__(self, model: PreTrainedModel, parts: Sequence[Slice], masters: Sequence[Tensor]) -> None:
         self._model, self._parts = model, parts
         self._tensors = [
-            # A master that already has the shape and type of the parameter serves itself, without a copy.
-            part.whole(master.detach()[0]).requires_grad_()
+            # A master that already has the type of the parameter serves itself, without a copy.
+            master.detach()[0].to(part.parameter).requires_grad_()
             for part, master in zip(parts, masters, strict=True)
         ]
-        """Whole parameters in the model's type; a master itself where it can be."""
+        """In the model's type."""
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -51,10 +51,10 @@ class RunAlone:
     @torch.no_grad()
     def refresh(self, masters: Sequence[Tensor]) -> None:
         """Take over the masters' values."""
-        for part, master, tensor in zip(self._parts, masters, self._tensors, strict=True):
+        for master, tensor in zip(masters, self._tensors, strict=True):
             # Where the master itself is in use, the step has already changed it.
             if not tensor.is_set_to(master[0]):
-                tensor[part.place] = master[0].to(tensor)
+                tensor.copy_(master[0])
 
     def gradients(self, loss: Tensor) -> list[Tensor | None]:
         """Of every part what `descend` needs; None where the loss does not depend on it."""
@@ -63,5 +63,4 @@ class RunAlone:
 
     def descend(self, place: int, master: Tensor, gradient: Tensor, learning_rates: Sequence[float]) -> None:
         """A step on the master (1, *part.shape) of a part."""
-        # Of a whole parameter's gradient only the trained rows or columns count.
-        master[0].add_(gradient[self._parts[place].place].to(master), alpha=-learning_rates[0])
+        master[0].add_(gradient.to(master), alpha=-learning_rates[0])
