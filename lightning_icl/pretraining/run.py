@@ -4,12 +4,15 @@ Everything unfinished lies in `OUT.training` beside the folder of the finished m
 checkpoint that an interrupted run goes on from.
 """
 
+import os
 import shutil
 import sys
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightning_icl.errors import UserError
 from lightning_icl.interrupts import interruptible
 from lightning_icl.lightning_parts import make_logger, quiet_lightning, trainer_on
 from lightning_icl.pretraining.resume import (
@@ -62,6 +65,10 @@ def _train(settings: PretrainSettings, space: Workspace | None) -> None:
     from lightning_icl.pretraining.models import check_model
 
     quiet()
+    if settings.compile:
+        _check_compiler()
+        # PyTorch's compiler warns of PyTorch's own functions.
+        warnings.filterwarnings("ignore", module=r"torch\._inductor")
     # Devices first: Lightning refuses what it cannot have before any text is read.
     names = ("accelerator", "devices", "num_nodes", "strategy", "precision")
     chosen = {name: getattr(settings, name) for name in names}
@@ -98,6 +105,16 @@ def _train(settings: PretrainSettings, space: Workspace | None) -> None:
     # A training that was stopped leaves its checkpoint and no model.
     if space is not None and trainer.global_step >= settings.steps:
         _finish(settings, space, model, tokenizer, log)
+
+
+def _check_compiler() -> None:
+    """Raise `UserError` where torch.compile would find no compiler, after everything else was read."""
+    names = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++"]
+    if not any(map(shutil.which, names)):
+        raise UserError(
+            f"compile = true needs a C++ compiler, and {' or '.join(names)} is not there. Install one, name it in CXX, "
+            "or leave compile out."
+        )
 
 
 def quiet() -> None:
