@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_icl.measures import Measure, head_figures, layered
 from lightning_icl.report.drawing import pyplot, save_figure
 from lightning_icl.report.layers import Curve, seed_curves
+from lightning_icl.report.scales import decades, size_word
 from lightning_icl.report.seeds import Run, same_task
 from lightning_icl.report.side_by_side import SizePoint, size_points
 from lightning_icl.report.strokes import ROLES, Strokes, legend_of, plot_style
@@ -179,8 +180,11 @@ def draw_sizes(measures: Mapping[str, Sequence[SizePoint]]) -> "Figure":
                 point.parameters, point.spread.mean, point.spread.standard_error,
                 marker="o", capsize=2, linestyle="", color=f"C{number}", label=point.label,
             )  # fmt: skip
-        axis.set(xscale="log", title=measure)
-        axis.margins(x=0.2)
+        low, high = decades([point.parameters for point in points])
+        powers = range(low, high + 1)
+        axis.set(xscale="log", title=measure, xlim=(10.0**low, 10.0**high))
+        axis.set_xticks([10.0**power for power in powers], [size_word(power) for power in powers])
+        axis.xaxis.set_minor_formatter("")
     for axis in axes.flat[len(measures) :]:
         axis.set_visible(False)
     for axis in axes[-1]:

@@ -51,3 +51,13 @@ def decades(values: Sequence[float]) -> tuple[int, int]:
     # At least one decade: one power alone has no length.
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
     return low, max(high, low + 1)
+
+
+def size_word(power: int) -> str:
+    """A power of ten of parameters, in the words people use for models.
+
+    >>> size_word(8), size_word(5)
+    ('100M', '1e5')
+    """
+    words = {6: "1M", 7: "10M", 8: "100M", 9: "1B", 10: "10B", 11: "100B"}
+    return words.get(power, f"1e{power}")

@@ -31,10 +31,11 @@ ROLES: dict[Role, Stroke] = {
     "baseline": Stroke(light="#5b6470", dark="#9aa4b1", dash=(5, 3)),
     "published": Stroke(light="#1b1f24", dark="#e6e8eb", dash=(2, 3), dot=1.5),
 }
-# None of these is a colour of ours; after six the dashes change, so that 18 controls can be told apart.
+# None of these is a colour of ours; after eight the dashes change, so that 24 controls can be told apart.
 _COLOURS = (
     ("#8d3fa8", "#cf93e4"), ("#8a6d00", "#d8bd4c"), ("#a83268", "#ee8fb8"),
     ("#4d7c0f", "#a8d46b"), ("#0e7490", "#67cfe6"), ("#7c4a2d", "#d1a184"),
+    ("#c42323", "#ff8f8a"), ("#0f766e", "#5fd3c4"),
 )  # fmt: skip
 _DASHES: tuple[tuple[float, ...], ...] = ((), (7, 2.5), (1.5, 2.5))
 CONTROLS = tuple(

@@ -9,7 +9,7 @@ from lightning_icl.measures import Figure
 from lightning_icl.report.figures import interval_shown, shown
 from lightning_icl.report.forest import ForestRow
 from lightning_icl.report.layers import Curve, Values
-from lightning_icl.report.scales import decades, extent, ticks, whole_ticks
+from lightning_icl.report.scales import decades, extent, size_word, ticks, whole_ticks
 from lightning_icl.report.side_by_side import SizePoint
 from lightning_icl.report.strokes import Strokes
 from lightning_icl.report.sweep import OverRates
@@ -261,8 +261,6 @@ def size_chart(points: Sequence[SizePoint], title: str) -> LineChart:
     ends = [point.spread.mean + sign * (point.spread.standard_error or 0.0) for point in points for sign in (-1, 1)]
     marks = ticks(min(0.0, *ends), max(0.0, *ends))
     x, y = _across(low, high), _down(marks)
-    # Powers of ten in the words people use for models.
-    words = {6: "1M", 7: "10M", 8: "100M", 9: "1B", 10: "10B", 11: "100B"}
     bars, dots = "", []
     for point in points:
         place, value, error = x(math.log10(point.parameters)), point.spread.mean, point.spread.standard_error
@@ -274,7 +272,7 @@ def size_chart(points: Sequence[SizePoint], title: str) -> LineChart:
     return LineChart(
         title=title,
         x_label="parameters",
-        x_ticks=[Tick(x(power), words.get(power, f"1e{power}")) for power in range(low, high + 1)],
+        x_ticks=[Tick(x(power), size_word(power)) for power in range(low, high + 1)],
         y_ticks=_y_ticks(marks, y),
         lines=[Line("main", title, bars, dots, 4.0, False)],
     )
