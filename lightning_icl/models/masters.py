@@ -24,7 +24,7 @@ class Masters:
     Args:
         model: the model.
         trained: what learns.
-        runs: how many learn side by side, which must not train everything.
+        runs: how many learn side by side: one if it trains everything, else any number.
     """
 
     def __init__(self, model: PreTrainedModel, trained: Trained = "kv", runs: int = 1) -> None:
@@ -53,6 +53,10 @@ class Masters:
         Raises:
             RuntimeError: the loss does not depend on something that is trained.
         """
+        # Steps go on where no run is left, with nothing in them.
+        if not len(self.parameters[0]):
+            self._gradients = []
+            return
         gradients = self._in_model.gradients(loss)
         for part, gradient in zip(self._slices, gradients, strict=True):
             if gradient is None:
@@ -70,13 +74,13 @@ class Masters:
             raise RuntimeError("There are no gradients to take a step by.")
         # Used once: a second step without a new backward would repeat the old one.
         gradients, self._gradients = self._gradients, None
-        for place, master in enumerate(self.parameters):
-            self._in_model.descend(place, master, gradients[place], learning_rates)
+        for place, gradient in enumerate(gradients):
+            self._in_model.descend(place, self.parameters[place], gradient, learning_rates)
         self._in_model.refresh(self.parameters)
         self.steps += 1
 
     def keep(self, runs: Sequence[int]) -> None:
-        """Go on with some of the runs; the others' masters are let go."""
+        """Go on with some of the runs, or with none; the others' masters are let go."""
         for master in self.parameters:
             # Indexing copies, so the memory of runs that left is freed.
             master.data = master.data[list(runs)]
@@ -106,7 +110,7 @@ class PlainSGD(torch.optim.Optimizer):
     """
 
     def __init__(self, masters: Masters, learning_rates: Sequence[float]) -> None:
-        super().__init__(masters.parameters, {"lr": learning_rates[0]})
+        super().__init__(masters.parameters, {"lr": learning_rates[0] if learning_rates else 0.0})
         self._masters, self._learning_rates = masters, learning_rates
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

@@ -111,7 +111,7 @@ def fit_from_the_start(trainer: Trainer) -> None:
 
 
 def keep_gradients_apart(trainer: Trainer) -> None:
-    """Every process takes all steps itself: what wraps the module must wait for no gradients, since none are sent."""
+    """No step is divided among processes: what wraps the module must wait for no gradients, since none are sent."""
     wrapped = trainer.strategy.model
     # Otherwise DDP waits at the end of every step for gradients that it never gets.
     if isinstance(wrapped, DistributedDataParallel):

@@ -174,7 +174,7 @@ class KVFinetuning(Callback):
 
     def optimizer(self, model: PreTrainedModel) -> torch.optim.Optimizer:
         """Plain SGD on float32 masters of what is trained."""
-        self._masters = Masters(model, self.trained, len(self._courses))
+        self._masters = Masters(model, self.trained, len(self._rows))
         return PlainSGD(self._masters, self._rates)
 
     def loss(self, capture: Capture, token_ids: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -190,10 +190,9 @@ class KVFinetuning(Callback):
         in_batch = [number for number, course in enumerate(self._courses) if step < len(course.run.demonstrations)]
         spans = [self._courses[number].run.learnt(step) for number in self._rows]
         rows = [in_batch.index(number) for number in self._rows]
-        # Runs that left the group may have had the longest example: cut to what the others need.
-        own = token_ids[rows, : max(span.stop for span in spans)]
+        # As wide as the group's longest example, whoever has left: other widths round in other ways.
         with self.masters.in_use():
-            return self._loss(capture, own, spans)
+            return self._loss(capture, token_ids[rows], spans)
 
     @property
     def masters(self) -> Masters:
@@ -276,10 +275,10 @@ class KVFinetuning(Callback):
         check_same_everywhere([probe.finetuned])
 
     def so_far(self, probe: Finetunable) -> Finetuned | None:
-        """What was learnt up to the last step; None where nothing has been fitted, or several runs are."""
+        """What was learnt up to the last step; None where nothing has been fitted, or it is no single run."""
         if self._masters is None:
             return probe.finetuned
-        return self._courses[0].finetuned(self._masters, 0) if len(self._courses) == 1 else None
+        return self._courses[0].finetuned(self._masters, 0) if len(self._courses) == len(self._rows) == 1 else None
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check, after all other callbacks, that the model is as it was."""

@@ -1,6 +1,7 @@
 """Several fine-tunings that take their steps together: the model's weights are read once for all of them.
 
-Each has its own demonstrations, rate and masters, and comes to what it comes to alone, up to rounding.
+Each has its own demonstrations, rate and masters, and comes to what it comes to alone, up to rounding. Several
+processes share them: each makes some of the runs, and at the end all hold all of them.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,10 @@ from lightning import LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from lightning_icl.metrics.gathering import gathered
+from lightning_icl.models.capture import Capture
 from lightning_icl.models.kv import Trained
+from lightning_icl.probing._sharing import handed_round
 from lightning_icl.probing.finetuning import (
     Finetunable,
     Finetuned,
@@ -25,7 +29,8 @@ class GroupFinetuning(KVFinetuning):
     """Fine-tune many runs side by side, in one `Trainer.fit` of a `FinetunedModule` on `group_steps(runs)`.
 
     A run whose loss is NaN or infinite, or whose demonstrations are all learnt, leaves the group without touching the
-    others.
+    others. A process that has no run left, or never had one, takes the remaining steps with nothing in them: at each
+    of them Lightning lets processes wait for each other.
 
     Args:
         runs: what learns.
@@ -48,6 +53,19 @@ class GroupFinetuning(KVFinetuning):
         self.finetuned, self.diverged = {}, {}
         return self._group
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take the share of this process: not a block of neighbours, which are alike and leave together."""
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit":
+            self._rows = list(range(trainer.global_rank, len(self._group), trainer.world_size))
+            self._rates = [self._group[number].learning_rate for number in self._rows]
+
+    def loss(self, capture: Capture, token_ids: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """As for one run; nothing where no run is left."""
+        if not self._rows:
+            return torch.zeros(0, device=token_ids.device), []
+        return super().loss(capture, token_ids)
+
     def diverge(self, number: int, message: str) -> None:
         """Note that a run's loss is NaN or infinite: the group goes on without it."""
         self.diverged[number] = message
@@ -66,10 +84,7 @@ class GroupFinetuning(KVFinetuning):
             return
         # Before masters are dropped: what a complete run has learnt is in them.
         self._take_complete()
-        if going_on:
-            self.masters.keep(going_on)
-        else:
-            trainer.should_stop = True
+        self.masters.keep(going_on)
         # In place, since the optimizer holds these lists.
         self._rows[:] = [self._rows[row] for row in going_on]
         self._rates[:] = [self._rates[row] for row in going_on]
@@ -83,9 +98,9 @@ class GroupFinetuning(KVFinetuning):
                 course.queries = []
 
     def leave(self, probe: Finetunable) -> None:
-        """Check what was learnt: runs were taken from the masters when they were complete."""
-        # In the runs' order, not in that of their ends.
-        self.finetuned = dict(sorted(self.finetuned.items()))
+        """Share what was learnt and check it: runs were taken from the masters when they were complete."""
+        self.finetuned = handed_round(self.finetuned, probe.model.device)
+        self.diverged = dict(sorted(item for of_process in gathered(self.diverged) for item in of_process.items()))
         check_same_everywhere(list(self.finetuned.values()))
 
 

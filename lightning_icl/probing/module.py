@@ -82,7 +82,8 @@ class FinetunedModule(LightningModule):
         self.model.eval()  # no dropout, even if a callback has switched it on
         with self.capture:
             losses, queries = self._at_work().loss(self.capture, batch)
-        self.log("finetune/loss", losses.detach().mean(), prog_bar=True)
+        if len(losses):
+            self.log("finetune/loss", losses.detach().mean(), prog_bar=True)
         # Lightning calls backward on "loss": a sum, so that each run's gradient is what it would be alone.
         return {"loss": losses.sum(), "losses": losses.detach(), "queries": queries}
 

@@ -76,7 +76,7 @@ def test_a_rate_that_diverges_leaves_the_others_alone(tmp_path: Path) -> None:
         assert value.requires_grad == before[name][1], name
 
 
-def test_a_group_that_diverges_altogether_stops(tmp_path: Path) -> None:
+def test_a_group_that_diverges_altogether_comes_to_nothing(tmp_path: Path) -> None:
     group = together(tiny_model("gpt2"), runs_of(tmp_path, (1e30, 1e35)))
     assert group.finetuned == {}
     assert list(group.diverged) == [0, 1, 2, 3]
