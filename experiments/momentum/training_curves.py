@@ -1,4 +1,4 @@
-"""The course of every training in one picture: losses, held-out perplexity, and what is learnt of η and gates."""
+"""The course of every training in one picture: losses, answers, held-out perplexity, and what η and gates become."""
 
 import csv
 import json
@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _POINTS = 60
+_SINGLE_BATCHES = ("loss", "answer_accuracy")  # too rough to be drawn as they are
 _PANELS = {
     "loss": "loss (nats per token)",
+    "answer_accuracy": "answers right in few-shot documents",
     "validation_perplexity": "held-out perplexity",
     "eta_mean": "η, mean and range over heads",
     "gate_mean": "gate, mean and range over heads",
@@ -58,6 +60,7 @@ def smoothed(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
 def draw_training(settings: ExperimentSettings, out: Path) -> Path:
     """Draw `training.png`, a panel for each figure that any training has logged, over tokens read."""
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, ScalarFormatter
 
     drawn = courses(settings, out)
     panels = {column: label for column, label in _PANELS.items() if any(one.points(column) for one in drawn)}
@@ -68,13 +71,15 @@ def draw_training(settings: ExperimentSettings, out: Path) -> Path:
                 # A kind of attention has one colour in all panels.
                 colour = f"C{number}"
                 marker = "." if column == "validation_perplexity" else None
-                shown = smoothed(points) if column == "loss" else points
+                shown = smoothed(points) if column in _SINGLE_BATCHES else points
                 axis.plot(*zip(*shown, strict=True), marker=marker, color=colour, label=course.name)
                 _draw_range(axis, course, column, colour)
         axis.set_xlabel("million tokens read")
         axis.set_ylabel(label)
         if column == "validation_perplexity":
-            axis.set_yscale("log")
+            axis.set_yscale("log", subs=())
+            axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axis.yaxis.set_major_formatter(ScalarFormatter())
     axes[0][0].legend(frameon=False, fontsize="small")
     figure.tight_layout()
     figure.savefig(out / "training.png", dpi=130)
