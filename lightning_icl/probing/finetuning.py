@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lightning_icl.errors import NumericalError, ProtocolError
+from lightning_icl.metrics.gathering import gathered
 from lightning_icl.models.capture import Capture
 from lightning_icl.models.kv import GradientGate, Trained
 from lightning_icl.models.masters import Masters, PlainSGD
@@ -155,6 +156,10 @@ class KVFinetuning(Callback):
         """What learns side by side: here one run, on the probe's demonstrations."""
         return [Run(learning_rate=self.learning_rate, demonstrations=probe.demonstrations)]
 
+    def own(self, trainer: Trainer) -> list[int]:
+        """Numbers of the runs that this process makes: here all."""
+        return list(range(len(self._courses)))
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check the Trainer's side of the protocol; from here on gradients reach what is trained only."""
         if stage == "fit":
@@ -168,8 +173,8 @@ class KVFinetuning(Callback):
             # Cleared first: a fit that fails must not leave an older fine-tuning behind.
             probe.finetuning, probe.finetuned = self, None
             self._courses = [Course(run=run) for run in self.runs(probe)]
-            self._rows = list(range(len(self._courses)))
-            self._rates = [course.run.learning_rate for course in self._courses]
+            self._rows = self.own(trainer)
+            self._rates = [self._courses[number].run.learning_rate for number in self._rows]
             self._gate = GradientGate(probe.model, self.trained)
 
     def optimizer(self, model: PreTrainedModel) -> torch.optim.Optimizer:
@@ -352,10 +357,7 @@ def check_same_everywhere(tuned: Sequence[Finetuned]) -> None:
     Raises:
         ProtocolError: they have not.
     """
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return
-    hashes: list[Any] = [None] * torch.distributed.get_world_size()
     # Hashes travel instead of weights.
-    torch.distributed.all_gather_object(hashes, tuple(item.overlay.hash for item in tuned))
+    hashes = gathered(tuple(item.overlay.hash for item in tuned))
     if len(set(hashes)) > 1:
         raise ProtocolError(f"Processes ended fine-tuning with different weights: {hashes}. Use the same devices.")

@@ -53,12 +53,9 @@ class GroupFinetuning(KVFinetuning):
         self.finetuned, self.diverged = {}, {}
         return self._group
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take the share of this process: not a block of neighbours, which are alike and leave together."""
-        super().setup(trainer, pl_module, stage)
-        if stage == "fit":
-            self._rows = list(range(trainer.global_rank, len(self._group), trainer.world_size))
-            self._rates = [self._group[number].learning_rate for number in self._rows]
+    def own(self, trainer: Trainer) -> list[int]:
+        """The share of this process: not a block of neighbours, which are alike and leave together."""
+        return list(range(trainer.global_rank, len(self._group), trainer.world_size))
 
     def loss(self, capture: Capture, token_ids: Tensor) -> tuple[Tensor, list[Tensor]]:
         """As for one run; nothing where no run is left."""
