@@ -20,8 +20,10 @@ SMALL += "--steps 4 --warmup 2 --checkpoint-every 4 --accelerator cpu --momentum
 def test_losses_and_weights_are_those_of_a_training_that_is_not_compiled(tmp_path: Path) -> None:
     main(["pretrain", "--out", str(tmp_path / "plain"), *SMALL])
     # A process of its own: here types are checked at run time, which the compiler cannot follow.
-    program = [sys.executable, "-W", "ignore", "-c", "from lightning_icl.cli import main; main()"]
-    command = [*program, "pretrain", "--out", str(tmp_path / "compiled"), *SMALL, "--compile"]
+    program = "from lightning_icl.cli import main; main(); from torch._dynamo.utils import counters; "
+    program += "assert counters['stats']['unique_graphs']"
+    command = [sys.executable, "-W", "ignore", "-c", program]
+    command += ["pretrain", "--out", str(tmp_path / "compiled"), *SMALL, "--compile"]
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     texts = [(tmp_path / out / "training_log.csv").read_text().splitlines() for out in ("plain", "compiled")]
