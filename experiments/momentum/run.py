@@ -2,7 +2,7 @@
 
 python -m experiments.momentum.run --size smoke
 python -m experiments.momentum.run --size cpu --text FILES --validation-text FILE --data FOLDER
-python -m experiments.momentum.run --size day --text FILES --search-text FILE --validation-text FILE
+python -m experiments.momentum.run --size day --data FOLDER --text FILES --search-text FILE --validation-text FILE
 
 A size with a search begins with it and trains every kind of attention as it found; --search stops there. Started
 several times, on one folder of one machine, the same command shares the work among its processes.

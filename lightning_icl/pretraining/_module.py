@@ -66,7 +66,7 @@ class CausalPretraining(LightningModule):
         self._show("loss", loss, sync_dist=True)
         if answers.any():
             self._show("answer_loss", losses[answers].mean())
-            # Of the answers alone: a look through the vocabulary at every token would cost a twentieth of the step.
+            # Of the answers alone: other tokens need no look through the vocabulary.
             self._show("answer_accuracy", (logits[answers].argmax(-1) == ids[:, 1:][answers]).float().mean())
         # Asked first: a plain model's parameters need not be looked through at every step.
         if has_momentum(self.model):

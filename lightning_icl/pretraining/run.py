@@ -108,7 +108,7 @@ def _train(settings: PretrainSettings, space: Workspace | None) -> None:
 
 
 def _check_compiler() -> None:
-    """Raise `UserError` where torch.compile would find no compiler, after everything else was read."""
+    """Raise `UserError` where torch.compile would find no compiler, which it says only when the model is there."""
     names = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++"]
     if not any(map(shutil.which, names)):
         raise UserError(
