@@ -3,6 +3,7 @@
 python -m experiments.momentum.run --size smoke
 python -m experiments.momentum.run --size cpu --text FILES --validation-text FILE --data FOLDER
 python -m experiments.momentum.run --size day --data FOLDER --text FILES --search-text FILE --validation-text FILE
+python -m experiments.momentum.run --size further --start FOLDER --data FOLDER --text FILES --validation-text FILE
 
 A size with a search begins with it and trains every kind of attention as it found; --search stops there. Started
 several times, on one folder of one machine, the same command shares the work among its processes.
@@ -27,6 +28,7 @@ from lightning_icl.saving.workspace import held
 
 MEASURED = "measured.json"
 _WIDE = 120
+_FLAGS = ("start", "text", "validation_text", "search_text", "data", "tasks")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -34,6 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.momentum.run", description=__doc__)
     parser.add_argument("--size", default="smoke", help=f"{', '.join(SIZES)}, or a YAML file of your own")
     parser.add_argument("--out", help="folder of the experiment; without it runs/momentum-SIZE")
+    parser.add_argument("--start", help="folder of another run, whose models are trained further")
     parser.add_argument("--text", help="text to train on, as `lightning-icl pretrain` takes it")
     parser.add_argument("--validation-text", help="held-out text")
     parser.add_argument("--search-text", help="held-out text that the search is judged on")
@@ -43,7 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     path = Path(__file__).parent / f"{given.size}.yaml" if given.size in SIZES else Path(given.size)
     out = Path(given.out or f"runs/momentum-{path.stem}").expanduser()
-    changes = {name: getattr(given, name) for name in ("text", "validation_text", "search_text", "data", "tasks")}
+    changes = {name: getattr(given, name) for name in _FLAGS}
     try:
         run(read_settings(path, changes), out, search_alone=given.search)
     except UserError as error:
@@ -71,6 +74,7 @@ def run(settings: ExperimentSettings, out: Path, *, search_alone: bool = False) 
     quiet()
     console = Console() if sys.stdout.isatty() else Console(width=_WIDE)
     check_texts(settings)
+    _check_start(settings)
     _make_tokenizer(settings, out)
     _check_tasks(settings, out)
     pieces = _searches(settings, out) + ([] if search_alone else _models(settings, out))
@@ -139,12 +143,24 @@ def _measured(settings: ExperimentSettings, folder: Path, out: Path) -> dict[str
     return kept(folder / MEASURED, asked, lambda: measure(settings, folder, out))
 
 
+def _check_start(settings: ExperimentSettings) -> None:
+    """Make sure that every model is there that is to be trained further."""
+    for variant in settings.variants:
+        for seed in variant.seeds:
+            first = settings.first_model(variant, seed)
+            if first is not None and not (first / "config.json").is_file():
+                raise UserError(
+                    f"start: {str(first)!r} holds no model to train further. Give --start the folder of a run that has "
+                    f"finished {variant.name} with seed {seed}, or ask for other kinds of attention."
+                )
+
+
 def _make_tokenizer(settings: ExperimentSettings, out: Path) -> None:
     """One tokenizer for all models, so that perplexities can be compared."""
     from lightning_icl.pretraining.text import find_text
     from lightning_icl.pretraining.tokenizer import train_tokenizer
 
-    if "tokenizer" in settings.pretrain:
+    if "tokenizer" in settings.pretrain or settings.start is not None:
         return
     with held(out, wait=WAIT) as space:
         if (out / "tokenizer").is_dir():

@@ -10,12 +10,14 @@ from lightning_icl.plain_yaml import read_yaml
 from lightning_icl.pretraining.settings import PretrainSettings
 from lightning_icl.tasks.generated import GENERATED
 
-SIZES = ("smoke", "cpu", "day", "gpu", "long", "paper")
+SIZES = ("smoke", "cpu", "day", "further", "gpu", "long", "paper")
 LEARNT = "learnt"
 SEARCHED = ("learning_rate", "batch", "warmup")
 """What the search may try."""
 # What an arm may change.
 _OF_ARMS = ("momentum", "learn_momentum", "momentum_form", "gate_init", "seeds")
+# Added to the seed of a model that is trained further: its documents and the order of its text are new ones.
+_FURTHER_SEED = 1000
 # Counted in steps: with a batch twice as large, half as many read the same.
 _STEPS = ("steps", "short_steps", "warmup")
 
@@ -42,6 +44,9 @@ class ExperimentSettings:
     """Text to train on, as `lightning-icl pretrain` takes it."""
     validation_text: str
     """Held-out text for perplexity."""
+    start: str | None = None
+    """Folder of another run of this experiment, each of whose models is trained further by what is set here; without it
+    training begins with fresh weights."""
     search: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """Values of learning rate, batch and warm-up that are tried for each kind of attention, the same for all; warm-up
     in steps of the whole training at the batch of `pretrain`."""
@@ -108,6 +113,8 @@ class ExperimentSettings:
         return Variant(name=name, momentum=changes.get("momentum"), learnt=learnt, seeds=seeds, changes=rest)
 
     def _check_search(self) -> None:
+        if self.search and self.start is not None:
+            raise UserError("start and search: models that are trained further all take what is set. Leave one out.")
         for name, values in self.search.items():
             if name not in SEARCHED:
                 raise UserError(f"search: {name!r} cannot be searched. {did_you_mean(name, SEARCHED)}")
@@ -133,8 +140,20 @@ class ExperimentSettings:
             out: the experiment's folder.
             chosen: learning rate, batch and warm-up that the search found for it.
         """
-        folder = model_folder(out, variant.name, seed)
-        return self._training(variant, out / "tokenizer", self._shared(chosen or {}, 1.0), out=str(folder), seed=seed)
+        folder, shared = model_folder(out, variant.name, seed), self._shared(chosen or {}, 1.0)
+        tokenizer, first = self.tokenizer_folder(out), self.first_model(variant, seed)
+        if first is None:
+            return self._training(variant, tokenizer, shared, out=str(folder), seed=seed)
+        # Its attention is what the first model has, so nothing is said of momentum.
+        return self._training(None, tokenizer, shared, init=str(first), out=str(folder), seed=seed + _FURTHER_SEED)
+
+    def first_model(self, variant: Variant, seed: int) -> Path | None:
+        """The folder of the model that a training begins with; None for fresh weights."""
+        return None if self.start is None else model_folder(Path(self.start), variant.name, seed)
+
+    def tokenizer_folder(self, out: Path) -> Path:
+        """Where the one tokenizer of all models is: with those that are trained further, or else in the own folder."""
+        return Path(self.start or out) / "tokenizer"
 
     def search_training(self, variant: Variant, values: Mapping[str, Any], out: Path) -> PretrainSettings:
         """The short training that tries values, validated once at its end, with a seed that no model has."""
@@ -143,9 +162,7 @@ class ExperimentSettings:
         name = "-".join(f"{key}-{value:g}" for key, value in values.items())
         seeds = [number for one in self.variants for number in one.seeds]
         folder, seed = out / "search" / variant.name / name, 1 + max(seeds)
-        return self._training(
-            variant, out / "tokenizer", shared, out=str(folder), seed=seed, validation_text=self.search_text
-        )
+        return self._training(variant, out, shared, out=str(folder), seed=seed, validation_text=self.search_text)
 
     def shared_values(self) -> dict[str, Any]:
         """Learning rate, batch and warm-up as they are without a search."""
@@ -158,9 +175,13 @@ class ExperimentSettings:
         factor = share * self.shared_values()["batch"] / content["batch"]
         return content | {name: round(factor * content[name]) for name in _STEPS}
 
-    def _training(self, variant: Variant, tokenizer: Path, shared: Mapping[str, Any], **own: Any) -> PretrainSettings:
+    def _training(
+        self, variant: Variant | None, tokenizer: Path, shared: Mapping[str, Any], **own: Any
+    ) -> PretrainSettings:
         content = {"tokenizer": str(tokenizer), "validation_text": self.validation_text}
-        momentum = {"momentum": variant.momentum, "learn_momentum": variant.learnt, **variant.changes}
+        momentum: dict[str, Any] = {}
+        if variant is not None:
+            momentum = {"momentum": variant.momentum, "learn_momentum": variant.learnt, **variant.changes}
         return PretrainSettings(**{**content, **shared, **momentum, "text": self.text, **own})
 
 

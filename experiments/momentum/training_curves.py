@@ -25,25 +25,32 @@ class Course(NamedTuple):
     """The log of a training."""
 
     name: str
-    tokens_per_step: int
-    rows: list[dict[str, str]]
+    rows: list[tuple[float, dict[str, str]]]
+    """What was logged, after how many millions of tokens."""
 
     def points(self, column: str) -> list[tuple[float, float]]:
         """Millions of tokens read, and the column's value, where it has one."""
-        per_step = self.tokens_per_step / 1e6
-        return [((int(row["step"]) + 1) * per_step, float(row[column])) for row in self.rows if row.get(column)]
+        return [(tokens, float(row[column])) for tokens, row in self.rows if row.get(column)]
 
 
 def courses(settings: ExperimentSettings, out: Path) -> list[Course]:
-    """Of the first seed of every kind of attention."""
+    """Of the first seed of every kind of attention; with what was trained before, where models are trained further."""
     found = []
     for variant in settings.variants:
-        folder = model_folder(out, variant.name, variant.seeds[0])
-        made = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-        rows = csv.DictReader((folder / "training_log.csv").read_text(encoding="utf-8").splitlines())
-        name = f"{variant.name}, seed {variant.seeds[0]}"
-        found.append(Course(name, made["batch"] * made["block"], list(rows)))
+        seed, rows = variant.seeds[0], list[tuple[float, dict[str, str]]]()
+        first = settings.first_model(variant, seed)
+        for folder in filter(None, (first, model_folder(out, variant.name, seed))):
+            rows += logged(folder, after=rows[-1][0] if rows else 0.0)
+        found.append(Course(f"{variant.name}, seed {seed}", rows))
     return found
+
+
+def logged(folder: Path, after: float) -> list[tuple[float, dict[str, str]]]:
+    """The log of a finished model: millions of tokens read, from those before on, and what was logged then."""
+    made = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    rows = csv.DictReader((folder / "training_log.csv").read_text(encoding="utf-8").splitlines())
+    per_step = made["batch"] * made["block"] / 1e6
+    return [(after + (int(row["step"]) + 1) * per_step, row) for row in rows]
 
 
 def smoothed(points: list[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -1,0 +1,101 @@
+"""Models of one run of the momentum experiment trained further by another: what they begin with, and what they read."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from experiments.momentum import showing
+from experiments.momentum.run import run
+from experiments.momentum.settings import ExperimentSettings
+from experiments.momentum.training_curves import courses
+from lightning_icl.errors import UserError
+from lightning_icl.saving.record import digest
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[ExperimentSettings, Path]:
+    """Three small models, one of them with gates."""
+    folder = tmp_path_factory.mktemp("further")
+    for place, name in enumerate(("text", "validation_text")):
+        (folder / f"{name}.txt").write_text(" ".join(f"w{5 + (place + n * 7) % 80}" for n in range(400)))
+    shape = {"layers": 1, "width": 16, "heads": 2, "context": 512, "vocabulary": 300}
+    settings = ExperimentSettings(
+        pretrain={**shape, **training(0.01)},
+        **{name: str(folder / f"{name}.txt") for name in ("text", "validation_text")},
+        arms={"gate-learnt": {"momentum": 0.9, "momentum_form": "mean", "learn_momentum": True, "gate_init": 0.3}},
+        seeds=(1,),
+        lengths=(16, 32),
+        perplexity_tokens=256,
+        tasks="tiny-sst2",
+        shots=2,
+        limit=4,
+        accelerator="cpu",
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(showing, "draw_curves", lambda *_: [])
+        run(settings, folder / "first")
+    return settings, folder / "first"
+
+
+def training(learning_rate: float) -> dict[str, object]:
+    """Four steps of 64 tokens, at a rate that ends where it begins."""
+    return {
+        "block": 32, "short_block": 32, "short_steps": 0, "batch": 2, "steps": 4, "warmup": 0, "checkpoint_every": 2,
+        "accelerator": "cpu", "text_share": 0.5, "learning_rate": learning_rate, "weight_decay": 0.0,
+    }  # fmt: skip
+
+
+def further(settings: ExperimentSettings, start: Path, learning_rate: float) -> ExperimentSettings:
+    return replace(settings, start=str(start), pretrain=training(learning_rate))
+
+
+def test_at_a_vanishing_rate_every_model_keeps_its_figures_and_reads_other_documents(
+    first: tuple[ExperimentSettings, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(showing, "draw_curves", lambda *_: [])
+    settings, start = first
+    weights = {path: digest(path) for path in start.rglob("*.safetensors")}
+    again = further(settings, start, 1e-12)
+    run(again, tmp_path / "again")
+    one, other = (json.loads((out / "results.json").read_text()) for out in (start, tmp_path / "again"))
+    assert list(one) == list(other) == ["vanilla", "eta-0.9", "gate-learnt"]
+    for name, found in one.items():
+        for length, perplexity in found["1"]["perplexity"].items():
+            assert other[name]["1"]["perplexity"][length] == pytest.approx(perplexity, rel=1e-6), (name, length)
+        for kind in ("eta", "gate"):
+            assert bool(found["1"][kind]) == (name == "gate-learnt")
+    assert {path: digest(path) for path in start.rglob("*.safetensors")} == weights
+    for course in courses(again, tmp_path / "again"):
+        read = [tokens for tokens, row in course.rows if row.get("loss")]
+        assert read == sorted(read)
+        assert read[-1] == pytest.approx(2 * 4 * 64 / 1e6)
+    losses = [
+        (out / "models" / "vanilla-seed1" / "training_log.csv").read_text() for out in (start, tmp_path / "again")
+    ]
+    assert losses[0] != losses[1]
+
+
+def test_further_training_lowers_the_loss_of_what_is_read(
+    first: tuple[ExperimentSettings, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(showing, "draw_curves", lambda *_: [])
+    settings, start = first
+    run(further(settings, start, 0.01), tmp_path / "more")
+    one, other = (json.loads((out / "results.json").read_text()) for out in (start, tmp_path / "more"))
+    for name in one:
+        assert other[name]["1"]["train_perplexity"] < one[name]["1"]["train_perplexity"], name
+
+
+def test_mistakes_about_the_start_are_named_before_anything_is_trained(
+    first: tuple[ExperimentSettings, Path], tmp_path: Path
+) -> None:
+    settings, start = first
+    with pytest.raises(UserError, match=r"holds no model to train further.*vanilla with seed 2"):
+        run(replace(further(settings, start, 0.01), seeds=(1, 2)), tmp_path / "none")
+    with pytest.raises(UserError, match="start and search"):
+        replace(further(settings, start, 0.01), search={"learning_rate": (0.1,)}, search_text="a")
+    with pytest.raises(UserError, match="is for fresh weights"):
+        run(replace(settings, start=str(start)), tmp_path / "none")
+    assert not list((tmp_path / "none").rglob("*.safetensors"))
