@@ -70,6 +70,21 @@ def check_trainer(settings: CompareSettings) -> None:
     make_trainer(settings, [])
 
 
+def check_one_process(command: str, advice: str = "Start it by itself.") -> None:
+    """Refuse torchrun's processes for a command that runs as one: each would do everything, into one folder.
+
+    Args:
+        command: its name.
+        advice: what to do instead.
+
+    Raises:
+        UserError: torchrun started several.
+    """
+    started = int(os.environ.get("WORLD_SIZE", "1")) if _by_torchrun() else 1
+    if started > 1:
+        raise UserError(f"torchrun started {started} processes, but `{command}` runs as one. {advice}")
+
+
 def quiet() -> None:
     """Keep Lightning's banners, and advice that this program's protocol has settled, off the terminal."""
     quiet_lightning(
@@ -86,7 +101,7 @@ def launched(settings: CompareSettings) -> tuple[int | str, int]:
         UserError: --devices asks for another number than torchrun started.
     """
     # torchrun has started the processes already, so its numbers are the true ones.
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
+    if not _by_torchrun():
         return settings.devices, settings.num_nodes
     local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
     if settings.device_map is not None and world > 1:
@@ -98,3 +113,7 @@ def launched(settings: CompareSettings) -> tuple[int | str, int]:
             f"or start torchrun with --nproc-per-node {settings.devices}."
         )
     return local, world // local
+
+
+def _by_torchrun() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ

@@ -9,7 +9,7 @@ from lightning_icl.comparison.output import Run, claimed
 from lightning_icl.comparison.plan import Plan, PlannedTask, carried_out, make_plan
 from lightning_icl.comparison.progress import say
 from lightning_icl.comparison.rate import with_chosen_rate
-from lightning_icl.comparison.trainer import check_trainer, make_trainer, quiet
+from lightning_icl.comparison.trainer import check_one_process, check_trainer, make_trainer, quiet
 from lightning_icl.dualform._content import dual_content
 from lightning_icl.dualform._pictures import save_pictures
 from lightning_icl.dualform._probe import DualProbe
@@ -41,6 +41,7 @@ def dual_form(settings: DualSettings) -> Path | None:
     if settings.export:
         pyplot()
     comparison = settings.comparison()
+    check_one_process("dual-form")
     check_trainer(comparison)
     return carry_out(settings, make_plan(comparison))
 

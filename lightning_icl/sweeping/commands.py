@@ -5,7 +5,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightning_icl.comparison.trainer import DTYPES, check_trainer, make_trainer
+from lightning_icl.comparison.trainer import DTYPES, check_one_process, check_trainer, make_trainer
 from lightning_icl.console import say
 from lightning_icl.probing.group_memory import group_bytes, groups_within
 from lightning_icl.report.sweep import summarise
@@ -32,6 +32,7 @@ def sweep(settings: SweepSettings) -> Path:
         UserError: anything the user gave that cannot be used.
     """
     # Before the plan, which reads every task of every model.
+    check_one_process("sweep", "Start one process for each device, each with its --part I/N.")
     check_trainer(settings.compare(settings.models[0]))
     plan = make_sweep_plan(settings)
     if settings.dry_run:

@@ -12,7 +12,7 @@ from lightning_icl.comparison.output import Run, claimed
 from lightning_icl.comparison.plan import Plan, PlannedTask, carried_out, make_plan
 from lightning_icl.comparison.progress import say
 from lightning_icl.comparison.rate import with_chosen_rate
-from lightning_icl.comparison.trainer import check_trainer, make_trainer, quiet
+from lightning_icl.comparison.trainer import check_one_process, check_trainer, make_trainer, quiet
 from lightning_icl.data.batches import batch_budget
 from lightning_icl.data.queries import Query, budget_batches, collate
 from lightning_icl.errors import ModelError, TaskError
@@ -47,6 +47,7 @@ def weight_update(settings: WeightUpdateSettings) -> Path:
     if settings.export:
         pyplot()
     comparison = settings.comparison()
+    check_one_process("weight-update")
     check_trainer(comparison)
     return carry_out(settings, make_plan(comparison))
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import several_counts
 
+from lightning_icl.cli import main
 from lightning_icl.comparison.settings import CompareSettings
 from lightning_icl.comparison.trainer import launched
 from lightning_icl.errors import UserError
@@ -110,3 +111,20 @@ def test_devices_that_contradict_torchrun_are_refused(monkeypatch: pytest.Monkey
     assert launched(CompareSettings()) == (2, 3)
     with pytest.raises(UserError, match="torchrun started 2 processes"):
         launched(CompareSettings(devices=4))
+
+
+@pytest.mark.parametrize(
+    ("command", "advice"),
+    [("sweep", "--part I/N"), ("dual-form", "by itself"), ("weight-update", "by itself")],
+)
+def test_what_runs_as_one_process_refuses_torchruns_several(
+    command: str, advice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit, match="2"):
+        main([command, "--task", "tiny-sst2", "--out", str(tmp_path / "out")])
+    printed = capsys.readouterr().err
+    assert f"torchrun started 2 processes, but `{command}` runs as one" in printed
+    assert advice in printed
+    assert not (tmp_path / "out").exists()
