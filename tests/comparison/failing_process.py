@@ -7,6 +7,7 @@ import sys
 from lightning_icl.cli import main
 from lightning_icl.errors import NumericalError
 from lightning_icl.models import subject
+from lightning_icl.probing import group
 from lightning_icl.probing.observation import View
 
 
@@ -20,8 +21,11 @@ def die(*_: object, **__: object) -> None:
 
 if __name__ == "__main__":
     if os.environ.get("LOCAL_RANK", "0") == os.environ["FAILING_RANK"]:
-        if os.environ.get("DYING_AT") == "loading":
+        place = os.environ.get("DYING_AT")
+        if place == "loading":
             subject.load_model = die
+        elif place == "sharing":
+            group.handed_round = die
         else:
-            View.observe = die if "DYING_AT" in os.environ else fail
+            View.observe = fail if place is None else die
     main(sys.argv[1:])

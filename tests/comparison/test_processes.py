@@ -90,12 +90,16 @@ def assert_ended_together(done: subprocess.CompletedProcess[str], out: Path, beg
     assert time.monotonic() - began < 120
 
 
-@pytest.mark.parametrize(("failing", "place"), [("1", None), ("1", "loading"), ("0", "probing")])
+@pytest.mark.parametrize(
+    ("failing", "place"), [("1", None), ("1", "loading"), ("0", "probing"), ("1", "sharing"), ("0", "sharing")]
+)
 def test_one_process_that_fails_or_dies_stops_all(failing: str, place: str | None, tmp_path: Path) -> None:
     program = [sys.executable, str(HERE / "failing_process.py"), *SMALL, "--limit", "13", "--devices", "2"]
     where = {} if place is None else {"DYING_AT": place}
     began = time.monotonic()
-    done = start(program, "--out", str(tmp_path), FAILING_RANK=failing, **where)
+    # Only a group of fine-tunings is shared, such as those of controls.
+    grouped = ["--controls", "labels-random,labels-flipped"] if place == "sharing" else []
+    done = start(program, *grouped, "--out", str(tmp_path), FAILING_RANK=failing, **where)
     if failing == "1":  # else the one that dies is the one that was started
         assert_ended_together(done, tmp_path, began)
     if place is None:
