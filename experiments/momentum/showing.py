@@ -9,7 +9,7 @@ from experiments.momentum.curves import draw_curves
 from experiments.momentum.differences import difference_table, differences
 from experiments.momentum.search import Found, search_table
 from experiments.momentum.settings import ExperimentSettings
-from experiments.momentum.summary import Measured, accuracies, comparison, markdown, perplexities, sweep
+from experiments.momentum.summary import Measured, accuracies, comparison, markdown, of_seeds, perplexities, sweep
 from experiments.momentum.task_tables import accuracy_tables
 from experiments.momentum.words import in_words
 from lightning_icl.published import momentum_tables
@@ -31,8 +31,9 @@ def show(
     """
     momentum, rows = f"eta-{settings.eta:g}", accuracies(measured)
     same = set(rows) - {"mean"} == set(momentum_tables()["icl_tasks"])
+    spread = ": mean ± standard error, difference paired by seed" if len(settings.seeds) > 1 else ""
     titles = (
-        f"Perplexity (mean ± standard error over {len(settings.seeds)} seeds; difference paired by seed)",
+        f"Perplexity ({of_seeds(settings.seeds)}{spread})",
         f"In-context accuracy (%), at most {settings.shots} demonstrations",
     )
     gaps = differences(settings, measured)

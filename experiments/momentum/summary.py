@@ -37,9 +37,9 @@ def _perplexity(length: str, found: Mapping[str, Any]) -> float:
     return float(found["perplexity"][length])
 
 
-def _accuracy(task: str, found: Mapping[str, Any]) -> float:
-    """In context, in %."""
-    return 100 * float(found["accuracy"][task]["icl"])
+def _mean_accuracy(tasks: Sequence[str], key: str, view: str, found: Mapping[str, Any]) -> float:
+    """Over tasks, in %."""
+    return statistics.fmean(100 * float(found[key][task][view]) for task in tasks)
 
 
 def perplexities(settings: ExperimentSettings) -> dict[str, Figure]:
@@ -51,12 +51,17 @@ def perplexities(settings: ExperimentSettings) -> dict[str, Figure]:
     return rows
 
 
-def accuracies(measured: Measured) -> dict[str, Figure]:
-    """Rows of the accuracy table, in %: each task, and their mean."""
-    tasks = list(next(iter(measured["vanilla"].values()))["accuracy"])
-    rows: dict[str, Figure] = {task: partial(_accuracy, task) for task in tasks}
-    rows["mean"] = lambda found: statistics.fmean(_accuracy(task, found) for task in tasks)
-    return rows
+def accuracies(measured: Measured, key: str = "accuracy", view: str = "icl") -> dict[str, Figure]:
+    """Rows of an accuracy table, in %: each task, and their mean.
+
+    Args:
+        measured: by variant and seed.
+        key: `accuracy`, or `further_accuracy` for the tasks that are not compared by.
+        view: `icl`, or `zsl` for zero-shot.
+    """
+    tasks = list(next(iter(measured["vanilla"].values()))[key])
+    rows = {task: [task] for task in tasks} | {"mean": tasks}
+    return {row: partial(_mean_accuracy, of_row, key, view) for row, of_row in rows.items()}
 
 
 def published(row: str, kind: str) -> float | None:
@@ -112,8 +117,17 @@ def sweep(settings: ExperimentSettings, measured: Measured) -> tuple[Table, list
         ]
         note = ", ".join(filter(None, (_range(found, "eta", "η"), _range(found, "gate", "gate"))))
         lines.append([variant.name, *cells, note])
-    seeds = ", ".join(map(str, settings.sweep_seeds))
-    return titled(f"Sweep over η (seeds {seeds})", ["attention", *figures, "after training"], lines)
+    return titled(
+        f"Every kind of attention ({of_seeds(settings.sweep_seeds)})", ["attention", *figures, "after training"], lines
+    )
+
+
+def of_seeds(seeds: Sequence[int]) -> str:
+    """
+    >>> of_seeds([1]), of_seeds([1, 2])
+    ('seed 1', 'seeds 1, 2')
+    """
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
 
 def _range(found: Mapping[int, Mapping[str, Any]], name: str, shown: str) -> str:
