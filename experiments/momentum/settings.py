@@ -162,7 +162,9 @@ class ExperimentSettings:
         name = "-".join(f"{key}-{value:g}" for key, value in values.items())
         seeds = [number for one in self.variants for number in one.seeds]
         folder, seed = out / "search" / variant.name / name, 1 + max(seeds)
-        return self._training(variant, out, shared, out=str(folder), seed=seed, validation_text=self.search_text)
+        return self._training(
+            variant, self.tokenizer_folder(out), shared, out=str(folder), seed=seed, validation_text=self.search_text
+        )
 
     def shared_values(self) -> dict[str, Any]:
         """Learning rate, batch and warm-up as they are without a search."""
