@@ -31,6 +31,7 @@ from lightning_icl.saving.record import (
 )
 
 _LOCK, _NEW, _OLD = "lock", "new", "old"
+_TRIES = 100
 _MOVE = "Move it away, or choose another folder."
 
 
@@ -164,25 +165,33 @@ def _short(name: str) -> str:
 def _locked(staging: Path, wait: float) -> BaseFileLock:
     """The lock of a hidden place, which is made."""
     folder = staging.parent
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{str(folder)!r} is a file. Give a folder.")
     # The lock lies inside the hidden place and is gone with it.
     lock = FileLock(staging / _LOCK, timeout=wait)
     try:
-        # Between `mkdir` and `acquire` another process may remove the folder, so both are tried again.
-        while not lock.is_locked:
-            staging.mkdir(parents=True, exist_ok=True)
-            with suppress(FileNotFoundError):  # another process has just removed its place
-                lock.acquire()
+        _acquire(lock, staging)
     except Timeout as error:
         raise InUseError(
             f"{str(folder)!r} is in use by another lightning-icl. Wait until it has ended, or give another folder."
         ) from error
     except OSError as error:
+        if folder.is_file():
+            raise OutputError(f"{str(folder)!r} is a file. Give a folder.") from error
         raise OutputError(
             f"{str(folder)!r} cannot be written: {error.strerror or error}. Give another folder."
         ) from error
     return lock
+
+
+def _acquire(lock: BaseFileLock, staging: Path) -> None:
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            staging.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+            return
+        # Both also where another process removes its place, or the folder, between two of these steps.
+        except (FileNotFoundError, FileExistsError):
+            if not tries_left:
+                raise
 
 
 def _clean(staging: Path, own: bool) -> None:

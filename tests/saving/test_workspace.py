@@ -4,11 +4,12 @@ import errno
 import json
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from lightning_icl.errors import OutputError
+from lightning_icl.errors import InUseError, OutputError
 from lightning_icl.saving import _exchange as exchange
 from lightning_icl.saving.record import RECORD, strangers
 from lightning_icl.saving.workspace import Workspace, held, write_text
@@ -204,3 +205,20 @@ def test_a_failed_write_keeps_the_old_text(tmp_path: Path, monkeypatch: pytest.M
     write_text(path, "new")
     assert path.read_bytes() == b"new"
     assert names(tmp_path) == ["summary.md"]
+
+
+def test_uses_of_a_folder_that_come_and_go_never_take_each_other_for_a_fault(tmp_path: Path) -> None:
+    def come_and_go(name: int) -> int:
+        refused = 0
+        for _ in range(150):
+            try:
+                # Two of each name, so that both the folder and a hidden place in it vanish under somebody.
+                with held(tmp_path / "a" / "b", str(name // 2)):
+                    pass
+            except InUseError:
+                refused += 1
+        return refused
+
+    with ThreadPoolExecutor(8) as several:
+        assert all(refused < 150 for refused in several.map(come_and_go, range(8)))
+    assert {*tmp_path.rglob("*")} <= {tmp_path / "a", tmp_path / "a" / "b"}
