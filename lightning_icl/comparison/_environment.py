@@ -1,7 +1,7 @@
 """When and on what a run was made: what figures of another machine may differ by."""
 
 import platform
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ def environment(trainer: L.Trainer, data: ICLDataModule) -> dict[str, Any]:
     # Where it has worked: `auto` leaves the choice to Lightning, and the model stands on the processor again by now.
     device = trainer.strategy.root_device
     return {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "system": platform.platform(),
         "processor": processor(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
