@@ -109,7 +109,7 @@ def search_table(settings: ExperimentSettings, found: Mapping[str, Found]) -> tu
         edge = ", ".join(at_edge(settings.search, chosen))
         lines.append([name, *(f"{chosen[key]:g}" for key in SEARCHED), f"{best:.3f}", others, edge])
     header = ["attention", *(name.replace("_", " ") for name in SEARCHED), "loss", "tried", "at the edge"]
-    steps = f"{settings.search_share:.0%} of the steps"
+    steps = f"{100 * settings.search_share:g}% of the steps"
     return titled(f"Search, the same for all ({steps}; loss of {settings.search_text})", header, lines)
 
 
