@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,7 +11,7 @@ from experiments.momentum.settings import ExperimentSettings, model_folder
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_POINTS = 60
+_POINTS, _IN_A_ROW = 60, 3
 _SINGLE_BATCHES = ("loss", "answer_accuracy")  # too rough to be drawn as they are
 _PANELS = {
     "loss": "loss (nats per token)",
@@ -71,8 +72,11 @@ def draw_training(settings: ExperimentSettings, out: Path) -> Path:
 
     drawn = courses(settings, out)
     panels = {column: label for column, label in _PANELS.items() if any(one.points(column) for one in drawn)}
-    figure, axes = plt.subplots(1, len(panels), figsize=(4.6 * len(panels), 3.6), squeeze=False)
-    for axis, (column, label) in zip(axes[0], panels.items(), strict=True):
+    rows, columns = math.ceil(len(panels) / _IN_A_ROW), min(len(panels), _IN_A_ROW)
+    figure, axes = plt.subplots(rows, columns, figsize=(4.6 * columns, 3.6 * rows), squeeze=False)
+    for empty in axes.flat[len(panels) :]:
+        empty.remove()
+    for axis, (column, label) in zip(axes.flat, panels.items(), strict=False):
         for number, course in enumerate(drawn):
             if points := course.points(column):
                 # A kind of attention has one colour in all panels.
@@ -87,7 +91,7 @@ def draw_training(settings: ExperimentSettings, out: Path) -> Path:
             axis.set_yscale("log", subs=())
             axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             axis.yaxis.set_major_formatter(ScalarFormatter())
-    axes[0][0].legend(frameon=False, fontsize="small")
+    axes.flat[0].legend(frameon=False, fontsize="small")
     figure.tight_layout()
     figure.savefig(out / "training.png", dpi=130)
     plt.close(figure)
