@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_icl.errors import UserError, did_you_mean
+from lightning_icl.file_names import input_path
 from lightning_icl.plain_yaml import read_yaml
 from lightning_icl.pretraining.settings import PretrainSettings
 from lightning_icl.tasks.generated import GENERATED
@@ -149,11 +150,11 @@ class ExperimentSettings:
 
     def first_model(self, variant: Variant, seed: int) -> Path | None:
         """The folder of the model that a training begins with; None for fresh weights."""
-        return None if self.start is None else model_folder(Path(self.start), variant.name, seed)
+        return None if self.start is None else model_folder(input_path(self.start, "--start"), variant.name, seed)
 
     def tokenizer_folder(self, out: Path) -> Path:
         """Where the one tokenizer of all models is: with those that are trained further, or else in the own folder."""
-        return Path(self.start or out) / "tokenizer"
+        return (out if self.start is None else input_path(self.start, "--start")) / "tokenizer"
 
     def search_training(self, variant: Variant, values: Mapping[str, Any], out: Path) -> PretrainSettings:
         """The short training that tries values, validated once at its end, with a seed that no model has."""
