@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tiny_experiment import TRAINING, tiny_experiment
 
 from experiments.momentum import showing
 from experiments.momentum.run import run
@@ -18,37 +19,21 @@ from lightning_icl.saving.record import digest
 def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[ExperimentSettings, Path]:
     """Three small models, one of them with gates."""
     folder = tmp_path_factory.mktemp("further")
-    for place, name in enumerate(("text", "validation_text")):
-        (folder / f"{name}.txt").write_text(" ".join(f"w{5 + (place + n * 7) % 80}" for n in range(400)))
-    shape = {"layers": 1, "width": 16, "heads": 2, "context": 512, "vocabulary": 300}
-    settings = ExperimentSettings(
-        pretrain={**shape, **training(0.01)},
-        **{name: str(folder / f"{name}.txt") for name in ("text", "validation_text")},
-        arms={"gate-learnt": {"momentum": 0.9, "momentum_form": "mean", "learn_momentum": True, "gate_init": 0.3}},
-        seeds=(1,),
-        lengths=(16, 32),
-        perplexity_tokens=256,
-        tasks="tiny-sst2",
-        shots=2,
-        limit=4,
-        accelerator="cpu",
-    )
+    gated = {"momentum": 0.9, "momentum_form": "mean", "learn_momentum": True, "gate_init": 0.3}
+    settings = tiny_experiment(folder, training=at_rate(0.01), arms={"gate-learnt": gated})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(showing, "draw_curves", lambda *_: [])
         run(settings, folder / "first")
     return settings, folder / "first"
 
 
-def training(learning_rate: float) -> dict[str, object]:
-    """Four steps of 64 tokens, at a rate that ends where it begins."""
-    return {
-        "block": 32, "short_block": 32, "short_steps": 0, "batch": 2, "steps": 4, "warmup": 0, "checkpoint_every": 2,
-        "accelerator": "cpu", "text_share": 0.5, "learning_rate": learning_rate, "weight_decay": 0.0,
-    }  # fmt: skip
+def at_rate(learning_rate: float) -> dict[str, float]:
+    """Without warm-up or weight decay, so that a vanishing rate changes nothing."""
+    return {"learning_rate": learning_rate, "warmup": 0, "weight_decay": 0.0}
 
 
 def further(settings: ExperimentSettings, start: Path, learning_rate: float) -> ExperimentSettings:
-    return replace(settings, start=str(start), pretrain=training(learning_rate))
+    return replace(settings, start=str(start), pretrain={**TRAINING, **at_rate(learning_rate)})
 
 
 def test_at_a_vanishing_rate_every_model_keeps_its_figures_and_reads_other_documents(

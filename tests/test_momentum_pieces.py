@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_experiment import tiny_experiment
 
 from experiments.momentum import measure, pieces, showing
 from experiments.momentum.pieces import Piece, share
 from experiments.momentum.run import run
-from experiments.momentum.settings import ExperimentSettings
 from lightning_icl.errors import UserError
 from lightning_icl.pretraining import _module, data
 from lightning_icl.pretraining import run as pretraining
@@ -114,29 +114,6 @@ def test_a_failure_ends_its_process_and_leaves_the_piece_to_the_others(tmp_path:
         assert sorted(several.map(process, range(2))) == ["disk full", "no text"]
 
 
-def tiny_experiment(folder: Path) -> ExperimentSettings:
-    """Two models, each after a search of two rates."""
-    for place, name in enumerate(("text", "validation_text", "search_text")):
-        (folder / f"{name}.txt").write_text(" ".join(f"w{5 + (place + n * 7) % 80}" for n in range(400)))
-    return ExperimentSettings(
-        pretrain={
-            "layers": 1, "width": 16, "heads": 2, "context": 512, "block": 32, "short_block": 32, "short_steps": 0,
-            "vocabulary": 300, "batch": 2, "steps": 4, "warmup": 2, "checkpoint_every": 2, "accelerator": "cpu",
-            "text_share": 0.5,
-        },
-        **{name: str(folder / f"{name}.txt") for name in ("text", "validation_text", "search_text")},
-        search={"learning_rate": (1e-5, 0.01)},
-        search_share=0.5,
-        seeds=(1,),
-        lengths=(16, 32),
-        perplexity_tokens=256,
-        tasks="tiny-sst2",
-        shots=2,
-        limit=4,
-        accelerator="cpu",
-    )  # fmt: skip
-
-
 def test_two_processes_train_every_model_once_and_have_the_figures_of_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,7 +126,10 @@ def test_two_processes_train_every_model_once_and_have_the_figures_of_one(
 
     monkeypatch.setattr(pretraining, "pretrain", counted)
     monkeypatch.setattr(showing, "draw_curves", lambda *_: [])
-    settings = tiny_experiment(tmp_path)
+    # Two models, each after a search of two rates.
+    settings = tiny_experiment(
+        tmp_path, training={"warmup": 2}, search={"learning_rate": (1e-5, 0.01)}, search_share=0.5
+    )
     both = [PROCESSES.Process(target=run, args=(settings, tmp_path / "both")) for _ in range(2)]
     for process in both:
         process.start()

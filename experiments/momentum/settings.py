@@ -34,6 +34,11 @@ class Variant:
     changes: Mapping[str, Any] = field(default_factory=dict)
     """Settings of its training that differ from the shared ones otherwise: its form, its gates."""
 
+    @property
+    def attention(self) -> dict[str, Any]:
+        """What `lightning-icl pretrain` is told of it."""
+        return {"momentum": self.momentum, "learn_momentum": self.learnt, **self.changes}
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExperimentSettings:
@@ -141,20 +146,26 @@ class ExperimentSettings:
             out: the experiment's folder.
             chosen: learning rate, batch and warm-up that the search found for it.
         """
-        folder, shared = model_folder(out, variant.name, seed), self._shared(chosen or {}, 1.0)
-        tokenizer, first = self.tokenizer_folder(out), self.first_model(variant, seed)
-        if first is None:
-            return self._training(variant, tokenizer, shared, out=str(folder), seed=seed)
-        # Its attention is what the first model has, so nothing is said of momentum.
-        return self._training(None, tokenizer, shared, init=str(first), out=str(folder), seed=seed + _FURTHER_SEED)
+        first = self.first_model(variant, seed)
+        # What is trained further has its attention from the first model.
+        own = (
+            {**variant.attention, "seed": seed} if first is None else {"init": str(first), "seed": seed + _FURTHER_SEED}
+        )
+        folder = model_folder(out, variant.name, seed)
+        return self._training(self.tokenizer_folder(out), self._shared(chosen or {}, 1.0), out=str(folder), **own)
+
+    @property
+    def start_folder(self) -> Path | None:
+        """`start` as a path."""
+        return None if self.start is None else input_path(self.start, "--start")
 
     def first_model(self, variant: Variant, seed: int) -> Path | None:
         """The folder of the model that a training begins with; None for fresh weights."""
-        return None if self.start is None else model_folder(input_path(self.start, "--start"), variant.name, seed)
+        return None if self.start_folder is None else model_folder(self.start_folder, variant.name, seed)
 
     def tokenizer_folder(self, out: Path) -> Path:
         """Where the one tokenizer of all models is: with those that are trained further, or else in the own folder."""
-        return (out if self.start is None else input_path(self.start, "--start")) / "tokenizer"
+        return (self.start_folder or out) / "tokenizer"
 
     def search_training(self, variant: Variant, values: Mapping[str, Any], out: Path) -> PretrainSettings:
         """The short training that tries values, validated once at its end, with a seed that no model has."""
@@ -164,7 +175,12 @@ class ExperimentSettings:
         seeds = [number for one in self.variants for number in one.seeds]
         folder, seed = out / "search" / variant.name / name, 1 + max(seeds)
         return self._training(
-            variant, self.tokenizer_folder(out), shared, out=str(folder), seed=seed, validation_text=self.search_text
+            self.tokenizer_folder(out),
+            shared,
+            out=str(folder),
+            seed=seed,
+            validation_text=self.search_text,
+            **variant.attention,
         )
 
     def shared_values(self) -> dict[str, Any]:
@@ -178,14 +194,9 @@ class ExperimentSettings:
         factor = share * self.shared_values()["batch"] / content["batch"]
         return content | {name: round(factor * content[name]) for name in _STEPS}
 
-    def _training(
-        self, variant: Variant | None, tokenizer: Path, shared: Mapping[str, Any], **own: Any
-    ) -> PretrainSettings:
+    def _training(self, tokenizer: Path, shared: Mapping[str, Any], **own: Any) -> PretrainSettings:
         content = {"tokenizer": str(tokenizer), "validation_text": self.validation_text}
-        momentum: dict[str, Any] = {}
-        if variant is not None:
-            momentum = {"momentum": variant.momentum, "learn_momentum": variant.learnt, **variant.changes}
-        return PretrainSettings(**{**content, **shared, **momentum, "text": self.text, **own})
+        return PretrainSettings(**{**content, **shared, "text": self.text, **own})
 
 
 def model_folder(out: Path, variant: str, seed: int) -> Path:

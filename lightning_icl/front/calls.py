@@ -9,13 +9,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lightning_icl.comparison.commands import carry_out as carry_out_comparison
 from lightning_icl.comparison.plan import Plan, plan_of
 from lightning_icl.comparison.settings import CompareSettings, OneDeviceSettings
-from lightning_icl.comparison.trainer import check_trainer
+from lightning_icl.comparison.trainer import check_one_process, check_trainer
 from lightning_icl.dualform.commands import carry_out as carry_out_dual_form
 from lightning_icl.dualform.settings import DualSettings
 from lightning_icl.front._arguments import Rows, run_folder, settings_from, subject_of, tasks_of
 from lightning_icl.front.results import DualFormResults, Results, SweepResults, WeightUpdateResults
 from lightning_icl.models.scope import Scope
 from lightning_icl.sweeping.commands import carry_out as carry_out_sweep
+from lightning_icl.sweeping.commands import check_sweep_devices
 from lightning_icl.sweeping.plan import sweep_plan_of
 from lightning_icl.sweeping.settings import SweepSettings
 from lightning_icl.tasks.task import Task
@@ -88,8 +89,7 @@ def sweep(
     with run_folder(out) as (folder, passing):
         arguments = {"lrs": lrs, "seeds": seeds, "shots": shots, **options}
         settings = settings_from(SweepSettings, "sweep", arguments, model=model, task=task, data=data, out=folder)
-        # Devices are asked for before any row is read.
-        check_trainer(settings.compare(settings.models[0]))
+        check_sweep_devices(settings)
         names = settings.models if isinstance(model, str) else (model,)
         subjects = [subject_of(name, tokenizer, settings) for name in names]
         plan = sweep_plan_of(settings, tasks_of(task, data).values(), subjects)
@@ -124,6 +124,7 @@ def dual_form(
         # A number alone is a layer, but `--layers` takes text.
         arguments = {"layers": str(layers) if isinstance(layers, int) else layers, **options}
         settings = settings_from(DualSettings, "dual_form", arguments, model=model, task=task, data=data, out=folder)
+        check_one_process("dual-form")
         plan = _plan(settings.comparison(), model, task, tokenizer, data)
         return DualFormResults(carry_out_dual_form(settings, plan, show=False), passing)
 
@@ -157,6 +158,7 @@ def weight_update(
         settings = settings_from(
             WeightUpdateSettings, "weight_update", arguments, model=model, task=task, data=data, out=folder
         )
+        check_one_process("weight-update")
         plan = _plan(settings.comparison(), model, task, tokenizer, data)
         return WeightUpdateResults(carry_out_weight_update(settings, plan, show=False), passing)
 

@@ -31,7 +31,7 @@ from lightning_icl.saving.record import (
 )
 
 _LOCK, _NEW, _OLD = "lock", "new", "old"
-_TRIES = 100
+_TRIES = 100  # to make a hidden place that others keep removing
 _MOVE = "Move it away, or choose another folder."
 
 
@@ -174,7 +174,7 @@ def _locked(staging: Path, wait: float) -> BaseFileLock:
             f"{str(folder)!r} is in use by another lightning-icl. Wait until it has ended, or give another folder."
         ) from error
     except OSError as error:
-        if folder.is_file():
+        if folder.exists() and not folder.is_dir():
             raise OutputError(f"{str(folder)!r} is a file. Give a folder.") from error
         raise OutputError(
             f"{str(folder)!r} cannot be written: {error.strerror or error}. Give another folder."

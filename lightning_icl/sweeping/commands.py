@@ -31,14 +31,22 @@ def sweep(settings: SweepSettings) -> Path:
     Raises:
         UserError: anything the user gave that cannot be used.
     """
-    # Before the plan, which reads every task of every model.
-    check_one_process("sweep", "Start one process for each device, each with its --part I/N.")
-    check_trainer(settings.compare(settings.models[0]))
+    check_sweep_devices(settings)
     plan = make_sweep_plan(settings)
     if settings.dry_run:
         _make_runs(plan, None)
         return plan.out
     return carry_out(plan)
+
+
+def check_sweep_devices(settings: SweepSettings) -> None:
+    """Find out whether the sweep can have its device, before the plan, which reads every task of every model.
+
+    Raises:
+        UserError: it cannot, or torchrun started several processes.
+    """
+    check_one_process("sweep", "Start one process for each device, each with its --part I/N.")
+    check_trainer(settings.compare(settings.models[0]))
 
 
 def carry_out(plan: SweepPlan, *, show: bool = True) -> Path:

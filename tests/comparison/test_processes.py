@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from lightning_icl.cli import main
 from lightning_icl.comparison.settings import CompareSettings
 from lightning_icl.comparison.trainer import launched
 from lightning_icl.errors import UserError
+from lightning_icl.front import calls as front
 
 HERE = Path(__file__).parent
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
@@ -132,3 +133,13 @@ def test_what_runs_as_one_process_refuses_torchruns_several(
     assert f"torchrun started 2 processes, but `{command}` runs as one" in printed
     assert advice in printed
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("call", [front.sweep, front.dual_form, front.weight_update])
+def test_calls_that_run_as_one_process_refuse_torchruns_several(
+    call: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="torchrun started 2 processes"):
+        call("builtin", "tiny-sst2")
