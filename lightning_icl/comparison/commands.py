@@ -12,7 +12,7 @@ from lightning_icl.comparison.controls.run import make_controls
 from lightning_icl.comparison.output import Run, claimed, save_finetuning, save_results, show_results
 from lightning_icl.comparison.plan import Plan, PlannedTask, make_plan
 from lightning_icl.comparison.progress import say
-from lightning_icl.comparison.rate import with_chosen_rate
+from lightning_icl.comparison.rate import fit_once, with_chosen_rate
 from lightning_icl.comparison.settings import CompareSettings, ValidateSettings
 from lightning_icl.comparison.trainer import check_trainer, make_trainer
 from lightning_icl.data.preview import show_prompt
@@ -73,7 +73,7 @@ def _compare_task(run: Run, planned: PlannedTask, model: PreTrainedModel) -> Non
     probe = ICLProbe(model, data.demonstrations, readings=calibrated_readings(data))
     trainer = make_trainer(settings, [KVFinetuning(planned.learning_rate)], title=planned.task.name)
     with interruptible(), falling_together(trainer):
-        trainer.fit(probe, datamodule=data)
+        fit_once(trainer, probe, planned)
         # Controls after the main fine-tuning, so that its figures are the same with and without them.
         controlled = make_controls(settings, planned, probe, run.plan.controls, run.plan.control_rates)
         # One pass for everything: conditions that contrasts share are observed once.
@@ -102,7 +102,7 @@ def fit(settings: CompareSettings) -> Path | None:
             probe = ICLProbe(model, planned.data.demonstrations)
             trainer = make_trainer(settings, [KVFinetuning(planned.learning_rate)], title=planned.task.name)
             with interruptible(), falling_together(trainer):
-                trainer.fit(probe, datamodule=planned.data)
+                fit_once(trainer, probe, planned)
             save_finetuning(run, planned, probe)
         # Quoted, so that it can be pasted.
         folder = shlex.quote(str(run.plan.out))

@@ -25,6 +25,8 @@ from lightning_icl.tasks.task import Task
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
+    from lightning_icl.probing.finetuning import Finetuned
+
 HELD_OUT, FEWEST_HELD_OUT = 64, 16
 """Training rows on which `--lr auto` chooses, at most and at least: half as many as there are queries, since every
 rate is judged on all of them."""
@@ -45,6 +47,8 @@ class PlannedTask:
     """Training rows on which `--lr auto` chooses; none where another rate was asked for."""
     choice: Mapping[str, object] | None = None
     """What `--lr auto` tried and chose, once it has."""
+    finetuned: "Finetuned | None" = None
+    """What was learnt at the chosen rate, once it has been chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from lightning import LightningModule
+from lightning import LightningModule, Trainer
 from transformers import PreTrainedModel
 
 from lightning_icl.comparison.group import fit_together
@@ -17,6 +17,7 @@ from lightning_icl.interrupts import interruptible
 from lightning_icl.probing.finetuning import Finetuned, Run
 from lightning_icl.probing.group_memory import groups_within
 from lightning_icl.probing.heldout import DemonstrationLoss, HeldOutAccuracy
+from lightning_icl.probing.module import FinetunedModule
 from lightning_icl.process_watch import falling_together
 from lightning_icl.records import Condition, KVOverlay
 
@@ -61,7 +62,7 @@ class RateChoice:
 
 
 def with_chosen_rate(settings: CompareSettings, planned: PlannedTask, model: PreTrainedModel) -> PlannedTask:
-    """The task with the rate that `--lr auto` chooses for it; as it is where another rate was asked for.
+    """The task with the rate that `--lr auto` chooses for it, and what was learnt at it; as it is for other rates.
 
     Args:
         settings: of the run.
@@ -79,14 +80,31 @@ def with_chosen_rate(settings: CompareSettings, planned: PlannedTask, model: Pre
     say(f"{planned.task.name}: {_cost(planned)}")
     # Before anything is learnt; every rate is measured against it.
     before = _demonstration_loss(settings, planned, model, None)
-    trials = _tried(settings, planned, model, DECADES, before)
+    trials, tuned = _tried(settings, planned, model, DECADES, before)
     best = chosen(trials)
     # Around the best decade only: a full grid would cost three times as much.
     if best is not None:
-        trials += _tried(settings, planned, model, [factor * best.rate for factor in FINER], before)
+        # Of the decades only the best is still needed, and each is as large as all keys and values.
+        tuned = {best.rate: tuned[best.rate]}
+        finer, tuned_finer = _tried(settings, planned, model, [factor * best.rate for factor in FINER], before)
+        trials, tuned = [*trials, *finer], tuned | tuned_finer
     choice = judged(sorted(trials, key=lambda trial: trial.rate), len(planned.held_out), before)
     say(f"{planned.task.name}: --lr auto chose {choice.rate:g}, of {len(trials)} rates. {choice.note}".rstrip())
-    return replace(planned, learning_rate=choice.rate, choice=choice.content())
+    return replace(planned, learning_rate=choice.rate, choice=choice.content(), finetuned=tuned.get(choice.rate))
+
+
+def fit_once(trainer: Trainer, probe: FinetunedModule, planned: PlannedTask) -> None:
+    """Fine-tune the probe, unless that was done at the same rate when it was chosen.
+
+    Args:
+        trainer: with a `KVFinetuning` at the task's rate.
+        probe: of the task's demonstrations.
+        planned: the task.
+    """
+    if planned.finetuned is None:
+        trainer.fit(probe, datamodule=planned.data)
+    else:
+        probe.finetuned = planned.finetuned
 
 
 def judged(trials: Sequence[Trial], held_out: int, before: float) -> RateChoice:
@@ -123,15 +141,15 @@ def _cost(planned: PlannedTask) -> str:
     rates, steps = len(DECADES) + len(FINER), len(planned.data.demonstrations)
     queries, held_out = len(planned.data.queries), len(planned.held_out)
     return (
-        f"--lr auto tries {len(DECADES)} and then {len(FINER)} rates: {rates} fine-tunings of {steps} steps for the "
-        f"comparison's 1, side by side, and {rates} looks at {held_out} held-out rows for its 3 at {queries} queries."
+        f"--lr auto tries {len(DECADES)} and then {len(FINER)} rates: {rates} fine-tunings of {steps} steps, of which "
+        f"the comparison takes the best, and {rates} looks at {held_out} held-out rows for its 3 at {queries} queries."
     )
 
 
 def _tried(
     settings: CompareSettings, planned: PlannedTask, model: PreTrainedModel, rates: Sequence[float], before: float
-) -> list[Trial]:
-    """What comes of some rates.
+) -> tuple[list[Trial], dict[float, Finetuned]]:
+    """What comes of some rates, and by rate what was learnt.
 
     What a rate leaves of the demonstrations' loss is measured for the best on held-out rows, then for the next one as
     long as that raises it: the others cannot be chosen before them.
@@ -160,7 +178,7 @@ def _tried(
         trials[place] = _learnt(best, before, after)
         if trials[place].out is None:
             break
-    return trials
+    return trials, tuned
 
 
 def _learnt(trial: Trial, before: float, after: float) -> Trial:

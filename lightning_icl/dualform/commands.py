@@ -8,7 +8,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from lightning_icl.comparison.output import Run, claimed
 from lightning_icl.comparison.plan import Plan, PlannedTask, carried_out, make_plan
 from lightning_icl.comparison.progress import say
-from lightning_icl.comparison.rate import with_chosen_rate
+from lightning_icl.comparison.rate import fit_once, with_chosen_rate
 from lightning_icl.comparison.trainer import check_one_process, check_trainer, make_trainer, quiet
 from lightning_icl.dualform._content import dual_content
 from lightning_icl.dualform._pictures import save_pictures
@@ -70,7 +70,7 @@ def carry_out(settings: DualSettings, plan: Plan, *, show: bool = True) -> Path:
             probe = DualProbe(model, planned.data.demonstrations, layers, settings.rank)
             trainer = make_trainer(plan.settings, [KVFinetuning(planned.learning_rate)], title=planned.task.name)
             with interruptible():
-                trainer.fit(probe, datamodule=planned.data)
+                fit_once(trainer, probe, planned)
                 # One Trainer for both: the probe keeps what fitting left.
                 trainer.validate(probe, datamodule=planned.data, verbose=False)
             _save(settings, run, planned, probe, show)

@@ -11,7 +11,7 @@ from lightning_icl.comparison.controls.run import Controlled, contrasts_of
 from lightning_icl.comparison.output import Run, claimed
 from lightning_icl.comparison.plan import Plan, PlannedTask, carried_out, make_plan
 from lightning_icl.comparison.progress import say
-from lightning_icl.comparison.rate import with_chosen_rate
+from lightning_icl.comparison.rate import fit_once, with_chosen_rate
 from lightning_icl.comparison.trainer import check_one_process, check_trainer, make_trainer, quiet
 from lightning_icl.data.batches import batch_budget
 from lightning_icl.data.queries import Query, budget_batches, collate
@@ -88,7 +88,7 @@ def carry_out(settings: WeightUpdateSettings, plan: Plan, *, show: bool = True) 
                 settings.depth,
             )
             with interruptible():
-                trainer.fit(probe, datamodule=planned.data)
+                fit_once(trainer, probe, planned)
             # Controls fine-tune too, so they come before the pass that compares.
             controlled = contrasts_of(plan.settings, planned, probe, CONTROLS)
             probe.also_compare([contrast for contrasts in controlled.contrasts.values() for contrast in contrasts])

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -82,15 +82,38 @@ def test_trials_are_what_separate_fine_tunings_show(tmp_path: Path, capsys: pyte
         if after <= content["before"]:
             assert (-trial["accuracy"], trial["loss"]) >= (-best["accuracy"], best["loss"])
     assert best["demonstrations"] <= content["before"]
+    # What the comparison takes from the choice is what it would learn alone.
+    probe = ICLProbe(model, data.demonstrations)
+    make_trainer(KVFinetuning(chosen.learning_rate)).fit(probe, datamodule=data)
+    assert chosen.finetuned.losses == pytest.approx(probe.finetuned.losses, abs=1e-6)
+    torch.testing.assert_close(chosen.finetuned.overlay.tensors, probe.finetuned.overlay.tensors, atol=1e-6, rtol=0)
+    torch.testing.assert_close(chosen.finetuned.training_queries, probe.finetuned.training_queries, atol=1e-5, rtol=0)
+
+
+def figures(content: Any) -> list[float]:
+    """Every number of a part of `results.json`, in order."""
+    if isinstance(content, dict | list):
+        parts = content.values() if isinstance(content, dict) else content
+        return [number for part in parts for number in figures(part)]
+    return [content] if isinstance(content, float) else []
 
 
 def test_the_choice_stands_in_the_results_and_is_made_again_alike(tmp_path: Path) -> None:
     small = ["compare", "--task", "tiny-cb", "--shots", "4", "--limit", "9", "--lr", "auto"]
-    for name in ("one", "two"):
-        main([*small, "--out", str(tmp_path / name)])
-    one, two = (json.loads((tmp_path / name / "tiny-cb" / "results.json").read_text()) for name in ("one", "two"))
+
+    def results(name: str, *rate: str) -> dict[str, Any]:
+        main([*small, *rate, "--out", str(tmp_path / name)])
+        return json.loads((tmp_path / name / "tiny-cb" / "results.json").read_text())
+
+    one, two = results("one"), results("two")
     assert one["finetune"]["choice"] == two["finetune"]["choice"]
     assert one["finetune"]["lr"] == one["finetune"]["choice"]["rate"]
+    # Chosen or given, a rate gives the same figures.
+    given = results("given", "--lr", str(one["finetune"]["lr"]))
+    assert given["finetune"]["loss"] == pytest.approx(one["finetune"]["loss"], abs=1e-6)
+    assert given["accuracy"] == one["accuracy"]
+    for measure in ("sim_aou", "sim_am", "kendall"):
+        assert figures(given[measure]) == pytest.approx(figures(one[measure]), abs=1e-5)
     assert "lr: auto" in (tmp_path / "one" / "tiny-cb" / "config.yaml").read_text()
 
 
