@@ -20,7 +20,8 @@ from lightning_icl.saving.workspace import write_text
 RECORD = "training.json"
 # What a training makes in its folder, by pattern. Nothing else in it is removed.
 _MADE = (LAST, PREVIOUS, PART, "*.tokens", ".lightning-icl-*.part", "tensorboard", RECORD, MARK)
-# What may differ between the two parts of one training, because no number depends on it.
+# What may differ between the two parts of one training, because no number depends on it. Devices are not among them:
+# each takes the weighted mean of its own rows, so that another division of a step is another loss.
 _FREE = ("out", "overwrite", "accelerator", "strategy", "logger", "allow_pickle", "trust_remote_code")
 
 
