@@ -16,6 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from benchmarks.workload import Workload, ready_probe, whole_inputs
 from lightning_icl.data.module import DemonstrationSteps
+from lightning_icl.models.architecture import architecture_of
 from lightning_icl.models.kv import GradientGate
 from lightning_icl.probing.contrast import ContrastMetrics
 from lightning_icl.probing.finetuning import KVFinetuning
@@ -105,14 +106,20 @@ def harness_queries(workload: Workload) -> int:
 def matrix_products(model: PreTrainedModel, workload: Workload, dtype: torch.dtype) -> tuple[Callable[[], object], int]:
     """The products of weights and tokens that a zero-shot pass cannot do without, and how many operations they take."""
     tokens = workload.queries * workload.tokens
-    head = model.get_output_embeddings()
+    architecture = architecture_of(model.config)
+    last = list(model.get_submodule(architecture.layers).children())[-1]
+    # What follows attention in the last block is read where the answer is predicted, and so are the logits.
+    narrow = {
+        model.get_output_embeddings(),
+        *(part for name in architecture.mlp for part in last.get_submodule(name).modules()),
+    }
     products: list[tuple[Tensor, Tensor]] = []
     inputs: dict[tuple[int, int], Tensor] = {}
     for module in model.modules():
         if isinstance(module, nn.Linear | Conv1D):
             weight = module.weight.detach().to(dtype)
             weight = weight if isinstance(module, Conv1D) else weight.T
-            rows = workload.queries if module is head else tokens
+            rows = workload.queries if module in narrow else tokens
             made = inputs.setdefault(
                 (rows, len(weight)), torch.randn(rows, len(weight), dtype=dtype, device=weight.device)
             )

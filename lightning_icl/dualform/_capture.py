@@ -63,8 +63,8 @@ class DualCapture:
         with ExitStack() as stack:
             stack.enter_context(self._capture)
             for layer in self.layers:
-                # Gate and up projections have the same input, so one hook is enough.
-                module = self._mlp_modules(layer)[0]
+                # The MLP's own input is that of its first matrix, and has all tokens in the last block too.
+                module = self._block(layer).get_submodule(self.architecture.mlp[0])
                 stack.callback(module.register_forward_pre_hook(self._keep_mlp_input(layer)).remove)
             self._visit = stack.pop_all()
         return self
@@ -119,11 +119,11 @@ class DualCapture:
 
     def first_mlp_matrix(self, layer: int) -> Tensor:
         """(hidden, E): the MLP's first matrix, gate and up projections one on the other."""
-        return torch.cat([weight_of(module).detach() for module in self._mlp_modules(layer)])
+        block = self._block(layer)
+        return torch.cat([weight_of(block.get_submodule(name)).detach() for name in self.architecture.first_mlp])
 
-    def _mlp_modules(self, layer: int) -> list[nn.Module]:
-        block = self._model.get_submodule(f"{self.architecture.layers}.{layer}")
-        return [block.get_submodule(path) for path in self.architecture.first_mlp]
+    def _block(self, layer: int) -> nn.Module:
+        return self._model.get_submodule(f"{self.architecture.layers}.{layer}")
 
 
 def frame_shift(capture: DualCapture, prefix_length: int, bos_length: int) -> int:

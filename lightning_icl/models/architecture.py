@@ -52,6 +52,12 @@ class Architecture:
     remark: str = ""
     """What is particular to it."""
 
+    @property
+    def mlp(self) -> tuple[str, ...]:
+        """The MLP inside a block; its two matrices in families that have no module of it."""
+        module = self.first_mlp[0].rpartition(".")[0]
+        return (module,) if module else ("fc1", "fc2")
+
 
 def _gpt2_like(model_type: str, title: str, attention: str, **settings: object) -> Architecture:
     return Architecture(

@@ -84,6 +84,15 @@ class ForwardPass:
             return states
         return states.flatten(0, 1).index_select(0, self.predicting.to(states.device))[None]
 
+    def tokens_read(self, device: torch.device) -> Tensor | None:
+        """(N,) tokens whose final states are read, counted over all rows; None where all are."""
+        if self.recording.purpose == "training":
+            return None
+        positions, batch = self.on(device)
+        if batch is None:  # of a prefix, keys and values are kept
+            return positions.new_empty(0)
+        return batch.logit_rows * positions.shape[1] + batch.logit_tokens
+
     def visible(self, window: int | None, device: torch.device) -> Tensor | None:
         """(B, T, T) mask of own tokens where plain causality is not enough, else None."""
         positions, batch = self.on(device)
