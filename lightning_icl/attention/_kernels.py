@@ -30,10 +30,6 @@ def attention_with_lse(
         scaling: factor on the scores.
         causal: token i sees keys 0..i only; needs as many tokens as keys.
     """
-    if not causal and key.shape[2] == 1:  # a lone BOS: softmax over one key is that key's value, whatever its score
-        query, key = multipliable(query, key)
-        scores = (query @ key.mT).to(torch.promote_types(query.dtype, torch.float32)) * scaling
-        return value.expand(*query.shape[:3], value.shape[3]), scores[..., 0]
     # A kernel's set-up dominates for few keys: their score matrix is tiny, so it may as well stand in memory.
     if not causal and key.shape[2] <= _FEW_KEYS:
         return masked_attention_with_lse(query, key, value, scaling=scaling)

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lightning_icl.attention._kernels import attention_with_lse, masked_attention_with_lse
+from lightning_icl.bfloat16_support import multipliable
 
 # Query rows of one masked call are cut so that its score matrix stays below this many numbers (64 MB in float32).
 _MASKED_SCORES = 1 << 24
@@ -68,12 +69,22 @@ def own_attention(
         visible: which key each query sees, where that is less than plain causality allows (window, branches).
         bias: added to the scaled scores (ALiBi).
     """
+    batch, heads, tokens, width = query.shape
+    kv_heads = key.shape[1]
+    if softcap is None and visible is None and bias is None and kv_heads < heads and query.device.type == "cpu":
+        # Each group stands as a batch of its own, whose heads share keys and values: expanded, not copied.
+        grouped = query.reshape(batch * kv_heads, -1, tokens, width)
+        shared = (
+            states.reshape(batch * kv_heads, 1, tokens, -1).expand(-1, grouped.shape[1], -1, -1)
+            for states in (key, value)
+        )
+        out, lse = attention_with_lse(grouped, *shared, scaling=scaling, causal=True)
+        return out.reshape(batch, heads, tokens, -1), lse.reshape(batch, heads, tokens)
     # Kernels that return the log-sum-exp match heads one to one; own tokens are few, so the copy is small.
-    key, value = repeat_heads(key, query.shape[1]), repeat_heads(value, query.shape[1])
+    key, value = repeat_heads(key, heads), repeat_heads(value, heads)
     if softcap is None and visible is None and bias is None:
         return attention_with_lse(query, key, value, scaling=scaling, causal=True)
     if visible is None:
-        tokens = query.shape[2]
         visible = torch.ones(1, tokens, tokens, dtype=torch.bool, device=query.device).tril()
     return masked_attention_with_lse(
         query, key, value, scaling=scaling, softcap=softcap, visible=visible.unsqueeze(1), bias=bias
@@ -111,6 +122,11 @@ def prefix_attention(
     batch, heads, tokens, width = query.shape
     kv_heads = key.shape[1]
     group_size = heads // kv_heads
+    if key.shape[2] == 1 and softcap is None and window is None and bias is None:
+        # A lone BOS: softmax over one key is that key's value, whatever its score.
+        one_query, one_key = multipliable(query, repeat_heads(key, heads))
+        scores = (one_query @ one_key.mT).to(torch.promote_types(one_query.dtype, torch.float32)) * scaling
+        return repeat_heads(value, heads).expand(batch, -1, tokens, -1), scores[..., 0]
     # Batch and group move into the sequence axis: with no causal order towards the prefix, all queries are just rows.
     rows = query.unflatten(1, (kv_heads, group_size)).permute(1, 2, 0, 3, 4).reshape(1, kv_heads, -1, width)
     if positions is not None:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from lightning_icl.attention.precision import at_least_float32
-from lightning_icl.attention.prefix import repeat_heads
 from lightning_icl.models.recording import Prefix, Recording
 from lightning_icl.models.replacement import Replacement
 from lightning_icl.records import QueryBatch
@@ -116,7 +115,9 @@ class ForwardPass:
         """Keep the probe token's scores before mask, cap and softmax, in float32 or better (definitions, section 3)."""
         query, key, probe_index = seen.query, seen.key, seen.batch.probe_index
         probe = at_least_float32(at_probe(query.transpose(1, 2), probe_index))
-        own = torch.einsum("bhd,bhtd->bht", probe, at_least_float32(repeat_heads(key, query.shape[1]))) * seen.scaling
+        # Heads of a group share their keys, so they are the rows of one product.
+        of_groups = probe.unflatten(1, (key.shape[1], -1))
+        own = (of_groups @ at_least_float32(key).mT).flatten(1, 2) * seen.scaling
         # What stands behind the probe token is padding or an answer, and takes no part in any figure.
         beyond = torch.arange(key.shape[2], device=key.device) > probe_index[:, None]
         self.recording.own_scores.append(own.masked_fill(beyond[:, None], 0.0).to(self.recording.device))
@@ -124,12 +125,15 @@ class ForwardPass:
             keys = at_least_float32(self.prefix.keys[seen.layer][0])
             # Metrics sum prefix scores over heads, so heads of a group are summed before the product with their shared
             # keys.
-            grouped = probe.unflatten(1, (keys.shape[0], -1)).sum(2)
             # One product a key head: a single one over all of them would copy the prefix's keys for each batch.
-            scores = (grouped.transpose(0, 1) @ keys.mT).sum(0) * seen.scaling
+            scores = (of_groups.sum(2).transpose(0, 1) @ keys.mT).sum(0) * seen.scaling
             self.recording.prefix_scores.append(scores.to(self.recording.device))
 
 
 def at_probe(states: Tensor, probe_index: Tensor) -> Tensor:
     """(B, ...) from (B, T, ...) at one token a row."""
-    return states[torch.arange(len(probe_index), device=states.device), probe_index]
+    rows = torch.arange(len(probe_index), device=states.device)
+    if not states.is_contiguous():
+        return states[rows, probe_index]
+    # Whole rows are copied many times faster than indices are looked up.
+    return states.flatten(0, 1).index_select(0, rows * states.shape[1] + probe_index)
