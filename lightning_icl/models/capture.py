@@ -213,6 +213,9 @@ class Capture:
         if torch.is_autocast_enabled(query.device.type):  # fused kernels below autocast's own level want one type
             dtype = torch.get_autocast_dtype(query.device.type)
             query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+        if batch is not None and key.shape[1] < query.shape[1]:
+            # Laid out once: where heads share keys, own tokens, BOS and recorded scores would each copy them.
+            query, key = query.contiguous(), key.contiguous()
         # Contiguous, since every query batch reads them.
         if recording.purpose == "prefix":
             recording.keys.append(key.contiguous())
