@@ -1,25 +1,23 @@
 """Capture: a visit to a model that runs queries after a shared prefix and records what attention does.
 
-`attend` is the one attention function that every architecture is routed through while a `Capture` is open. It computes
-attention with the shared prefix and records the probe token's scores; forward hooks record the query before rotary
-embedding and the attention output. On exit the model is as it was. Layers may stand on different devices. Axes: B
-batch, H heads, K key/value heads, T own tokens, P prefix tokens, D head width, L layers.
+While a `Capture` is open, every attention layer of the model is routed to its `attend`, which computes attention with
+the shared prefix and records the probe token's scores; forward hooks record the query before rotary embedding and the
+attention output. On exit the model is as it was. Layers may stand on different devices. Axes: B batch, H heads, K
+key/value heads, T own tokens, P prefix tokens, D head width, L layers.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import PreTrainedModel
 
 from lightning_icl.attention.branches import branched_ema
 from lightning_icl.attention.ladder import SharedTokens
 from lightning_icl.attention.prefix import join_attention, own_attention
-from lightning_icl.errors import ModelError
-from lightning_icl.models._adapters import adapted
 from lightning_icl.models._fast_paths import fused_blocks, head_in_pieces, shared_embedding, wide_products
 from lightning_icl.models._last_block import narrow_last_block
 from lightning_icl.models.architecture import architecture_of, fused_layout, fused_rows, head_counts
@@ -28,11 +26,8 @@ from lightning_icl.models.momentum.settings import has_momentum, layer_momentum
 from lightning_icl.models.recording import Prefix, Recording
 from lightning_icl.models.replacement import Replacement
 from lightning_icl.models.rotary import length_scaling
+from lightning_icl.models.routing import routed
 from lightning_icl.records import QueryBatch
-
-_NAME = "lightning_icl"
-# By attention module: which capture is open on it. Weak, so that a forgotten capture does not keep a model alive.
-_OPEN: "WeakKeyDictionary[nn.Module, tuple[Capture, int]]" = WeakKeyDictionary()
 
 
 class Capture:
@@ -64,16 +59,14 @@ class Capture:
         self._visit = ExitStack()
         # Entered on a stack of its own: if any step fails, what was entered before is undone.
         with ExitStack() as stack:
-            stack.enter_context(_routed(self.model))
-            stack.enter_context(adapted(self.model, attend))
+            ways = {module: partial(self.attend, layer) for layer, module in enumerate(self.attentions)}
+            stack.enter_context(routed(self.model, ways))
             stack.enter_context(fused_blocks(self.model))
             stack.enter_context(wide_products(self.model))
             stack.enter_context(narrow_last_block(self.model, lambda: self._under_way))
             stack.enter_context(head_in_pieces(self.model.get_output_embeddings()))
             stack.enter_context(shared_embedding(self.model.get_input_embeddings(), self._queries))
             for layer, module in enumerate(self.attentions):
-                _OPEN[module] = (self, layer)
-                stack.callback(_OPEN.pop, module, None)
                 stack.callback(self._hook_query(module, self._query_rows[layer]).remove)
                 output = module.get_submodule(self.architecture.output)
                 stack.callback(output.register_forward_hook(self._record_output).remove)
@@ -331,62 +324,3 @@ class Capture:
             return None
         # Logits of all tokens would be (batch, token, vocabulary).
         return (self._under_way.predicting_states(arguments[0]), *arguments[1:])
-
-
-def attend(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None = None,
-    *,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    softcap: float | None = None,
-    sliding_window: int | None = None,
-    position_bias: Callable[[int], Tensor] | None = None,
-    **kwargs: object,
-) -> tuple[Tensor, None]:
-    """The attention function registered with transformers; `(B, T, H, D)` from `(B, H, T, D)` states.
-
-    `position_bias(n)` gives what is added to scaled scores at key positions 0..n-1 of each head (ALiBi), (H, n).
-
-    Raises:
-        ModelError: the layer asks for something that would make the result silently wrong.
-    """
-    # The registration outlives the visit, so a configuration that still names it must be refused.
-    if module not in _OPEN:
-        raise ModelError(f"The attention implementation {_NAME!r} works only while a Capture of the model is open.")
-    if kwargs.get("s_aux") is not None:
-        raise ModelError("This model's attention has sinks, which take part of the softmax: it cannot be probed.")
-    if dropout:
-        raise ModelError("Attention dropout is on; the probe and the fine-tuning need the model in eval mode.")
-    capture, layer = _OPEN[module]
-    output = capture.attend(
-        layer,
-        query,
-        key,
-        value,
-        scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
-        softcap=softcap,
-        window=sliding_window,
-        position_bias=position_bias,
-    )
-    return output, None
-
-
-@contextmanager
-def _routed(model: PreTrainedModel) -> Iterator[None]:
-    """Every attention layer of the model calls `attend`, and no mask is built, until the context ends."""
-    # Here and not on import, which must leave transformers as it is.
-    AttentionInterface.register(_NAME, attend)
-    # Composite models have several configurations, and each layer reads its own.
-    configs = {id(module.config): module.config for module in model.modules() if isinstance(module, PreTrainedModel)}
-    before = [(config, config._attn_implementation) for config in configs.values()]
-    try:
-        for config, _ in before:
-            config._attn_implementation = _NAME
-        yield
-    finally:
-        for config, implementation in before:
-            config._attn_implementation = implementation
