@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from benchmarks.rounds import Ratio, measure
 from benchmarks.workload import WORKLOADS
 from lightning_icl.comparison.trainer import quiet
-from lightning_icl.probing.finetuning import Finetuned, Run
+from lightning_icl.probing.course import Finetuned, Run
 from lightning_icl.probing.group import GroupFinetuning, group_steps
 from lightning_icl.probing.group_memory import group_bytes
 from lightning_icl.probing.module import FinetunedModule

@@ -16,7 +16,7 @@ from tiny_models import tiny_model
 from tiny_task import tiny_data
 from torch import Tensor
 
-from lightning_icl.probing.finetuning import Run
+from lightning_icl.probing.course import Run
 from lightning_icl.probing.group import GroupFinetuning, group_steps
 from lightning_icl.probing.module import FinetunedModule
 

@@ -6,7 +6,8 @@ from exactness import make_trainer
 from transformers import PreTrainedModel
 
 from lightning_icl.models.kv import Trained
-from lightning_icl.probing.finetuning import Finetuned, KVFinetuning, Run
+from lightning_icl.probing.course import Finetuned, Run
+from lightning_icl.probing.finetuning import KVFinetuning
 from lightning_icl.probing.group import group_steps
 from lightning_icl.probing.module import FinetunedModule
 

@@ -18,7 +18,7 @@ from lightning_icl.comparison.assemble import demonstrations, finetune, fingerpr
 from lightning_icl.comparison.plan import Plan, PlannedTask
 from lightning_icl.errors import OutputError
 from lightning_icl.models.architecture import head_counts
-from lightning_icl.probing.finetuning import Finetuned
+from lightning_icl.probing.course import Finetuned
 from lightning_icl.probing.probe import ICLProbe
 from lightning_icl.records import KVOverlay
 from lightning_icl.results import OVERLAY, to_json

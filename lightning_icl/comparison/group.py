@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 from lightning_icl.comparison.settings import CompareSettings
 from lightning_icl.comparison.trainer import make_trainer
 from lightning_icl.interrupts import interruptible
-from lightning_icl.probing.finetuning import Run
+from lightning_icl.probing.course import Run
 from lightning_icl.probing.group import GroupFinetuning, group_steps
 from lightning_icl.probing.module import FinetunedModule
 from lightning_icl.process_watch import falling_together

@@ -25,7 +25,7 @@ from lightning_icl.tasks.task import Task
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-    from lightning_icl.probing.finetuning import Finetuned
+    from lightning_icl.probing.course import Finetuned
 
 HELD_OUT, FEWEST_HELD_OUT = 64, 16
 """Training rows on which `--lr auto` chooses, at most and at least: half as many as there are queries, since every

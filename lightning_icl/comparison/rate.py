@@ -14,7 +14,7 @@ from lightning_icl.comparison.progress import say
 from lightning_icl.comparison.settings import CompareSettings
 from lightning_icl.comparison.trainer import make_trainer
 from lightning_icl.interrupts import interruptible
-from lightning_icl.probing.finetuning import Finetuned, Run
+from lightning_icl.probing.course import Finetuned, Run
 from lightning_icl.probing.group_memory import groups_within
 from lightning_icl.probing.heldout import DemonstrationLoss, HeldOutAccuracy
 from lightning_icl.probing.module import FinetunedModule

@@ -27,7 +27,7 @@ from lightning_icl.metrics.bootstrap import Bootstrapped
 from lightning_icl.metrics.kendall import InContext
 from lightning_icl.metrics.similarity import Resolution
 from lightning_icl.models.architecture import Architecture, architecture_of, head_counts
-from lightning_icl.probing.finetuning import Finetuned
+from lightning_icl.probing.course import Finetuned
 from lightning_icl.records import Condition, Demonstrations, Observation, QueryBatch
 
 MAIN = "main"

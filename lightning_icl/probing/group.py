@@ -15,14 +15,8 @@ from lightning_icl.metrics.gathering import gathered
 from lightning_icl.models.capture import Capture
 from lightning_icl.models.kv import Trained
 from lightning_icl.probing._sharing import handed_round
-from lightning_icl.probing.finetuning import (
-    Finetunable,
-    Finetuned,
-    KVFinetuning,
-    Run,
-    check_same_everywhere,
-    step_tokens,
-)
+from lightning_icl.probing.course import Finetuned, Run, step_tokens
+from lightning_icl.probing.finetuning import Finetunable, KVFinetuning, check_same_everywhere
 
 
 class GroupFinetuning(KVFinetuning):

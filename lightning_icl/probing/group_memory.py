@@ -10,7 +10,7 @@ from lightning_icl.models.architecture import architecture_of, head_counts
 from lightning_icl.models.kv import slices
 from lightning_icl.models.projection import output_width
 from lightning_icl.models.rotary import length_scaling
-from lightning_icl.probing.finetuning import Run
+from lightning_icl.probing.course import Run
 from lightning_icl.records import Demonstrations
 
 GIGABYTES = 4.0

@@ -21,7 +21,7 @@ from lightning_icl.models.rotary import length_scaling
 from lightning_icl.probing._backoff import Backoff
 from lightning_icl.probing._loss import language_modelling
 from lightning_icl.probing._passes import Pass, prepared
-from lightning_icl.probing.finetuning import Run
+from lightning_icl.probing.course import Run
 from lightning_icl.probing.observation import View
 from lightning_icl.records import Condition, Demonstrations, KVOverlay, QueryBatch
 

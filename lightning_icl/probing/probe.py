@@ -20,8 +20,8 @@ from lightning_icl.models.architecture import architecture_of
 from lightning_icl.probing._backoff import Backoff
 from lightning_icl.probing._passes import Pass, prepared
 from lightning_icl.probing.contrast import MAIN, Comparison, Contrast, ContrastMetrics, by_name, unmoved_layers
+from lightning_icl.probing.course import Finetuned
 from lightning_icl.probing.findings import Findings, Prediction, accuracy
-from lightning_icl.probing.finetuning import Finetuned
 from lightning_icl.probing.module import FinetunedModule
 from lightning_icl.probing.observation import View
 from lightning_icl.records import Condition, Demonstrations, QueryBatch

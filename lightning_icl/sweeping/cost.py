@@ -11,7 +11,7 @@ from lightning_icl.data.batches import batch_budget
 from lightning_icl.data.module import ICLDataModule
 from lightning_icl.data.queries import budget_batches, collate
 from lightning_icl.models.capture import Capture
-from lightning_icl.probing.finetuning import Run
+from lightning_icl.probing.course import Run
 from lightning_icl.probing.group_memory import packed, run_bytes
 from lightning_icl.probing.observation import View
 from lightning_icl.records import Condition, Demonstrations

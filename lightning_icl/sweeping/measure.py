@@ -20,8 +20,8 @@ from lightning_icl.comparison.trainer import make_trainer
 from lightning_icl.data.module import ICLDataModule
 from lightning_icl.interrupts import interruptible
 from lightning_icl.probing.contrast import Contrast
+from lightning_icl.probing.course import Finetuned, Run
 from lightning_icl.probing.findings import Prediction, accuracy
-from lightning_icl.probing.finetuning import Finetuned, Run
 from lightning_icl.probing.group_memory import groups_within
 from lightning_icl.probing.heldout import HeldOutAccuracy
 from lightning_icl.probing.probe import ICLProbe

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from lightning_icl.errors import NumericalError, ProtocolError
 from lightning_icl.models.kv import Trained
-from lightning_icl.probing.finetuning import Run
+from lightning_icl.probing.course import Run
 from lightning_icl.probing.group import GroupFinetuning, group_steps
 from lightning_icl.probing.module import FinetunedModule
 

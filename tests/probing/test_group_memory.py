@@ -10,7 +10,7 @@ from single_runs import PRECISIONS
 from tiny_models import tiny_model
 from tiny_task import tiny_data
 
-from lightning_icl.probing.finetuning import Run
+from lightning_icl.probing.course import Run
 from lightning_icl.probing.group import GroupFinetuning, group_steps
 from lightning_icl.probing.group_memory import group_bytes
 from lightning_icl.probing.module import FinetunedModule

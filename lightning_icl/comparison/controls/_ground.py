@@ -9,7 +9,7 @@ from lightning_icl.data.module import ICLDataModule
 from lightning_icl.errors import UserError
 from lightning_icl.models.kv import Trained
 from lightning_icl.probing.contrast import Contrast
-from lightning_icl.probing.finetuning import Finetuned
+from lightning_icl.probing.course import Finetuned
 from lightning_icl.probing.layer_causal import Reading
 from lightning_icl.records import Condition, Demonstrations, KVOverlay
 

@@ -22,7 +22,8 @@ from lightning_icl.errors import NumericalError, UserError
 from lightning_icl.interrupts import interruptible
 from lightning_icl.models.kv import LaidOver, Trained
 from lightning_icl.probing.contrast import Contrast
-from lightning_icl.probing.finetuning import Finetuned, KVFinetuning, Run
+from lightning_icl.probing.course import Finetuned, Run
+from lightning_icl.probing.finetuning import KVFinetuning
 from lightning_icl.probing.group_memory import group_bytes, groups_within
 from lightning_icl.probing.layer_causal import Reading
 from lightning_icl.probing.module import FinetunedModule

@@ -12,7 +12,8 @@ from tiny_task import tiny_data
 from lightning_icl.comparison.controls._ground import Ground
 from lightning_icl.comparison.controls.rounding import STEP, rounded_otherwise, rounding_contrast, sensitivity
 from lightning_icl.models.kv import LaidOver, slices
-from lightning_icl.probing.finetuning import Finetuned, KVFinetuning
+from lightning_icl.probing.course import Finetuned
+from lightning_icl.probing.finetuning import KVFinetuning
 from lightning_icl.probing.probe import ICLProbe
 from lightning_icl.records import Demonstrations, KVOverlay
 

@@ -15,7 +15,8 @@ from lightning_icl.comparison.controls.run import Controlled, make_controls
 from lightning_icl.comparison.plan import PlannedTask
 from lightning_icl.comparison.settings import CompareSettings
 from lightning_icl.errors import NumericalError
-from lightning_icl.probing.finetuning import KVFinetuning, Run
+from lightning_icl.probing.course import Run
+from lightning_icl.probing.finetuning import KVFinetuning
 from lightning_icl.probing.probe import ICLProbe
 
 LEARNT = ["labels-random", "labels-flipped", "labels-abstract", "order-1", "order-2", "order-3", "other-task"]
