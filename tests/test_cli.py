@@ -2,6 +2,7 @@
 
 import contextlib
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,12 @@ def test_an_unknown_key_in_a_configuration_names_the_nearest(
     config = tmp_path / "run.yaml"
     config.write_text("modell: builtin\n")
     assert "Did you mean 'model'" in error_of(["compare", "--config", str(config)], capsys)
+
+
+def test_the_package_can_be_run_like_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "lightning_icl", "compre"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "Did you mean 'compare'" in done.stderr
 
 
 def test_an_interrupt_ends_with_status_130(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
