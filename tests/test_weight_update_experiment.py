@@ -9,7 +9,7 @@ import pytest
 from tiny_models import tiny_model
 
 from experiments.weight_update.run import main, parsed, parts
-from experiments.weight_update.summary import summarise
+from experiments.weight_update.summary import comparable, summarise
 
 SMALL = ["--scopes", "probe", "--seeds", "3", "--limit", "4", "--held-out", "3"]
 
@@ -37,6 +37,21 @@ def test_it_makes_one_row_for_each_condition_and_nothing_twice(
     monkeypatch.setattr("experiments.weight_update.run.weight_update", None)
     main(words)
     assert (out / "summary.csv").read_text() == first
+
+
+def test_means_over_shots_are_of_the_same_tasks_and_seeds() -> None:
+    def row(task: str, shots: int, seed: int, scope: str = "probe") -> dict[str, object]:
+        return {"task": task, "shots": shots, "seed": seed, "scope": scope, "condition": "icl", "kl": float(shots)}
+
+    whole = [row("sst2", shots, seed) for shots in (4, 16) for seed in (1, 2)]
+    # Of mr, 16 shots do not fit; of sst5, the second seed has not come so far.
+    partial = [row("mr", 4, 1), row("mr", 4, 2), row("sst5", 4, 2)]
+    full = [row("sst5", 4, 1), row("sst5", 16, 1)]
+    # Another scope has one number of shots, which all its parts have.
+    other = [row("mr", 4, 1, "alone")]
+    assert comparable([*whole, *partial, *full, *other]) == [*whole, *full, *other]
+    nowhere = [row("sst2", 4, 1), row("mr", 16, 1)]
+    assert comparable(nowhere) == nowhere
 
 
 def test_a_part_that_is_refused_is_said_and_the_others_go_on(

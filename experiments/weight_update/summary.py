@@ -3,7 +3,8 @@
 python -m experiments.weight_update.summary runs/weight-update-builtin
 
 At any time, from the files of the parts alone. `summary.csv` has one row for each condition of each part,
-`matrices.csv` one for each part, `rungs.png` shows the rungs over shots. Tables are in Markdown.
+`matrices.csv` one for each part, `rungs.png` shows the rungs over shots. Tables are in Markdown. They and the picture
+are of the tasks and seeds that have every number of shots.
 """
 
 import argparse
@@ -86,6 +87,22 @@ def mean(values: Iterable[float | None]) -> float | None:
     return fmean(defined) if defined else None
 
 
+def comparable(rows: Sequence[Row]) -> list[Row]:
+    """Rows of the tasks and seeds of each scope that have all of its numbers of shots; all rows where none has.
+
+    Otherwise a step from 4 to 16 shots would be one to other tasks, where prompts of some no longer fit.
+    """
+    kept: list[Row] = []
+    for scope in dict.fromkeys(row["scope"] for row in rows):
+        own = [row for row in rows if row["scope"] == scope]
+        shots = {row["shots"] for row in own}
+        made: dict[tuple[str, int], set[int]] = {}
+        for row in own:
+            made.setdefault((row["task"], row["seed"]), set()).add(row["shots"])
+        kept += [row for row in own if made[row["task"], row["seed"]] == shots] or own
+    return kept
+
+
 def means_over_parts(rows: Sequence[Row], lines: Mapping[str, Callable[[Row], Any]]) -> dict[str, dict[int, Any]]:
     """By line and shots the mean over tasks and seeds."""
     shots = sorted({row["shots"] for row in rows})
@@ -123,8 +140,11 @@ def summarise(out: Path) -> str:
     rows, matrices = condition_rows(parts), matrix_rows(parts)
     _write(out / "summary.csv", (*ABOUT, "condition", *FIGURES), rows)
     _write(out / "matrices.csv", (*ABOUT, *MATRICES, "shares"), matrices)
+    everything = len(matrices)
+    rows, matrices = comparable(rows), comparable(matrices)
     draw(rows, out / "rungs.png")
-    tables = []
+    left_out = everything - len(matrices)
+    tables = [f"Left out: {left_out} parts of tasks and seeds without all numbers of shots.\n"] if left_out else []
     for scope in dict.fromkeys(row["scope"] for row in rows):
         counts = _counts([row for row in rows if row["scope"] == scope and row["condition"] == "icl"])
         for figure, title, form in (
