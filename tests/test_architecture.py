@@ -22,7 +22,7 @@ RANKS = {
     "report": 2, "comparison": 4, "listing": 4,
     "dualform": 5, "sweeping": 5,
     "weightupdate": 6,
-    "front": 7, "cli": 7,
+    "front": 7, "cli": 7, "__main__": 8,
 }  # fmt: skip
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
