@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from lightning_icl.attention.heads import repeat_heads
 from lightning_icl.bfloat16_support import multipliable
 
 # Below this many keys the two small matrix products cost less than a kernel's set-up.
@@ -17,8 +18,8 @@ _FEW_KEYS = 8
 
 def attention_with_lse(
     query: Float[Tensor, "batch head token width"],
-    key: Float[Tensor, "batch head key width"],
-    value: Float[Tensor, "batch head key width"],
+    key: Float[Tensor, "batch kv_head key width"],
+    value: Float[Tensor, "batch kv_head key width"],
     *,
     scaling: float,
     causal: bool,
@@ -26,15 +27,19 @@ def attention_with_lse(
     """`softmax(scaling * query key^T) value` and the log-sum-exp of the scores, by the fastest kernel that serves.
 
     Args:
-        query, key, value: heads already matched.
+        query: its heads are a multiple of the keys'.
+        key, value: heads that groups of query heads share, not repeated.
         scaling: factor on the scores.
         causal: token i sees keys 0..i only; needs as many tokens as keys.
     """
+    few = not causal and key.shape[2] <= _FEW_KEYS
+    if query.device.type == "cpu" and not few:
+        return _cpu_flash(query, key, value, causal, scale=scaling)
+    # All others match heads one to one; own tokens are few, so the copy is small.
+    key, value = repeat_heads(key, query.shape[1]), repeat_heads(value, query.shape[1])
     # A kernel's set-up dominates for few keys: their score matrix is tiny, so it may as well stand in memory.
-    if not causal and key.shape[2] <= _FEW_KEYS:
+    if few:
         return masked_attention_with_lse(query, key, value, scaling=scaling)
-    if query.device.type == "cpu":
-        return _cpu_flash(query, key, value, 0.0, causal, scale=scaling)
     if query.device.type == "cuda":
         return _cuda_fused(query, key, value, scaling, causal)
     visible = None
@@ -43,16 +48,17 @@ def attention_with_lse(
     return masked_attention_with_lse(query, key, value, scaling=scaling, visible=visible)
 
 
-def _cpu_flash(
-    query: Tensor, key: Tensor, value: Tensor, dropout: float, causal: bool, scale: float
-) -> tuple[Tensor, Tensor]:
-    dtype = query.dtype
+def _cpu_flash(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
+    """Each group of heads as a batch of its own, whose heads share keys and values: expanded, not copied."""
+    dtype, (batch, heads, tokens, width) = query.dtype, query.shape
+    group = heads // key.shape[1]
+    if group > 1:
+        query = query.reshape(-1, group, tokens, width)
+        key, value = (states.flatten(0, 1)[:, None].expand(-1, group, -1, -1) for states in (key, value))
     # CPUs without bfloat16 matrix products would emulate them many times slower than float32.
     query, key, value = multipliable(query, key, value)
-    out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-        query, key, value, dropout, causal, scale=scale
-    )
-    return out.to(dtype), lse
+    out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, 0.0, causal, scale=scale)
+    return out.to(dtype).reshape(batch, heads, tokens, -1), lse.reshape(batch, heads, tokens)
 
 
 def _cuda_fused(query: Tensor, key: Tensor, value: Tensor, scaling: float, causal: bool) -> tuple[Tensor, Tensor]:

@@ -15,8 +15,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from lightning_icl.attention.heads import repeat_heads
 from lightning_icl.attention.precision import at_least_float32
-from lightning_icl.attention.prefix import join_attention, prefix_attention, repeat_heads
+from lightning_icl.attention.prefix import join_attention, prefix_attention
 
 # Rows are taken in pieces that keep their numbers for all demonstration tokens below this many: few enough for a
 # processor's cache, many enough to fill a GPU.

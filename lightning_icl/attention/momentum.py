@@ -14,7 +14,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from lightning_icl.attention.ema import DEFAULT_ETA, check_eta, ema_of_seen, learnt_eta, logit, value_ema
 from lightning_icl.attention.form_names import Form, check_form
 from lightning_icl.attention.forms import momentum_of
-from lightning_icl.attention.prefix import repeat_heads
+from lightning_icl.attention.heads import repeat_heads
 from lightning_icl.errors import UserError
 
 

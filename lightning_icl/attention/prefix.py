@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lightning_icl.attention._kernels import attention_with_lse, masked_attention_with_lse
+from lightning_icl.attention.heads import repeat_heads
 from lightning_icl.bfloat16_support import multipliable
 
 # Query rows of one masked call are cut so that its score matrix stays below this many numbers (64 MB in float32).
@@ -40,14 +41,6 @@ def join_attention(
     return torch.lerp(own, prefix, prefix_share)
 
 
-def repeat_heads(
-    states: Float[Tensor, "batch kv_head token width"], heads: int
-) -> Float[Tensor, "batch head token width"]:
-    """Keys or values with every key/value head repeated for its group of query heads."""
-    group_size = heads // states.shape[1]
-    return states if group_size == 1 else states.repeat_interleave(group_size, dim=1)
-
-
 def own_attention(
     query: Float[Tensor, "batch head token width"],
     key: Float[Tensor, "batch kv_head token width"],
@@ -69,25 +62,19 @@ def own_attention(
         visible: which key each query sees, where that is less than plain causality allows (window, branches).
         bias: added to the scaled scores (ALiBi).
     """
-    batch, heads, tokens, width = query.shape
-    kv_heads = key.shape[1]
-    if softcap is None and visible is None and bias is None and kv_heads < heads and query.device.type == "cpu":
-        # Each group stands as a batch of its own, whose heads share keys and values: expanded, not copied.
-        grouped = query.reshape(batch * kv_heads, -1, tokens, width)
-        shared = (
-            states.reshape(batch * kv_heads, 1, tokens, -1).expand(-1, grouped.shape[1], -1, -1)
-            for states in (key, value)
-        )
-        out, lse = attention_with_lse(grouped, *shared, scaling=scaling, causal=True)
-        return out.reshape(batch, heads, tokens, -1), lse.reshape(batch, heads, tokens)
-    # Kernels that return the log-sum-exp match heads one to one; own tokens are few, so the copy is small.
-    key, value = repeat_heads(key, heads), repeat_heads(value, heads)
     if softcap is None and visible is None and bias is None:
         return attention_with_lse(query, key, value, scaling=scaling, causal=True)
+    heads, tokens = query.shape[1:3]
     if visible is None:
         visible = torch.ones(1, tokens, tokens, dtype=torch.bool, device=query.device).tril()
     return masked_attention_with_lse(
-        query, key, value, scaling=scaling, softcap=softcap, visible=visible.unsqueeze(1), bias=bias
+        query,
+        repeat_heads(key, heads),
+        repeat_heads(value, heads),
+        scaling=scaling,
+        softcap=softcap,
+        visible=visible.unsqueeze(1),
+        bias=bias,
     )
 
 

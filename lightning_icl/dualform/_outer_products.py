@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from lightning_icl.attention.prefix import repeat_heads
+from lightning_icl.attention.heads import repeat_heads
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -76,12 +76,9 @@ class ForwardPass:
 
     def predicting_states(self, states: Tensor) -> Tensor:
         """(B, T, E) final states, or (1, token, E) of those whose logits are wanted, where these are not all."""
-        batch = self.on(states.device)[1]
-        if batch is not None:
-            return states[batch.logit_rows, batch.logit_tokens][None]
-        if self.predicting is None:
-            return states
-        return states.flatten(0, 1).index_select(0, self.predicting.to(states.device))[None]
+        device = states.device
+        tokens = self.tokens_read(device) if self.predicting is None else self.predicting.to(device)
+        return states if tokens is None else states.flatten(0, 1).index_select(0, tokens)[None]
 
     def tokens_read(self, device: torch.device) -> Tensor | None:
         """(N,) tokens whose final states are read, counted over all rows; None where all are."""

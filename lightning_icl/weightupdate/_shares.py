@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lightning_icl.attention.heads import repeat_heads
 from lightning_icl.attention.ladder import SecondOrder
-from lightning_icl.attention.prefix import repeat_heads
 from lightning_icl.models.capture import Capture
 from lightning_icl.models.scope import Scope
 from lightning_icl.records import Demonstrations, KVOverlay, QueryBatch
