@@ -184,6 +184,8 @@ def save_results(run: Run, planned: PlannedTask, probe: ICLProbe, controlled: Co
     if not probe.predictions:
         raise OutputError(f"No query of task {planned.task.name!r} was looked at; nothing is saved.")
     content = assemble(run.plan, planned, probe)
+    if planned.choice is not None:
+        content["timing"]["rate_s"] = round(planned.choice_seconds, 3)
     if run.plan.controls and controlled is not None:
         content["controls"] = controls_section(controlled, probe)
         content["timing"]["controls_s"] = round(controlled.seconds, 3)
@@ -201,8 +203,11 @@ def save_results(run: Run, planned: PlannedTask, probe: ICLProbe, controlled: Co
         if name in probe.predictions[0].scores
     )
     # Only what the comparison itself took: controls have a time of their own.
-    seconds = sum(probe.seconds[name] for name in ("prefix", "finetune", "validate"))
-    say(f"{planned.task.name}: {len(probe.predictions)} queries, accuracy {figures} ({seconds:.1f} s)")
+    seconds = f"{sum(probe.seconds[name] for name in ('prefix', 'finetune', 'validate')):.1f} s"
+    # A chosen rate comes with its fine-tuning, which then costs the comparison nothing.
+    if planned.choice is not None:
+        seconds += f", after {planned.choice_seconds:.1f} s for the rate and its fine-tuning"
+    say(f"{planned.task.name}: {len(probe.predictions)} queries, accuracy {figures} ({seconds})")
 
 
 @rank_zero_only

@@ -49,6 +49,8 @@ class PlannedTask:
     """What `--lr auto` tried and chose, once it has."""
     finetuned: "Finetuned | None" = None
     """What was learnt at the chosen rate, once it has been chosen."""
+    choice_seconds: float = 0.0
+    """What choosing took."""
 
 
 @dataclass(frozen=True, kw_only=True)

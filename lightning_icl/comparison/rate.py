@@ -1,6 +1,7 @@
 """A learning rate chosen for a model and a task, on training rows that nothing else uses (definitions, section 9)."""
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -77,6 +78,7 @@ def with_chosen_rate(settings: CompareSettings, planned: PlannedTask, model: Pre
                 "guess."
             )
         return planned
+    started = time.perf_counter()
     say(f"{planned.task.name}: {_cost(planned)}")
     # Before anything is learnt; every rate is measured against it.
     before = _demonstration_loss(settings, planned, model, None)
@@ -90,7 +92,13 @@ def with_chosen_rate(settings: CompareSettings, planned: PlannedTask, model: Pre
         trials, tuned = [*trials, *finer], tuned | tuned_finer
     choice = judged(sorted(trials, key=lambda trial: trial.rate), len(planned.held_out), before)
     say(f"{planned.task.name}: --lr auto chose {choice.rate:g}, of {len(trials)} rates. {choice.note}".rstrip())
-    return replace(planned, learning_rate=choice.rate, choice=choice.content(), finetuned=tuned.get(choice.rate))
+    return replace(
+        planned,
+        learning_rate=choice.rate,
+        choice=choice.content(),
+        finetuned=tuned.get(choice.rate),
+        choice_seconds=time.perf_counter() - started,
+    )
 
 
 def fit_once(trainer: Trainer, probe: FinetunedModule, planned: PlannedTask) -> None:

@@ -112,6 +112,10 @@ def test_the_choice_stands_in_the_results_and_is_made_again_alike(tmp_path: Path
     given = results("given", "--lr", str(one["finetune"]["lr"]))
     assert given["finetune"]["loss"] == pytest.approx(one["finetune"]["loss"], abs=1e-6)
     assert given["accuracy"] == one["accuracy"]
+    # What a comparison took is accounted for: a chosen rate's fine-tuning in the choice, a given one's for itself.
+    assert one["timing"]["rate_s"] > 0 == one["timing"]["finetune_s"]
+    assert "rate_s" not in given["timing"]
+    assert given["timing"]["finetune_s"] > 0
     for measure in ("sim_aou", "sim_am", "kendall"):
         assert figures(given[measure]) == pytest.approx(figures(one[measure]), abs=1e-5)
     assert "lr: auto" in (tmp_path / "one" / "tiny-cb" / "config.yaml").read_text()
