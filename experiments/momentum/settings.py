@@ -11,7 +11,7 @@ from lightning_icl.plain_yaml import read_yaml
 from lightning_icl.pretraining.settings import PretrainSettings
 from lightning_icl.tasks.generated import GENERATED
 
-SIZES = ("smoke", "cpu", "day", "further", "gpu", "long", "paper")
+SIZES = ("smoke", "cpu", "day", "further", "pair", "gpu", "long", "paper")
 LEARNT = "learnt"
 SEARCHED = ("learning_rate", "batch", "warmup")
 """What the search may try."""
