@@ -32,6 +32,7 @@ def assemble(plan: Plan, planned: PlannedTask, probe: ICLProbe) -> dict[str, Any
     """The content of `results.json` for one task; NaN marks what is undefined, with reasons under `undefined`."""
     conditions = VIEWS if probe.finetuned is not None else VIEWS[:2]
     measured = probe.predictions[0].scores.keys()
+    seconds = probe.seconds | ({} if planned.choice is None else {"rate": planned.choice_seconds})
     content: dict[str, Any] = {
         "schema": SCHEMA,
         # Folders are listed by name; this number keeps the order in which tasks were asked for.
@@ -65,7 +66,7 @@ def assemble(plan: Plan, planned: PlannedTask, probe: ICLProbe) -> dict[str, Any
         **(plain_comparison(probe.comparison) if probe.comparison is not None else dict.fromkeys(compared_levels())),
         # The rounding check is no comparison of its own, so it gets no intervals.
         **uncertainty(*rounding_check.without_check(probe)),
-        "timing": {f"{name}_s": round(seconds, 3) for name, seconds in probe.seconds.items()},
+        "timing": {f"{name}_s": round(taken, 3) for name, taken in seconds.items()},
         "versions": versions(),
         "environment": environment(probe.trainer, planned.data),
     }

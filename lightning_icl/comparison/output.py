@@ -184,8 +184,6 @@ def save_results(run: Run, planned: PlannedTask, probe: ICLProbe, controlled: Co
     if not probe.predictions:
         raise OutputError(f"No query of task {planned.task.name!r} was looked at; nothing is saved.")
     content = assemble(run.plan, planned, probe)
-    if planned.choice is not None:
-        content["timing"]["rate_s"] = round(planned.choice_seconds, 3)
     if run.plan.controls and controlled is not None:
         content["controls"] = controls_section(controlled, probe)
         content["timing"]["controls_s"] = round(controlled.seconds, 3)
