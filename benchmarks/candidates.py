@@ -10,12 +10,11 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from benchmarks.workload import Workload, ready_probe, whole_inputs
-from lightning_icl.data.module import DemonstrationSteps
+from lightning_icl.data.module import demonstration_steps
 from lightning_icl.models.architecture import architecture_of
 from lightning_icl.models.kv import GradientGate
 from lightning_icl.probing.contrast import ContrastMetrics
@@ -142,7 +141,7 @@ def in_bfloat16(model: PreTrainedModel, workload: Workload) -> Callable[[], obje
 def finetuning(model: PreTrainedModel, workload: Workload) -> Candidates:
     """Fine-tuning by the Trainer, and a bare loop of forward and backward over the same examples and parameters."""
     demonstrations = workload.demonstrations()
-    steps = DemonstrationSteps(demonstrations.bos, demonstrations.examples)
+    steps = demonstration_steps(demonstrations)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", ".*(does not have many workers|in eval mode|val_dataloader|LeafSpec).*")
 
@@ -151,12 +150,11 @@ def finetuning(model: PreTrainedModel, workload: Workload) -> Candidates:
             max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
             enable_model_summary=False, callbacks=[KVFinetuning(1e-4)],
         )  # fmt: skip
-        trainer.fit(ICLProbe(model, demonstrations), DataLoader(steps, batch_size=1))
+        trainer.fit(ICLProbe(model, demonstrations), steps)
 
     def bare() -> None:
         gate = GradientGate(model)
-        for number in range(len(steps)):
-            ids = steps[number][None]
+        for ids in steps:
             logits = model(input_ids=ids, use_cache=False).logits
             cross_entropy(logits[0, :-1], ids[0, 1:]).backward()
             model.zero_grad(set_to_none=True)

@@ -69,10 +69,10 @@ def controlled_probe(model: PreTrainedModel, folder: Path, shape: Shape) -> tupl
     planned = PlannedTask(name="random", task=data.task, data=data, learning_rate=RATE, neighbour=neighbour)
     probe = ICLProbe(model, data.demonstrations)
     make_trainer(SETTINGS, [KVFinetuning(RATE)]).fit(probe, datamodule=data)
-    made = make_controls(SETTINGS, planned, probe, choose("all"))
-    if made.impossible:
-        raise SystemExit(f"Left out: {made.impossible}")
-    return probe, data, made.seconds
+    controlled = make_controls(SETTINGS, planned, probe, choose("all"))
+    if controlled.impossible:
+        raise SystemExit(f"Left out: {controlled.impossible}")
+    return probe, data, controlled.seconds
 
 
 class Turns(Callback):

@@ -16,7 +16,7 @@ import torch
 from benchmarks.workload import Workload
 from lightning_icl.models.capture import Capture
 from lightning_icl.weightupdate.fast_weights import fast_weights
-from lightning_icl.weightupdate.look import look
+from lightning_icl.weightupdate.ladder_observation import observe_condition
 
 
 def seconds(call: Callable[[], object], device: str) -> float:
@@ -36,8 +36,8 @@ def measure(workload: Workload, device: str, rounds: int) -> tuple[dict[str, lis
         prefix = capture.prefix(demonstrations.prefix_token_ids)
         assert prefix is not None
         ways: dict[str, Callable[[], object]] = {
-            "tokens": lambda: look(capture, batch, prefix, name="tokens"),
-            "fast weights": lambda: weights.look(capture, batch),
+            "tokens": lambda: observe_condition(capture, batch, prefix, name="tokens"),
+            "fast weights": lambda: weights.observe(capture, batch),
         }
         taken: dict[str, list[float]] = {name: [] for name in ways}
         for number in range(rounds + 1):

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from benchmarks.rounds import Ratio, measure
 from benchmarks.workload import WORKLOADS
 from lightning_icl.comparison.trainer import quiet
-from lightning_icl.probing.course import Finetuned, Run
+from lightning_icl.probing.finetuning_run import Finetuned, FinetuningRun
 from lightning_icl.probing.group import GroupFinetuning, group_steps
 from lightning_icl.probing.group_memory import group_bytes
 from lightning_icl.probing.module import FinetunedModule
@@ -25,7 +25,7 @@ from lightning_icl.records import Demonstrations
 from lightning_icl.sweeping.settings import PAPER_RATES
 
 
-def fine_tuned(model: PreTrainedModel, runs: Sequence[Run]) -> list[Finetuned]:
+def fine_tuned(model: PreTrainedModel, runs: Sequence[FinetuningRun]) -> list[Finetuned]:
     """All runs, in one group."""
     group = GroupFinetuning(runs)
     trainer = L.Trainer(
@@ -51,7 +51,7 @@ def largest_difference(together: Sequence[Finetuned], apart: Sequence[Finetuned]
 
 def measured(model: PreTrainedModel, demonstrations: Demonstrations, count: int, rounds: int) -> tuple[Ratio, float]:
     """How many times as fast the group is, and how far its weights are from those of single runs."""
-    runs = [Run(learning_rate=rate, demonstrations=demonstrations) for rate in PAPER_RATES[:count]]
+    runs = [FinetuningRun(learning_rate=rate, demonstrations=demonstrations) for rate in PAPER_RATES[:count]]
     results: dict[str, list[Finetuned]] = {}
 
     def apart() -> None:
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model, demonstrations = AutoModelForCausalLM.from_config(workload.config()).eval(), workload.demonstrations()
     for count in given.runs:
         ratio, difference = measured(model, demonstrations, count, given.rounds)
-        runs = [Run(learning_rate=rate, demonstrations=demonstrations) for rate in PAPER_RATES[:count]]
+        runs = [FinetuningRun(learning_rate=rate, demonstrations=demonstrations) for rate in PAPER_RATES[:count]]
         memory = group_bytes(model, runs) / 1e9
         print(
             f"{ratio.name}: {ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f}), to be {ratio.target}; weights "

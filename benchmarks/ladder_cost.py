@@ -17,7 +17,7 @@ from benchmarks.workload import WORKLOADS, Workload
 from lightning_icl.models.capture import Capture
 from lightning_icl.models.replacement import Updated
 from lightning_icl.models.scope import Scope
-from lightning_icl.weightupdate.look import look
+from lightning_icl.weightupdate.ladder_observation import observe_condition
 from lightning_icl.weightupdate.survey import Survey
 
 
@@ -35,7 +35,7 @@ def measure(workload: Workload, scope: Scope, device: str, rounds: int) -> dict[
 
         def looks(name: str, replacement: Updated | None) -> None:
             for batch in batches:
-                look(capture, batch, prefix, name=name, replacement=replacement)
+                observe_condition(capture, batch, prefix, name=name, replacement=replacement)
 
         updates = survey().rungs()
         replacements: dict[str, Updated | None] = {"icl": None}

@@ -20,13 +20,12 @@ from pathlib import Path
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from torch.utils.data import DataLoader
 
 from benchmarks.workload import WORKLOADS
 from lightning_icl.comparison.settings import CompareSettings
 from lightning_icl.comparison.trainer import make_trainer
-from lightning_icl.data.batches import QueryBatches, batch_budget
-from lightning_icl.data.module import DemonstrationSteps
+from lightning_icl.data.batches import batch_budget, batch_loader
+from lightning_icl.data.module import demonstration_steps
 from lightning_icl.data.queries import budget_batches
 from lightning_icl.probing.finetuning import KVFinetuning
 from lightning_icl.probing.probe import ICLProbe
@@ -68,10 +67,10 @@ def one(size: str, queries: int, dtype: str) -> dict[str, object]:
     probe = ICLProbe(model, demonstrations)
     started = time.perf_counter()
     warnings.filterwarnings("ignore", ".*no `val_dataloader`.*")
-    trainer.fit(probe, DataLoader(DemonstrationSteps(demonstrations.bos, demonstrations.examples), batch_size=1))
+    trainer.fit(probe, demonstration_steps(demonstrations))
     fitted, fitting = peak(), time.perf_counter() - started
-    batches = QueryBatches(budget_batches(workload.query_list(), batch_budget(settings.batch_tokens, [])))
-    trainer.validate(probe, DataLoader(batches, batch_size=None), verbose=False)
+    batches = budget_batches(workload.query_list(), batch_budget(settings.batch_tokens, []))
+    trainer.validate(probe, batch_loader(batches), verbose=False)
     return {
         "size": size, "dtype": dtype, "queries": queries, "libraries": before, "weights": weights,
         "prefix": held.size / MB, "fine-tuned": fitted, "peak": peak(), "fine-tuning": fitting,

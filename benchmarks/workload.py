@@ -20,7 +20,7 @@ from lightning_icl.data.queries import Query, collate
 from lightning_icl.models.architecture import head_counts
 from lightning_icl.models.capture import Capture
 from lightning_icl.models.masters import Masters
-from lightning_icl.probing.course import Finetuned
+from lightning_icl.probing.finetuning_run import Finetuned
 from lightning_icl.probing.observation import View
 from lightning_icl.probing.probe import ICLProbe
 from lightning_icl.records import Condition, Demonstrations, QueryBatch

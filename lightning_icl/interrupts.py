@@ -36,7 +36,7 @@ def terminable() -> Iterator[None]:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """An interrupt that Lightning's Trainer turns into an exit reaches the caller as what it was."""
+    """Raise the KeyboardInterrupt that Lightning's Trainer has turned into SystemExit."""
     try:
         yield
     except SystemExit as ended:

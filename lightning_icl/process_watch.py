@@ -15,6 +15,7 @@ from subprocess import Popen
 from typing import TYPE_CHECKING
 
 from lightning_icl.errors import UserError
+from lightning_icl.interrupts import interruptible
 
 if TYPE_CHECKING:
     import lightning as L
@@ -28,16 +29,25 @@ _STARTED: list[Popen[bytes]] = []
 
 
 @contextmanager
-def falling_together(trainer: "L.Trainer") -> Iterator[None]:
-    """Until the context ends this process ends, with a message and status 1, where another of its run has died.
+def guarded(trainer: "L.Trainer") -> Iterator[None]:
+    """Around a Trainer's run: interrupts stay interrupts, and where one process of the run dies all end.
+
+    This process then ends with a message and status 1.
 
     Args:
         trainer: runs inside the context.
     """
-    # torchrun watches its processes itself.
-    if trainer.world_size == 1 or "TORCHELASTIC_RUN_ID" in os.environ:
-        yield
-        return
+    with interruptible():
+        # torchrun watches its processes itself.
+        if trainer.world_size == 1 or "TORCHELASTIC_RUN_ID" in os.environ:
+            yield
+        else:
+            with _watching(trainer):
+                yield
+
+
+@contextmanager
+def _watching(trainer: "L.Trainer") -> Iterator[None]:
     # A thread, since the main one may hang in a collective call that nothing interrupts.
     died = _watched(trainer)
     over = threading.Event()
@@ -99,7 +109,7 @@ def _watch(died: Callable[[], str], over: threading.Event) -> None:
 
 
 def _told(died: Callable[[], str], over: threading.Event) -> bool:
-    """Whether a failure came of a death, which takes a moment to show; then it is said and the rest is stopped."""
+    """Wait a moment to see whether a dead process caused a failure; if so say it, stop the others and return True."""
     # The watching thread must not end the process while this one waits.
     over.set()
     until = time.monotonic() + _SHOWS

@@ -64,13 +64,13 @@ def layer_records() -> list[dict[str, Any]]:
     return found
 
 
-def published_layers(task: str, quantity: str, method: str = "GD") -> list[float] | None:
+def published_layers(task: str, quantity: str) -> list[float] | None:
     """A quantity per layer of the 1.3B model as published, with the paper's order of demonstrations; None for none.
 
     >>> len(published_layers("sst2", "sim_aou"))
     24
     """
     for record in layer_records():
-        if (record["task"], record["method"], record["permutation"]) == (task, method, 0) and record["trained"]:
+        if (record["task"], record["method"], record["permutation"]) == (task, "GD", 0) and record["trained"]:
             return list(record[quantity])
     return None

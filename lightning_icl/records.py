@@ -164,6 +164,10 @@ class KVOverlay:
         return digest.hexdigest()
 
 
+VIEWS = ("zsl", "icl", "ft")
+"""Names of the three conditions that the paper compares."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Condition:
     """One way of looking at the same query: some tokens before it, and some weights laid over the model.
@@ -175,7 +179,7 @@ class Condition:
     prefix_token_ids: tuple[int, ...]
     overlay: KVOverlay | None = None
     position_offset: int = 0
-    """How many positions further on than right behind the prefix the query stands."""
+    """Extra positions between the prefix and the query; 0 puts the query right behind it."""
     answer_ids: tuple[int, ...] | None = None
     """One token for each answer, scored in place of the task's own, which must have one token each too."""
     content_free: QueryBatch | None = None

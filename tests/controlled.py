@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import oracle
 import torch
-from exactness import RATE, make_trainer, mean_over_queries
+from exactness import RATE, make_trainer, mean_over_queries, unmoved_layers
 from tiny_models import tiny_model
 from tiny_task import tiny_data
 
@@ -52,7 +52,7 @@ def deviations(
     """Largest absolute deviation of one contrast from the slow computation, by quantity."""
     recall, aou, am, kendall = probe.comparisons[contrast.name]
     names = [condition.name for condition in contrast.conditions]
-    expected["am_difference"][:, list(probe.unmoved_layers)] = np.nan
+    expected["am_difference"][:, unmoved_layers(probe)] = np.nan
     found = {
         "answer_scores": np.array([[prediction.scores[name] for name in names] for prediction in probe.predictions]),
         "aou": aou.normalised.per_layer,

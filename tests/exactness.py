@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from lightning_icl.data.module import ICLDataModule
 from lightning_icl.data.queries import ProbeToken
+from lightning_icl.models.architecture import architecture_of
 from lightning_icl.probing.finetuning import KVFinetuning
 from lightning_icl.probing.probe import ICLProbe
 
@@ -83,11 +84,16 @@ def deviations_of(
     return compare(probe, expected)
 
 
+def unmoved_layers(probe: ICLProbe) -> list[int]:
+    """Layers whose scores among the own tokens cannot depend on the prompt: the first, where positions are relative."""
+    return [] if architecture_of(probe.model.config).absolute_positions else [0]
+
+
 def compare(probe: ICLProbe, expected: dict[str, np.ndarray]) -> dict[str, float]:
     assert probe.comparison is not None
     assert probe.finetuned is not None
     _, aou, am, kendall = probe.comparison
-    unmoved = list(probe.unmoved_layers)
+    unmoved = unmoved_layers(probe)
     for name in ("am_difference", "am_softmax_difference"):
         expected[name][:, unmoved] = np.nan
     most = expected["answer_scores"].shape[-1]

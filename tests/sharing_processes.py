@@ -16,7 +16,7 @@ from tiny_models import tiny_model
 from tiny_task import tiny_data
 from torch import Tensor
 
-from lightning_icl.probing.course import Run
+from lightning_icl.probing.finetuning_run import FinetuningRun
 from lightning_icl.probing.group import GroupFinetuning, group_steps
 from lightning_icl.probing.module import FinetunedModule
 
@@ -65,7 +65,7 @@ def fit(folder: Path, processes: int) -> None:
     for variant, (dtype, names) in MODELS.items():
         model = tiny_model(variant).to(dtype)
         for name in names:
-            runs = [Run(learning_rate=rate, demonstrations=(long, short)[rate > 0.1]) for rate in RATES[name]]
+            runs = [FinetuningRun(learning_rate=rate, demonstrations=(long, short)[rate > 0.1]) for rate in RATES[name]]
             group, work = GroupFinetuning(runs), Work()
             settings = {"devices": processes, "use_distributed_sampler": False}
             trainer = make_trainer(group, work, precision=PRECISIONS[dtype], **settings)

@@ -6,15 +6,15 @@ from exactness import make_trainer
 from transformers import PreTrainedModel
 
 from lightning_icl.models.kv import Trained
-from lightning_icl.probing.course import Finetuned, Run
 from lightning_icl.probing.finetuning import KVFinetuning
+from lightning_icl.probing.finetuning_run import Finetuned, FinetuningRun
 from lightning_icl.probing.group import group_steps
 from lightning_icl.probing.module import FinetunedModule
 
 PRECISIONS = {torch.float32: "32-true", torch.float64: "64-true", torch.bfloat16: "bf16-true"}
 
 
-def alone(model: PreTrainedModel, run: Run, trained: Trained = "kv") -> Finetuned:
+def alone(model: PreTrainedModel, run: FinetuningRun, trained: Trained = "kv") -> Finetuned:
     module = FinetunedModule(model, run.demonstrations)
     trainer = make_trainer(KVFinetuning(run.learning_rate, trained), precision=PRECISIONS[model.dtype])
     trainer.fit(module, group_steps([run]))

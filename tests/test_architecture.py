@@ -13,7 +13,7 @@ import lightning_icl
 
 PACKAGE = Path(lightning_icl.__file__).parent
 RANKS = {
-    "errors": -1, "records": 0, "published": 0, "process_setup": 0, "process_watch": 0, "file_names": 0, "_version": 0,
+    "errors": -1, "records": 0, "published": 0, "process_setup": 0, "process_watch": 1, "file_names": 0, "_version": 0,
     "bfloat16_support": 0, "interrupts": 0, "measures": 0, "console": 0, "saved_json": 0,
     "plain_yaml": 0, "setting_values": 0, "setting_ranges": 0, "lightning_parts": 0, "flags": 1,
     "tasks": 1, "attention": 1, "results": 1, "saving": 1,

@@ -29,8 +29,8 @@ def branched_ema(
         As `value_ema`: the EMA of every token, and the state behind the last.
     """
     batch = value.shape[0]
-    carried = None if state is None else state.expand(batch, -1, -1)
     # Expanded without a copy: the prompt's state is the same for every query.
+    carried = None if state is None else state.expand(batch, -1, -1)
     if branches is None:
         return value_ema(value, eta, state=carried)
     # Each branch starts from nothing in one linear scan; what the prompt leaves to it is added below.

@@ -18,7 +18,7 @@ from lightning_icl.comparison.assemble import demonstrations, finetune, fingerpr
 from lightning_icl.comparison.plan import Plan, PlannedTask
 from lightning_icl.errors import OutputError
 from lightning_icl.models.architecture import head_counts
-from lightning_icl.probing.course import Finetuned
+from lightning_icl.probing.finetuning_run import Finetuned
 from lightning_icl.probing.probe import ICLProbe
 from lightning_icl.records import KVOverlay
 from lightning_icl.results import OVERLAY, to_json
@@ -161,5 +161,5 @@ def _read_tensors(path: Path, expected: str) -> dict[str, Tensor]:
     # A file of ours can still hold NaN: saved after a step that overflowed.
     for name, tensor in tensors.items():
         if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
-            raise OutputError(f"{str(path)!r} holds {name!r} with what is no finite number. {_AGAIN}")
+            raise OutputError(f"{str(path)!r} holds NaN or infinite numbers in {name!r}. {_AGAIN}")
     return tensors

@@ -22,9 +22,9 @@ from lightning_icl.probing.contrast import MAIN, Comparison
 from lightning_icl.probing.findings import Prediction, accuracy, best_answer
 from lightning_icl.probing.module import FinetunedModule
 from lightning_icl.probing.probe import ICLProbe
+from lightning_icl.records import VIEWS
 from lightning_icl.results import SCHEMA
 
-VIEWS = ("zsl", "icl", "ft")
 _PACKAGES = ("torch", "lightning", "transformers", "datasets", "torchmetrics")
 
 

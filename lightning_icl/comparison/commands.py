@@ -18,10 +18,9 @@ from lightning_icl.comparison.trainer import check_trainer, make_trainer
 from lightning_icl.data.preview import show_prompt
 from lightning_icl.errors import UserError
 from lightning_icl.file_names import input_path
-from lightning_icl.interrupts import interruptible
 from lightning_icl.probing.finetuning import KVFinetuning
 from lightning_icl.probing.probe import ICLProbe
-from lightning_icl.process_watch import falling_together
+from lightning_icl.process_watch import guarded
 from lightning_icl.results import RESULTS
 
 
@@ -72,7 +71,7 @@ def _compare_task(run: Run, planned: PlannedTask, model: PreTrainedModel) -> Non
     data = planned.data
     probe = ICLProbe(model, data.demonstrations, readings=calibrated_readings(data))
     trainer = make_trainer(settings, [KVFinetuning(planned.learning_rate)], title=planned.task.name)
-    with interruptible(), falling_together(trainer):
+    with guarded(trainer):
         fit_once(trainer, probe, planned)
         # Controls after the main fine-tuning, so that its figures are the same with and without them.
         controlled = make_controls(settings, planned, probe, run.plan.controls, run.plan.control_rates)
@@ -101,7 +100,7 @@ def fit(settings: CompareSettings) -> Path | None:
             planned = with_chosen_rate(settings, planned, model)
             probe = ICLProbe(model, planned.data.demonstrations)
             trainer = make_trainer(settings, [KVFinetuning(planned.learning_rate)], title=planned.task.name)
-            with interruptible(), falling_together(trainer):
+            with guarded(trainer):
                 fit_once(trainer, probe, planned)
             save_finetuning(run, planned, probe)
         # Quoted, so that it can be pasted.
@@ -138,7 +137,7 @@ def validate(settings: ValidateSettings) -> Path | None:
             readings = calibrated_readings(data)
             probe = ICLProbe(model, data.demonstrations, finetuned=finetuned, readings=readings)
             trainer = make_trainer(settings, [], title=planned.task.name)
-            with interruptible(), falling_together(trainer):
+            with guarded(trainer):
                 trainer.validate(probe, datamodule=data, verbose=False)
             save_results(run, planned, probe)
         show_results(run)

@@ -9,7 +9,7 @@ from pathlib import Path
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lightning_icl.comparison._overlays import write_finetuned
-from lightning_icl.comparison.assemble import VIEWS, assemble, prediction_rows
+from lightning_icl.comparison.assemble import assemble, prediction_rows
 from lightning_icl.comparison.controls.run import Controlled, controls_section
 from lightning_icl.comparison.plan import Plan, PlannedTask, resolved
 from lightning_icl.comparison.progress import say
@@ -17,6 +17,7 @@ from lightning_icl.errors import OutputError
 from lightning_icl.plain_yaml import read_yaml, to_yaml
 from lightning_icl.probing.findings import accuracy
 from lightning_icl.probing.probe import ICLProbe
+from lightning_icl.records import VIEWS
 from lightning_icl.report.show import print_summary
 from lightning_icl.results import CONFIG, PREDICTIONS, RESULTS, finished_parts, to_json, to_json_lines
 from lightning_icl.saving.paths import default_folder
@@ -47,8 +48,7 @@ class Run:
             OutputError: it cannot be written.
         """
         assert self.space is not None
-        # Removed until all tasks are done: figures of other settings must never stand beside it.
-        # Settings of the whole run stand beside figures that they made, or not at all.
+        # The run's settings may stand only beside figures they made, so they go until all tasks are done.
         self.space.remove(self.plan.out / CONFIG)
         with self.space.replacing(self.plan.out / planned.task.name) as part:
             yield part

@@ -11,7 +11,7 @@ from lightning_icl.comparison.trainer import DTYPES
 from lightning_icl.data.module import ICLDataModule, load_data
 from lightning_icl.data.queries import Query
 from lightning_icl.errors import TaskError, UserError
-from lightning_icl.models.architecture import Architecture, architecture_of, context_length
+from lightning_icl.models.architecture import context_length
 from lightning_icl.models.fitting import check_vocabulary
 from lightning_icl.models.rotary import check_lengths
 from lightning_icl.models.spreading import check_spreadable
@@ -25,7 +25,7 @@ from lightning_icl.tasks.task import Task
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-    from lightning_icl.probing.course import Finetuned
+    from lightning_icl.probing.finetuning_run import Finetuned
 
 HELD_OUT, FEWEST_HELD_OUT = 64, 16
 """Training rows on which `--lr auto` chooses, at most and at least: half as many as there are queries, since every
@@ -59,7 +59,6 @@ class Plan:
 
     settings: CompareSettings
     subject: Subject
-    architecture: Architecture
     tasks: tuple[PlannedTask, ...]
     out: Path
     controls: tuple[Control, ...] = ()
@@ -111,7 +110,6 @@ def plan_of(settings: CompareSettings, tasks: Mapping[str, Task], subject: Subje
     return Plan(
         settings=settings,
         subject=subject,
-        architecture=architecture_of(subject.config),
         tasks=tuple(_plan_task(settings, name, task, subject) for name, task in tasks.items()),
         out=output_folder(settings),
         controls=controls,

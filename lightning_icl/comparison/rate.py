@@ -14,12 +14,11 @@ from lightning_icl.comparison.plan import PlannedTask, chooses_rate
 from lightning_icl.comparison.progress import say
 from lightning_icl.comparison.settings import CompareSettings
 from lightning_icl.comparison.trainer import make_trainer
-from lightning_icl.interrupts import interruptible
-from lightning_icl.probing.course import Finetuned, Run
+from lightning_icl.probing.finetuning_run import Finetuned, FinetuningRun
 from lightning_icl.probing.group_memory import groups_within
 from lightning_icl.probing.heldout import DemonstrationLoss, HeldOutAccuracy
 from lightning_icl.probing.module import FinetunedModule
-from lightning_icl.process_watch import falling_together
+from lightning_icl.process_watch import guarded
 from lightning_icl.records import Condition, KVOverlay
 
 DECADES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -149,8 +148,9 @@ def _cost(planned: PlannedTask) -> str:
     rates, steps = len(DECADES) + len(FINER), len(planned.data.demonstrations)
     queries, held_out = len(planned.data.queries), len(planned.held_out)
     return (
-        f"--lr auto tries {len(DECADES)} and then {len(FINER)} rates: {rates} fine-tunings of {steps} steps, of which "
-        f"the comparison takes the best, and {rates} looks at {held_out} held-out rows for its 3 at {queries} queries."
+        f"--lr auto tries {len(DECADES)} rates, then {len(FINER)} around the best: {rates} fine-tunings of {steps} "
+        f"steps, each judged on {held_out} held-out rows. The comparison takes over the best one and looks at "
+        f"{queries} queries 3 times."
     )
 
 
@@ -209,7 +209,7 @@ def _demonstration_loss(
 
 def _validate(settings: CompareSettings, planned: PlannedTask, module: LightningModule, rows: str) -> None:
     trainer = make_trainer(settings, [], title=f"{planned.task.name}: rates", rows=rows)
-    with interruptible(), falling_together(trainer):
+    with guarded(trainer):
         trainer.validate(module, verbose=False)
 
 
@@ -217,7 +217,7 @@ def _finetuned(
     settings: CompareSettings, planned: PlannedTask, model: PreTrainedModel, rates: Sequence[float]
 ) -> tuple[dict[float, Finetuned], dict[float, str]]:
     """By rate what was learnt, or why nothing was."""
-    runs = [Run(learning_rate=rate, demonstrations=planned.data.demonstrations) for rate in rates]
+    runs = [FinetuningRun(learning_rate=rate, demonstrations=planned.data.demonstrations) for rate in rates]
     tuned: dict[float, Finetuned] = {}
     diverged: dict[float, str] = {}
     for group in groups_within(runs, model):

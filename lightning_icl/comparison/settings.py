@@ -164,9 +164,8 @@ class OneDeviceSettings(PromptSettings):
 
 # What a fine-tuning was made on; how much to probe, and what a model may do, is asked anew.
 _OF_FINETUNING = (
-    *("model", "revision", "adapter", "task", "data", "template", "separator", "chat"),
-    *("shots", "seed", "lr"),
-)
+    "model", "revision", "adapter", "task", "data", "template", "separator", "chat", "shots", "seed", "lr",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

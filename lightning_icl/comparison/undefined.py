@@ -1,5 +1,6 @@
 """Why a figure has no value: a reason for every null of a comparison, and what rounding may do to the rest."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -30,13 +31,13 @@ def undefined(comparison: Comparison | None, contrast: Contrast | None) -> dict[
     if comparison is None or contrast is None:
         return dict.fromkeys(_LEVELS, "there was no fine-tuning to compare with")
     reasons = {
-        f"rec2ftp.{name}": reason for name, reason in _SHARES.items() if _is_nan(getattr(comparison.rec2ftp, name))
+        f"rec2ftp.{name}": reason for name, reason in _SHARES.items() if math.isnan(getattr(comparison.rec2ftp, name))
     }
     for key, curve, form in named_forms(comparison):
         # A level that the contrast does not measure has one reason for all its figures.
         general = _not_compared(key, contrast)
         # The figure's own key stands for its whole curve; only partly undefined curves list their layers.
-        if _is_nan(form.value):
+        if math.isnan(form.value):
             reasons[key] = general or _reason({name: shares.mean() for name, shares in form.undefined.items()})
         else:
             for layer in torch.isnan(form.per_layer).nonzero().flatten().tolist():
@@ -56,7 +57,7 @@ def undefined_queries(comparison: Comparison) -> dict[str, dict[str, Any]]:
             parts = {name: shares[layer] for name, shares in form.undefined.items()}
             share = float(sum(parts.values(), torch.zeros(())))
             # A layer without any value is among `undefined`, with a reason of its own.
-            if share > 0 and not _is_nan(value):
+            if share > 0 and not math.isnan(value):
                 entries[f"{curve}[{layer}]"] = {"share": round(share, 6), "reason": _reason(parts)}
     return entries
 
@@ -96,8 +97,3 @@ def _reason(shares: Mapping[str, Tensor]) -> str:
     # Sorted by share, so that the first named is the main one.
     applying = sorted((name for name in shares if shares[name] > 0), key=lambda name: -float(shares[name]))
     return "; or ".join(applying) or "no query had a value"
-
-
-def _is_nan(value: float) -> bool:
-    # NaN is the only number that differs from itself, in tensors and floats alike.
-    return value != value

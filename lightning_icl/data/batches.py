@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 from lightning import Trainer
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from lightning_icl.data.queries import Query, budget_batches, collate
 from lightning_icl.data.settings import BatchTokens
@@ -24,24 +24,13 @@ BATCHES_EACH = 4
 _CPU = torch.device("cpu")
 
 
-class QueryBatches(Dataset[QueryBatch]):
-    """Batches of queries, made into tensors when they are asked for."""
-
-    def __init__(self, batches: Sequence[Sequence[Query]]) -> None:
-        self._batches = batches
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __getitem__(self, number: int) -> QueryBatch:
-        return collate(self._batches[number])
-
-
-def batch_budget(asked: BatchTokens, queries: Sequence[Query], device: torch.device = _CPU, processes: int = 1) -> int:
+def batch_budget(
+    batch_tokens: BatchTokens, queries: Sequence[Query], device: torch.device = _CPU, processes: int = 1
+) -> int:
     """Tokens in a batch: the number asked for, or what `auto` stands for.
 
     Args:
-        asked: a number, which is taken as it is, or `auto`.
+        batch_tokens: a number, which is taken as it is, or `auto`.
         queries: all that are to be put into batches.
         device: where they are looked at.
         processes: among which their batches are divided.
@@ -49,8 +38,8 @@ def batch_budget(asked: BatchTokens, queries: Sequence[Query], device: torch.dev
     >>> batch_budget("auto", []), batch_budget(48, [], torch.device("cuda"), 8)
     (1024, 48)
     """
-    if asked != "auto":
-        return asked
+    if batch_tokens != "auto":
+        return batch_tokens
     most = ON_PROCESSORS if device.type == "cpu" else ON_ACCELERATORS
     if processes == 1:
         return most
@@ -88,22 +77,27 @@ def share_of(batches: Sequence[list[Query]], process: int, processes: int) -> li
 
 
 def share_loader(
-    queries: Sequence[Query], asked: BatchTokens, trainer: Trainer | None = None
+    queries: Sequence[Query], batch_tokens: BatchTokens, trainer: Trainer | None = None
 ) -> DataLoader[QueryBatch]:
     """This process's share of the queries, in batches; all of them without a Trainer.
 
     Args:
         queries: of all processes.
-        asked: tokens in a batch, or `auto`.
+        batch_tokens: tokens in a batch, or `auto`.
         trainer: whose device and processes they are for.
     """
     if trainer is None:
-        return DataLoader(QueryBatches(budget_batches(queries, batch_budget(asked, queries))), batch_size=None)
-    budget = batch_budget(asked, queries, trainer.strategy.root_device, trainer.world_size)
+        return batch_loader(budget_batches(queries, batch_budget(batch_tokens, queries)))
+    budget = batch_budget(batch_tokens, queries, trainer.strategy.root_device, trainer.world_size)
     batches = budget_batches(queries, budget)
     share = share_of(batches, trainer.global_rank, trainer.world_size)
-    if not share:
-        # Lightning skips validation where there is no batch, and the others would wait for ever.
-        nothing = collate(batches[-1]).rows(0, 0)
-        return DataLoader([nothing], batch_size=None)  # type: ignore[arg-type]
-    return DataLoader(QueryBatches(share), batch_size=None)
+    if share:
+        return batch_loader(share)
+    # Lightning skips validation where there is no batch, and the others would wait for ever.
+    nothing = collate(batches[-1]).rows(0, 0)
+    return DataLoader([nothing], batch_size=None)  # type: ignore[arg-type]
+
+
+def batch_loader(batches: list[list[Query]]) -> DataLoader[QueryBatch]:
+    """Batches of queries, made into tensors when they are asked for."""
+    return DataLoader(batches, batch_size=None, collate_fn=collate)  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ import torch
 from lightning import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from lightning_icl.data._chat import chat_layout
 from lightning_icl.data._demonstrations import Example, choose_demonstrations
@@ -36,18 +36,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-class DemonstrationSteps(Dataset[Tensor]):
-    """The fine-tuning examples `BOS ex_i` in prompt order."""
-
-    # Tensors are made once: the same few are asked for at every step.
-    def __init__(self, bos: Sequence[int], examples: Sequence[Sequence[int]]) -> None:
-        self._rows = [torch.tensor([*bos, *example]) for example in examples]
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, number: int) -> Tensor:
-        return self._rows[number]
+def demonstration_steps(demonstrations: Demonstrations) -> DataLoader[Tensor]:
+    """The fine-tuning examples `BOS ex_i` in prompt order, one a batch."""
+    steps = [torch.tensor([*demonstrations.bos, *example]) for example in demonstrations.examples]
+    return DataLoader(steps, batch_size=1, shuffle=False)  # type: ignore[arg-type]
 
 
 class ICLDataModule(LightningDataModule):
@@ -326,8 +318,7 @@ class ICLDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Tensor]:
         """One demonstration a batch, in prompt order."""
-        steps = DemonstrationSteps(self.demonstrations.bos, self.demonstrations.examples)
-        return DataLoader(steps, batch_size=1, shuffle=False)
+        return demonstration_steps(self.demonstrations)
 
     def val_dataloader(self) -> DataLoader[QueryBatch] | list[DataLoader[QueryBatch]]:
         """This process's share of the query batches; nothing during `Trainer.fit`, which does not probe."""

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 _SHADES = ("on grey23", "on grey35")
 
 
-def show_prompt(data: ICLDataModule, tokenizer: "PreTrainedTokenizerBase", console: Console | None = None) -> None:
+def show_prompt(data: ICLDataModule, tokenizer: "PreTrainedTokenizerBase") -> None:
     """Print the first query's inputs, which token is probed, and how each answer tokenises."""
-    console = console or Console()
+    console = Console()
     demonstrations, query, row = data.demonstrations, data.queries[0], data.query_rows[0]
     own = list(query.prompt_ids)
     if query.probe_token == "answer":

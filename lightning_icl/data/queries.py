@@ -10,6 +10,7 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from lightning_icl.data.settings import ProbeToken
 from lightning_icl.records import QueryBatch
@@ -149,7 +150,4 @@ def _scored(query: Query) -> list[tuple[int, int, int]]:
 
 
 def _padded(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
-    padded = torch.full((len(rows), max(map(len, rows))), fill)
-    for number, row in enumerate(rows):
-        padded[number, : len(row)] = torch.tensor(row)
-    return padded
+    return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=fill)

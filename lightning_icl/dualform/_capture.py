@@ -124,12 +124,3 @@ class DualCapture:
 
     def _block(self, layer: int) -> nn.Module:
         return self._model.get_submodule(f"{self.architecture.layers}.{layer}")
-
-
-def frame_shift(capture: DualCapture, prefix_length: int, bos_length: int) -> int:
-    """Where BOS must stand for a zero-shot query's tokens to have the positions they have after the demonstrations.
-
-    Rotary keys of two inputs can be compared only where the same token is turned by the same angle. Learned positions
-    are part of what a token is, not of the frame: there nothing is moved.
-    """
-    return 0 if capture.architecture.absolute_positions else prefix_length - bos_length

@@ -1,5 +1,6 @@
 """Heat maps of the dual form, from the content of `dual_form.json` alone: layers by heads, layers by demonstrations."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,7 @@ def draw_shares(content: Mapping[str, Any]) -> "Figure":
     shares = [list(row) for row in zip(*(item["share_per_layer"] for item in content["demonstrations"]), strict=True)]
     times = [[float("nan") if value is None else many * value for value in row] for row in shares]
     # Symmetric about an equal share, so that white means "its share".
-    spread = max((abs(value - 1.0) for row in times for value in row if value == value), default=1.0)
+    spread = max((abs(value - 1.0) for row in times for value in row if not math.isnan(value)), default=1.0)
     image = _heat(axis, times, content["layers"], (1.0 - spread, 1.0 + spread))
     labels = [item["label"] for item in content["demonstrations"]]
     axis.set_xticks(range(len(labels)), [f"{number + 1} {label}" for number, label in enumerate(labels)], rotation=90)
@@ -80,7 +81,7 @@ def _heat(axis: Any, values: list[list[float]], layers: list[int], limits: tuple
             for column, value in enumerate(line):
                 # White text on dark cells, or the number could not be read.
                 dark = abs(value - middle) > 0.65 * half
-                text = "–" if value != value else f"{value:.2f}"
+                text = "–" if math.isnan(value) else f"{value:.2f}"
                 axis.text(column, row, text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
     return image
 

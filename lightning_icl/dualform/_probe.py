@@ -1,7 +1,6 @@
 """The LightningModule of the dual form: fine-tuned like any probe, validated by building the updates of every head."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,15 +9,15 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lightning_icl.attention.precision import at_least_float32
-from lightning_icl.dualform._capture import DualCapture, LayerView, frame_shift
+from lightning_icl.dualform._capture import DualCapture, LayerView
 from lightning_icl.dualform._figures import DualFigures
 from lightning_icl.dualform._layer import LayerPrefix, LayerTrio, layer_figures, patch_figures, share_figures
 from lightning_icl.errors import NumericalError, ProtocolError
 from lightning_icl.models.architecture import head_counts
-from lightning_icl.models.kv import LaidOver
+from lightning_icl.models.kv import LaidOver, overlaid
 from lightning_icl.models.recording import Prefix
 from lightning_icl.probing.module import FinetunedModule
-from lightning_icl.records import Demonstrations, QueryBatch
+from lightning_icl.records import VIEWS, Demonstrations, QueryBatch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +28,8 @@ class _View:
     overlay: LaidOver | None
     shift: int
 
-    def see(self, capture: DualCapture, batch: QueryBatch) -> dict[int, LayerView]:
-        with self.overlay.active() if self.overlay else nullcontext():
+    def observe(self, capture: DualCapture, batch: QueryBatch) -> dict[int, LayerView]:
+        with overlaid(self.overlay):
             return capture.view(batch, self.prefix, self.shift)
 
 
@@ -84,7 +83,7 @@ class DualProbe(FinetunedModule):
         self.figures, self.queries, self._moved = {}, 0, {}
         bos, prefix = self.demonstrations.bos, self.demonstrations.prefix_token_ids
         # Compared in one frame: rotary keys of two inputs must be turned by the same angles.
-        shift = frame_shift(self.dual_capture, len(prefix), len(bos))
+        shift = self.dual_capture.architecture.zero_shot_shift(self.demonstrations)
         overlay = LaidOver(self.model, self.finetuned.overlay)
         with self.dual_capture:
             self._dual_views = {
@@ -99,7 +98,7 @@ class DualProbe(FinetunedModule):
     def validation_step(self, batch: QueryBatch, batch_idx: int) -> None:
         """Look at a batch under the three conditions, and at each layer's matrices in turn."""
         with self.dual_capture:
-            seen = {name: view.see(self.dual_capture, batch) for name, view in self._dual_views.items()}
+            seen = {name: view.observe(self.dual_capture, batch) for name, view in self._dual_views.items()}
         for number, layer in enumerate(self.layers):
             trio = LayerTrio(
                 # Popped, so that a layer's keys and values are gone before the next one's matrices are made.
@@ -140,7 +139,7 @@ class DualProbe(FinetunedModule):
         )
 
     def _check_finite(self, trio: LayerTrio, layer: int) -> None:
-        for name in ("zsl", "icl", "ft"):
+        for name in VIEWS:
             view: LayerView = getattr(trio, name)
             if not (torch.isfinite(view.output).all() and torch.isfinite(view.mlp_input).all()):
                 raise NumericalError(

@@ -84,14 +84,14 @@ class Regression:
         return -tokens[-1, width:]
 
 
-def trained_layer(steps: int = 20, seed: int = 0) -> tuple[Tensor, Tensor]:
+def trained_layer(seed: int = 0) -> tuple[Tensor, Tensor]:
     """A linear layer trained by gradient descent, and its dual form: linear attention over its training inputs.
 
     Returns:
         Outputs for a new input, (output): of the trained weights, and `W_0 x + Σ_i e_i (x_i · x)` with e_i = −η times
         the gradient that the loss sent to the layer's output at step i.
     """
-    draw = torch.Generator().manual_seed(seed)
+    draw, steps = torch.Generator().manual_seed(seed), 20
     normal = lambda *shape: torch.randn(*shape, generator=draw, dtype=torch.float64)  # noqa: E731
     start, inputs, labels, new = (
         0.3 * normal(5, 8),

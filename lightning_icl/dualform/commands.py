@@ -16,9 +16,9 @@ from lightning_icl.dualform._probe import DualProbe
 from lightning_icl.dualform._synthetic import known_answers
 from lightning_icl.dualform.settings import DualSettings, parse_layers
 from lightning_icl.dualform.tables import DUAL_FORM, print_dual, print_synthetic
-from lightning_icl.interrupts import interruptible
 from lightning_icl.plain_yaml import to_yaml
 from lightning_icl.probing.finetuning import KVFinetuning
+from lightning_icl.process_watch import guarded
 from lightning_icl.report.drawing import pyplot
 from lightning_icl.results import CONFIG, to_json
 
@@ -69,7 +69,7 @@ def carry_out(settings: DualSettings, plan: Plan, *, show: bool = True) -> Path:
             planned = with_chosen_rate(plan.settings, planned, model)
             probe = DualProbe(model, planned.data.demonstrations, layers, settings.rank)
             trainer = make_trainer(plan.settings, [KVFinetuning(planned.learning_rate)], title=planned.task.name)
-            with interruptible():
+            with guarded(trainer):
                 fit_once(trainer, probe, planned)
                 # One Trainer for both: the probe keeps what fitting left.
                 trainer.validate(probe, datamodule=planned.data, verbose=False)

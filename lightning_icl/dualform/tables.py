@@ -1,5 +1,6 @@
 """The dual form as tables, from the content of `dual_form.json` alone."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,7 @@ def layer_grid(content: Mapping[str, Any], columns: Columns, title: str, *notes:
 def _mean(values: Sequence[float | None], name: str) -> float | None:
     """Mean of what is defined; of identity errors the largest."""
     # NaN is unequal to itself; saved as null it is None.
-    defined = [value for value in values if value is not None and value == value]
+    defined = [value for value in values if value is not None and not math.isnan(value)]
     if not defined:
         return None
     return max(defined) if "identity" in name else sum(defined) / len(defined)
@@ -133,7 +134,7 @@ def _mean(values: Sequence[float | None], name: str) -> float | None:
 
 def shown(value: float | None, form: str) -> str:
     """A number, or a dash for what is undefined."""
-    return "–" if value is None or value != value else format(value, form).replace("-", "−")
+    return "–" if value is None or math.isnan(value) else format(value, form).replace("-", "−")
 
 
 def share_grid(content: Mapping[str, Any]) -> Grid:

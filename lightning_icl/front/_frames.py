@@ -12,15 +12,13 @@ _INTERVAL = {"value": _NUMBER, "low": _NUMBER, "high": _NUMBER}
 
 COMPARISON = {"model": _TEXT, "task": _TEXT, "control": _TEXT, **_MEASURED, "layer": _LAYER, **_INTERVAL}
 SWEEP = {
-    **{"model": _TEXT, "task": _TEXT, "shots": "int64", "seed": "int64", "lr": _NUMBER, "selected": "bool"},
-    **_MEASURED,
+    "model": _TEXT, "task": _TEXT, "shots": "int64", "seed": "int64", "lr": _NUMBER, "selected": "bool", **_MEASURED,
     "value": _NUMBER,
-}
+}  # fmt: skip
 DUAL_FORM = {"model": _TEXT, "task": _TEXT, "figure": _TEXT, "layer": _LAYER, "head": _LAYER, "value": _NUMBER}
 WEIGHT_UPDATE = {
-    **{"model": _TEXT, "task": _TEXT, "scope": _TEXT, "condition": _TEXT, "figure": _TEXT, "layer": _LAYER},
-    **_INTERVAL,
-}
+    "model": _TEXT, "task": _TEXT, "scope": _TEXT, "condition": _TEXT, "figure": _TEXT, "layer": _LAYER, **_INTERVAL,
+}  # fmt: skip
 """Columns of each kind of frame, with their types."""
 
 Rows = Iterator[dict[str, Any]]

@@ -49,8 +49,8 @@ class QueryMeans(Metric):
         self.replicates = replicates
         self.names = tuple(shapes)
         self.reasons = {} if reasons is None else dict(reasons)
-        # Sums and counts instead of running means: they add up across processes in any order.
         self.rounded = tuple(rounded)
+        # Sums and counts instead of running means: they add up across processes in any order.
         for name, shape in shapes.items():
             layers = shape[:1]
             self._add_state(f"{name}_sum", shape)
@@ -74,7 +74,6 @@ class QueryMeans(Metric):
     def _add(
         self,
         name: str,
-        # As a NaN would swallow the sum, it is left out and counted.
         values: Tensor,
         weights: Tensor | None = None,
         *,
@@ -97,6 +96,7 @@ class QueryMeans(Metric):
                 f"{type(self).__name__} was made for {tuple(total.shape)} values a query (layers first); it got "
                 f"{tuple(values.shape[1:])}."
             )
+        # As a NaN would swallow the sum, it is left out and counted.
         defined = torch.isfinite(values)
         # `where` before the sum, since NaN times a mask is NaN.
         total += torch.where(defined, values.to(total.dtype), 0.0).sum(0)
@@ -134,7 +134,6 @@ class QueryMeans(Metric):
             entries = (defined + counts.sum(0)).clamp(min=1)
             undefined = dict(zip(self.reasons[name], counts / entries, strict=True))
         if name in self.rounded:
-            # NaN where nothing is defined, like the mean itself.
             rounding = getattr(self, f"{name}_rounding") / defined  # NaN where nothing is defined
         if means.dim() == 1:
             return Form(per_layer=means, undefined=undefined, rounding=rounding)

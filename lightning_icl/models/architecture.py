@@ -13,6 +13,8 @@ from lightning_icl.errors import ModelError, did_you_mean
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
+    from lightning_icl.records import Demonstrations
+
 FusedLayout = Literal["blocks", "per_head", "grouped"]
 NormLayout = Literal["flat", "tokens_first", "heads_first"]
 
@@ -57,6 +59,14 @@ class Architecture:
         """The MLP inside a block; its two matrices in families that have no module of it."""
         module = self.first_mlp[0].rpartition(".")[0]
         return (module,) if module else ("fc1", "fc2")
+
+    def zero_shot_shift(self, demonstrations: "Demonstrations") -> int:
+        """Where BOS must stand for a zero-shot query's tokens to have the positions they have after the demonstrations.
+
+        Rotary keys of two inputs can be compared only where the same token is turned by the same angle. Learned
+        positions are part of what a token is: there nothing is moved.
+        """
+        return 0 if self.absolute_positions else len(demonstrations.prefix_token_ids) - len(demonstrations.bos)
 
 
 def _gpt2_like(model_type: str, title: str, attention: str, **settings: object) -> Architecture:

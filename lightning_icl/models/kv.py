@@ -6,7 +6,7 @@ update the query projections, or everything.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -193,6 +193,20 @@ class LaidOver:
         finally:
             for (part, _, _), original in zip(self._parts, originals, strict=True):
                 part.parameter.data = original
+
+
+def overlaid(overlay: LaidOver | None) -> AbstractContextManager[None]:
+    """The model with an overlay that was made ready, or with its own weights where there is none."""
+    return nullcontext() if overlay is None else overlay.active()
+
+
+def with_overlay(model: PreTrainedModel, overlay: KVOverlay | None) -> AbstractContextManager[None]:
+    """The same for an overlay that is used once.
+
+    Raises:
+        ModelError: the overlay does not belong to this model.
+    """
+    return overlaid(None if overlay is None else LaidOver(model, overlay))
 
 
 def _fitting(model: PreTrainedModel, overlay: KVOverlay) -> dict[str, Slice]:

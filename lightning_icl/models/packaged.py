@@ -109,10 +109,9 @@ def _is_whole(path: Path, sha256: str) -> bool:
     return _digest(path, state.st_size, state.st_mtime_ns) == sha256
 
 
-# Keyed by size and time too: a file that changed is read again.
 @lru_cache
 def _digest(path: Path, size: int, modified: int) -> str:
-    """A model is looked for several times on its way; a file as it was is read once."""
+    """SHA-256 of a file, read again only where its size or time has changed: a model is looked for several times."""
     return digest(path)
 
 

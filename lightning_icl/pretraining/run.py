@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_icl.errors import UserError
-from lightning_icl.interrupts import interruptible
 from lightning_icl.lightning_parts import make_logger, quiet_lightning, trainer_on
 from lightning_icl.pretraining.resume import (
     RECORD,
@@ -28,7 +27,7 @@ from lightning_icl.pretraining.resume import (
 )
 from lightning_icl.pretraining.settings import PretrainSettings
 from lightning_icl.pretraining.text import Text, find_text
-from lightning_icl.process_watch import falling_together
+from lightning_icl.process_watch import guarded
 from lightning_icl.saving.workspace import Workspace, held
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ def _train(settings: PretrainSettings, space: Workspace | None) -> None:
     L.seed_everything(settings.seed, verbose=False)
     model, log = new_model(settings, tokenizer), TrainingLog(settings.steps)
     trainer = _trainer(settings, log, validating=data.validation is not None)
-    with interruptible(), falling_together(trainer):
+    with guarded(trainer):
         trainer.fit(
             CausalPretraining(model, settings, tokenizer.eos_token_id),
             datamodule=data,

@@ -12,9 +12,9 @@ from lightning_icl.setting_ranges import check_counts, check_devices, check_rate
 # What describes a model of fresh weights.
 _OF_FRESH = ("model", "layers", "width", "heads", "vocabulary", "context")
 _COUNTS = (
-    *("layers", "width", "heads", "context", "block", "short_block", "batch", "accumulate", "steps"),
-    *("adapt_shots", "validate_every", "checkpoint_every"),
-)
+    "layers", "width", "heads", "context", "block", "short_block", "batch", "accumulate", "steps", "adapt_shots",
+    "validate_every", "checkpoint_every",
+)  # fmt: skip
 _LEAST = {
     "vocabulary": 258,  # every byte and two special tokens
     **dict.fromkeys(("short_steps", "warmup", "clip", "weight_decay", "answer_weight", "decay_power"), 0),

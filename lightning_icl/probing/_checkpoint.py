@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from lightning_icl.errors import ProtocolError
 from lightning_icl.models.kv import LaidOver
-from lightning_icl.probing.course import Finetuned
+from lightning_icl.probing.finetuning_run import Finetuned
 from lightning_icl.records import Demonstrations, KVOverlay
 
 _KEY = "finetuning"

@@ -1,4 +1,4 @@
-"""A batch of queries under several conditions: looked at once, read by each, and forgotten when it has served."""
+"""A batch of queries under several conditions: observed once, read by each, and forgotten when it has served."""
 
 from collections.abc import Iterable, Mapping
 from functools import partial
@@ -38,7 +38,7 @@ def prepared(capture: Capture, conditions: Iterable[Condition]) -> dict[str, Vie
 
 
 class Pass:
-    """One batch under conditions, each observed when it is first looked at; those with the same inputs once.
+    """One batch under conditions, each observed when it is first asked for; those with the same inputs once.
 
     Args:
         capture: an open visit to the model.
@@ -59,11 +59,11 @@ class Pass:
     ) -> None:
         self.batch = batch
         self.scores: dict[str, Tensor] = {}
-        """Answer scores (batch, answer) of every condition looked at, by name."""
+        """Answer scores (batch, answer) of every condition observed, by name."""
         self._capture, self._views, self._backoff, self._dropped = capture, views, backoff, dropped
         self._seen: dict[tuple[Any, ...], Observation] = {}
 
-    def look(self, name: str) -> None:
+    def observe(self, name: str) -> None:
         """Observe a condition, unless it or one with the same inputs has been, or it is dropped.
 
         Raises:
@@ -85,7 +85,7 @@ class Pass:
         self.scores[name] = self.read(name).answer_scores
 
     def read(self, name: str) -> Observation:
-        """What a condition that was looked at makes of what was seen."""
+        """What a condition that was observed makes of what was seen."""
         view = self._views[name]
         return view.read(self._seen[view.condition.inputs])
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_icl.metrics.gathering import gathered
-from lightning_icl.probing.course import Finetuned
+from lightning_icl.probing.finetuning_run import Finetuned
 from lightning_icl.records import KVOverlay
 
 

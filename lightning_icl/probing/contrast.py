@@ -27,7 +27,7 @@ from lightning_icl.metrics.bootstrap import Bootstrapped
 from lightning_icl.metrics.kendall import InContext
 from lightning_icl.metrics.similarity import Resolution
 from lightning_icl.models.architecture import Architecture, architecture_of, head_counts
-from lightning_icl.probing.course import Finetuned
+from lightning_icl.probing.finetuning_run import Finetuned
 from lightning_icl.records import Condition, Demonstrations, Observation, QueryBatch
 
 MAIN = "main"
@@ -218,11 +218,6 @@ class ContrastMetrics(nn.Module):
     def compute(self) -> Comparison:
         """All results over all queries of all processes."""
         return Comparison(self.rec2ftp.details(), self.sim_aou.details(), self.sim_am.details(), self.kendall.details())
-
-
-def unmoved_layers(architecture: Architecture) -> tuple[int, ...]:
-    """Layers whose scores among the own tokens cannot depend on the prompt: the first, where positions are relative."""
-    return () if architecture.absolute_positions else (0,)
 
 
 def by_name(contrasts: "list[Contrast]") -> dict[str, Condition]:

@@ -3,8 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from torch import Tensor
+
 from lightning_icl.metrics.bootstrap import Bootstrapped
 from lightning_icl.probing.contrast import Comparison
+from lightning_icl.records import QueryBatch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +20,22 @@ class Prediction:
     """Number of the right answer."""
     scores: dict[str, list[float]]
     """By condition, the mean log-probability of each answer."""
+
+
+def predictions_of(batch: QueryBatch, scores: Mapping[str, Tensor]) -> list[Prediction]:
+    """What the conditions say of each query of a batch, in the batch's order.
+
+    Args:
+        batch: the queries.
+        scores: by condition (query, answer).
+    """
+    rows_of = {name: of_batch.tolist() for name, of_batch in scores.items()}
+    queries = zip(batch.query_ids.tolist(), batch.gold.tolist(), batch.answer_counts.tolist(), strict=True)
+    return [
+        # Scores of answers that this query lacks are padding.
+        Prediction(index=index, gold=gold, scores={name: rows[number][:answers] for name, rows in rows_of.items()})
+        for number, (index, gold, answers) in enumerate(queries)
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)

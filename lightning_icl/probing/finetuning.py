@@ -28,7 +28,7 @@ from lightning_icl.probing._protocol import (
     fit_from_the_start,
     keep_gradients_apart,
 )
-from lightning_icl.probing.course import Course, Finetuned, Run, check_rate, step_tokens
+from lightning_icl.probing.finetuning_run import Finetuned, FinetuningProgress, FinetuningRun, check_rate, step_tokens
 from lightning_icl.probing.layer_causal import Reading
 from lightning_icl.probing.layer_causal import layer_causal as layer_causal_loss
 from lightning_icl.records import Demonstrations
@@ -71,18 +71,18 @@ class KVFinetuning(Callback):
         self._masters: Masters | None = None
         self._gate: GradientGate | None = None
         self._before: dict[str, int] = {}
-        self._courses: list[Course] = []
+        self._progress: list[FinetuningProgress] = []
         self._rows: list[int] = []
         """Of each row of the masters, the number of its run."""
         self._rates: list[float] = []
 
-    def runs(self, probe: Finetunable) -> Sequence[Run]:
+    def runs(self, probe: Finetunable) -> Sequence[FinetuningRun]:
         """What learns side by side: here one run, on the probe's demonstrations."""
-        return [Run(learning_rate=self.learning_rate, demonstrations=probe.demonstrations)]
+        return [FinetuningRun(learning_rate=self.learning_rate, demonstrations=probe.demonstrations)]
 
     def own(self, trainer: Trainer) -> list[int]:
         """Numbers of the runs that this process makes: here all."""
-        return list(range(len(self._courses)))
+        return list(range(len(self._progress)))
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check the Trainer's side of the protocol; from here on gradients reach what is trained only."""
@@ -96,9 +96,9 @@ class KVFinetuning(Callback):
             probe = self._probe(pl_module)
             # Cleared first: a fit that fails must not leave an older fine-tuning behind.
             probe.finetuning, probe.finetuned = self, None
-            self._courses = [Course(run=run) for run in self.runs(probe)]
+            self._progress = [FinetuningProgress(run=run) for run in self.runs(probe)]
             self._rows = self.own(trainer)
-            self._rates = [self._courses[number].run.learning_rate for number in self._rows]
+            self._rates = [self._progress[number].run.learning_rate for number in self._rows]
             self._gate = GradientGate(probe.model, self.trained)
 
     def optimizer(self, model: PreTrainedModel) -> torch.optim.Optimizer:
@@ -116,8 +116,8 @@ class KVFinetuning(Callback):
         # The masters know how many steps were taken, whatever Lightning's counters say.
         step = self.masters.steps
         # Runs with fewer demonstrations have no row in this step's batch, and rows close up.
-        in_batch = [number for number, course in enumerate(self._courses) if step < len(course.run.demonstrations)]
-        spans = [self._courses[number].run.learnt(step) for number in self._rows]
+        in_batch = [number for number, progress in enumerate(self._progress) if step < len(progress.run.demonstrations)]
+        spans = [self._progress[number].run.learnt(step) for number in self._rows]
         rows = [in_batch.index(number) for number in self._rows]
         # As wide as the group's longest example, whoever has left: other widths round in other ways.
         with self.masters.in_use():
@@ -136,7 +136,8 @@ class KVFinetuning(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check the number of steps."""
-        steps, needed = trainer.num_training_batches, max(len(course.run.demonstrations) for course in self._courses)
+        steps = trainer.num_training_batches
+        needed = max(len(progress.run.demonstrations) for progress in self._progress)
         if steps != needed:
             raise ProtocolError(
                 f"Fine-tuning takes one step for each of the {needed} demonstrations; the training data has {steps} "
@@ -151,7 +152,7 @@ class KVFinetuning(Callback):
         # Again at every step: callbacks can change a Trainer's settings while it runs.
         check_settings(trainer)
         if not torch.is_tensor(batch) or batch.tolist() != step_tokens(
-            [course.run for course in self._courses], batch_idx
+            [progress.run for progress in self._progress], batch_idx
         ):
             raise ProtocolError(
                 f"Step {batch_idx} of the fine-tuning is not demonstration {batch_idx} alone: it must take one "
@@ -170,7 +171,7 @@ class KVFinetuning(Callback):
             )
         losses = outputs["losses"].tolist()
         for row, number in enumerate(self._rows):
-            self._courses[number].record(losses[row], [queries[row] for queries in outputs["queries"]])
+            self._progress[number].record(losses[row], [queries[row] for queries in outputs["queries"]])
             if not math.isfinite(losses[row]):
                 self.diverge(
                     number,
@@ -190,24 +191,24 @@ class KVFinetuning(Callback):
         """Hand what was learnt to the probe."""
         probe = self._probe(pl_module)
         for number in self._rows:
-            course = self._courses[number]
-            if not course.complete:
+            progress = self._progress[number]
+            if not progress.complete:
                 raise ProtocolError(
-                    f"Fine-tuning stopped after {len(course.losses)} of {len(course.run.demonstrations)} "
+                    f"Fine-tuning stopped after {len(progress.losses)} of {len(progress.run.demonstrations)} "
                     "demonstrations. Leave out what stops the Trainer early."
                 )
         self.leave(probe)
 
     def leave(self, probe: Finetunable) -> None:
         """Store what was learnt where the probe looks for it."""
-        probe.finetuned = self._courses[0].finetuned(self.masters, 0)
+        probe.finetuned = self._progress[0].finetuned(self.masters, 0)
         check_same_everywhere([probe.finetuned])
 
     def so_far(self, probe: Finetunable) -> Finetuned | None:
         """What was learnt up to the last step; None where nothing has been fitted, or it is no single run."""
         if self._masters is None:
             return probe.finetuned
-        return self._courses[0].finetuned(self._masters, 0) if len(self._courses) == len(self._rows) == 1 else None
+        return self._progress[0].finetuned(self._masters, 0) if len(self._progress) == len(self._rows) == 1 else None
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check, after all other callbacks, that the model is as it was."""
@@ -231,7 +232,7 @@ class KVFinetuning(Callback):
     def _release(self, module: object) -> None:
         if self._gate is not None:
             self._gate.open()
-        self._masters, self._gate, self._courses, self._before = None, None, [], {}
+        self._masters, self._gate, self._progress, self._before = None, None, [], {}
         # Only if it is ours: another callback may have taken over meanwhile.
         if _is_finetunable(module) and module.finetuning is self:
             module.finetuning = None

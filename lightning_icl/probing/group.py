@@ -15,8 +15,8 @@ from lightning_icl.metrics.gathering import gathered
 from lightning_icl.models.capture import Capture
 from lightning_icl.models.kv import Trained
 from lightning_icl.probing._sharing import handed_round
-from lightning_icl.probing.course import Finetuned, Run, step_tokens
 from lightning_icl.probing.finetuning import Finetunable, KVFinetuning, check_same_everywhere
+from lightning_icl.probing.finetuning_run import Finetuned, FinetuningRun, step_tokens
 
 
 class GroupFinetuning(KVFinetuning):
@@ -34,7 +34,7 @@ class GroupFinetuning(KVFinetuning):
         ProtocolError: the Trainer or the data would break the protocol, or something has broken it.
     """
 
-    def __init__(self, runs: Sequence[Run], trained: Trained = "kv") -> None:
+    def __init__(self, runs: Sequence[FinetuningRun], trained: Trained = "kv") -> None:
         super().__init__(runs[0].learning_rate, trained)
         self._group = tuple(runs)
         self.finetuned: dict[int, Finetuned] = {}
@@ -42,7 +42,7 @@ class GroupFinetuning(KVFinetuning):
         self.diverged: dict[int, str] = {}
         """By number of run why it has learnt nothing."""
 
-    def runs(self, probe: Finetunable) -> Sequence[Run]:
+    def runs(self, probe: Finetunable) -> Sequence[FinetuningRun]:
         """All of the group."""
         self.finetuned, self.diverged = {}, {}
         return self._group
@@ -69,7 +69,7 @@ class GroupFinetuning(KVFinetuning):
         going_on = [
             row
             for row, number in enumerate(self._rows)
-            if number not in self.diverged and not self._courses[number].complete
+            if number not in self.diverged and not self._progress[number].complete
         ]
         if len(going_on) == len(self._rows):
             return
@@ -82,11 +82,11 @@ class GroupFinetuning(KVFinetuning):
 
     def _take_complete(self) -> None:
         for row, number in enumerate(self._rows):
-            course = self._courses[number]
-            if course.complete and number not in self.diverged:
-                self.finetuned[number] = course.finetuned(self.masters, row)
+            progress = self._progress[number]
+            if progress.complete and number not in self.diverged:
+                self.finetuned[number] = progress.finetuned(self.masters, row)
                 # The largest part of a finished run, and no longer needed.
-                course.queries = []
+                progress.queries = []
 
     def leave(self, probe: Finetunable) -> None:
         """Share what was learnt and check it: runs were taken from the masters when they were complete."""
@@ -98,7 +98,7 @@ class GroupFinetuning(KVFinetuning):
 class _GroupSteps(Dataset[Tensor]):
     """The steps of a group: at each, the example of every run that has one."""
 
-    def __init__(self, runs: Sequence[Run]) -> None:
+    def __init__(self, runs: Sequence[FinetuningRun]) -> None:
         self._runs = runs
 
     def __len__(self) -> int:
@@ -108,7 +108,7 @@ class _GroupSteps(Dataset[Tensor]):
         return torch.tensor(step_tokens(self._runs, step))
 
 
-def group_steps(runs: Sequence[Run]) -> DataLoader[Tensor]:
+def group_steps(runs: Sequence[FinetuningRun]) -> DataLoader[Tensor]:
     """Training data of a group, in prompt order."""
     # The data set makes whole batches already.
     return DataLoader(_GroupSteps(runs), batch_size=None, shuffle=False)

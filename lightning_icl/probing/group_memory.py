@@ -10,7 +10,7 @@ from lightning_icl.models.architecture import architecture_of, head_counts
 from lightning_icl.models.kv import slices
 from lightning_icl.models.projection import output_width
 from lightning_icl.models.rotary import length_scaling
-from lightning_icl.probing.course import Run
+from lightning_icl.probing.finetuning_run import FinetuningRun
 from lightning_icl.records import Demonstrations
 
 GIGABYTES = 4.0
@@ -25,7 +25,9 @@ _LOGITS = 2  # and their gradient
 Item = TypeVar("Item")
 
 
-def groups_within(runs: Sequence[Run], model: PreTrainedModel, gigabytes: float = GIGABYTES) -> list[list[Run]]:
+def groups_within(
+    runs: Sequence[FinetuningRun], model: PreTrainedModel, gigabytes: float = GIGABYTES
+) -> list[list[FinetuningRun]]:
     """Runs in groups that are fine-tuned side by side within the memory, in order; at least one run a group."""
     if length_scaling(model.config) is not None:  # rotary angles would follow the padded length, not the example's own
         return [[run] for run in runs]
@@ -46,14 +48,14 @@ def packed(items: Sequence[Item], sizes: Sequence[int], gigabytes: float) -> lis
     return groups
 
 
-def group_bytes(model: PreTrainedModel, runs: Sequence[Run]) -> int:
+def group_bytes(model: PreTrainedModel, runs: Sequence[FinetuningRun]) -> int:
     """Memory of a group beside the model, at most."""
     longest = _longest(runs)
     passing = 4 * _LOGITS * longest * int(model.config.vocab_size)  # of one run at a time, in float32
     return passing + sum(training_bytes(model, run.demonstrations, longest) for run in runs)
 
 
-def _longest(runs: Sequence[Run]) -> int:
+def _longest(runs: Sequence[FinetuningRun]) -> int:
     """Tokens to which the examples of a group may be padded."""
     return max((len(run.tokens(step)) for run in runs for step in range(len(run.demonstrations))), default=0)
 

@@ -1,7 +1,6 @@
 """What fine-tuning does on queries held out of the training split, and on the demonstrations that it learnt from."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from functools import cached_property
 
 import torch
@@ -16,12 +15,12 @@ from lightning_icl.data.queries import Query
 from lightning_icl.data.settings import BatchTokens
 from lightning_icl.metrics.gathering import gathered
 from lightning_icl.models.capture import Capture
-from lightning_icl.models.kv import LaidOver
+from lightning_icl.models.kv import LaidOver, overlaid
 from lightning_icl.models.rotary import length_scaling
 from lightning_icl.probing._backoff import Backoff
 from lightning_icl.probing._loss import language_modelling
 from lightning_icl.probing._passes import Pass, prepared
-from lightning_icl.probing.course import Run
+from lightning_icl.probing.finetuning_run import FinetuningRun
 from lightning_icl.probing.observation import View
 from lightning_icl.records import Condition, Demonstrations, KVOverlay, QueryBatch
 
@@ -83,7 +82,7 @@ class HeldOutAccuracy(LightningModule):
         with self.capture:
             queries = Pass(self.capture, self._views, batch, self._backoff, self.dropped)
             for name in self._views:
-                queries.look(name)
+                queries.observe(name)
                 if name in queries.scores:
                     scores = queries.scores[name]
                     self._right[name] += int(torch.sum(scores.argmax(-1) == batch.gold))
@@ -118,7 +117,7 @@ class DemonstrationLoss(LightningModule):
         self.model, self.overlay = model, overlay
         self.loss = float("nan")
         """In nats per token; each demonstration counts the same."""
-        self._run = Run(learning_rate=1.0, demonstrations=demonstrations)
+        self._run = FinetuningRun(learning_rate=1.0, demonstrations=demonstrations)
         self._losses: list[Tensor] = []
         self._laid_over: LaidOver | None = None
 
@@ -144,8 +143,7 @@ class DemonstrationLoss(LightningModule):
     def validation_step(self, steps: list[int], batch_idx: int) -> None:
         """The losses of a batch."""
         tokens = pad_sequence([torch.tensor(self._run.tokens(step)) for step in steps], batch_first=True)
-        overlaid = self._laid_over.active() if self._laid_over else nullcontext()
-        with Capture(self.model) as capture, overlaid:
+        with Capture(self.model) as capture, overlaid(self._laid_over):
             spans = [self._run.learnt(step) for step in steps]
             self._losses.append(language_modelling(capture, tokens.to(self.device), spans)[0])
 

@@ -16,8 +16,8 @@ from lightning_icl.models.plain import check_plain
 from lightning_icl.models.spreading import is_spread
 from lightning_icl.probing._checkpoint import from_checkpoint, to_checkpoint
 from lightning_icl.probing._protocol import check_strategy, check_trainer
-from lightning_icl.probing.course import Finetuned
 from lightning_icl.probing.finetuning import KVFinetuning
+from lightning_icl.probing.finetuning_run import Finetuned
 from lightning_icl.records import Demonstrations
 
 

@@ -1,7 +1,6 @@
 """From what a capture recorded to an `Observation`: one condition's view of a batch of queries."""
 
 import math
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 from lightning_icl.attention.precision import at_least_float32
 from lightning_icl.errors import NumericalError
 from lightning_icl.models.capture import Capture
-from lightning_icl.models.kv import LaidOver
+from lightning_icl.models.kv import LaidOver, overlaid
 from lightning_icl.models.recording import Prefix, Recording
 from lightning_icl.records import Condition, Observation, QueryBatch
 
@@ -37,7 +36,7 @@ class View:
         if overlay is None and condition.overlay is not None:
             overlay = LaidOver(capture.model, condition.overlay)
         # The prefix is run under the fine-tuned weights too: its keys and values depend on them.
-        with overlay.active() if overlay else nullcontext():
+        with overlaid(overlay):
             prefix = capture.prefix(condition.prefix_token_ids)
         return cls(condition=condition, prefix=prefix, overlay=overlay).read_as(condition, capture)
 
@@ -61,7 +60,7 @@ class View:
         Raises:
             NumericalError: the model produced NaN or infinite numbers.
         """
-        with self.overlay.active() if self.overlay else nullcontext():
+        with overlaid(self.overlay):
             logits, recording = capture.observe(batch, self.prefix, self.condition.position_offset)
         answers = self.condition.answer_ids
         scores = answer_scores(logits, batch if answers is None else batch.scoring(answers))

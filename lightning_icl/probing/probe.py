@@ -16,12 +16,11 @@ from lightning_icl.errors import ProtocolError
 from lightning_icl.metrics.bootstrap import REPLICATES, Bootstrapped, poisson_weights
 from lightning_icl.metrics.gathering import add_up, gathered
 from lightning_icl.metrics.kendall import InContext
-from lightning_icl.models.architecture import architecture_of
 from lightning_icl.probing._backoff import Backoff
 from lightning_icl.probing._passes import Pass, prepared
-from lightning_icl.probing.contrast import MAIN, Comparison, Contrast, ContrastMetrics, by_name, unmoved_layers
-from lightning_icl.probing.course import Finetuned
-from lightning_icl.probing.findings import Findings, Prediction, accuracy
+from lightning_icl.probing.contrast import MAIN, Comparison, Contrast, ContrastMetrics, by_name
+from lightning_icl.probing.findings import Findings, Prediction, accuracy, predictions_of
+from lightning_icl.probing.finetuning_run import Finetuned
 from lightning_icl.probing.module import FinetunedModule
 from lightning_icl.probing.observation import View
 from lightning_icl.records import Condition, Demonstrations, QueryBatch
@@ -92,11 +91,6 @@ class ICLProbe(FinetunedModule):
         return {item.name: item for item in plain} | by_name(self.studied)
 
     @property
-    def unmoved_layers(self) -> tuple[int, ...]:
-        """Layers whose scores among the query's own tokens cannot depend on the prompt."""
-        return unmoved_layers(architecture_of(self.model.config))
-
-    @property
     def predictions(self) -> Sequence[Prediction]:
         """Of every query, in data order, once `validate` has made them."""
         return self.findings.predictions
@@ -165,16 +159,16 @@ class ICLProbe(FinetunedModule):
             queries = Pass(self.capture, self.views, batch, self._backoff, dropped)
             for name in ("zsl", "icl", *(item.name for item in self._readings)):
                 # These have predictions of their own even when no contrast needs them.
-                queries.look(name)
+                queries.observe(name)
             for contrast, metrics in zip(contrasts, self.metrics, strict=True):
                 for item in contrast.conditions:
-                    queries.look(item.name)
+                    queries.observe(item.name)
                 if not self._is_dropped(contrast):
                     self._compare(queries, metrics, weights, in_context)
                 for item in contrast.conditions:
                     if last[item.inputs] == contrast.name:
                         queries.forget(item.name)
-        self._keep_predictions(batch, queries.scores)
+        self._predictions += predictions_of(batch, queries.scores)
 
     def _is_dropped(self, contrast: Contrast) -> bool:
         return any(item.name in self._dropped for item in contrast.conditions)
@@ -193,14 +187,6 @@ class ICLProbe(FinetunedModule):
             metrics.update_kendall(queries.batch, icl, ft, weights, in_context)
             # Without waiting for the device, so a lower bound on a GPU; it serves to compare controls, not kernels.
             self._seconds["kendall"] += time.perf_counter() - started
-
-    def _keep_predictions(self, batch: QueryBatch, seen: Mapping[str, Tensor]) -> None:
-        scores = {name: rows.tolist() for name, rows in seen.items()}
-        rows = zip(batch.query_ids.tolist(), batch.gold.tolist(), batch.answer_counts.tolist(), strict=True)
-        for row, (index, gold, answers) in enumerate(rows):
-            # Scores of answers that this query lacks are padding.
-            own = {name: of_batch[row][:answers] for name, of_batch in scores.items()}
-            self._predictions.append(Prediction(index=index, gold=gold, scores=own))
 
     def on_validation_epoch_end(self) -> None:
         """Gather predictions from all processes in data order, compute the metrics and log the main figures.

@@ -49,7 +49,6 @@ def paired_test(run: TaskRun, control: str, figure: Figure) -> PairedTest | None
     scale = 100.0 if figure.measure.percent else 1.0
     difference, low, high = (scale * float(saved[name]) for name in ("difference", "low", "high"))
     replicates, p = (run.results.get("bootstrap") or {}).get("replicates"), float(saved["p"])
-    # Of R replicates at least one counts on either side.
     # Of R replicates at least one counts on either side, so p cannot be smaller than this.
     at_floor = replicates is not None and p <= 2 / (replicates + 1) + 1e-12
     return PairedTest(difference=difference, low=low, high=high, p=p, at_floor=at_floor)

@@ -26,12 +26,11 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     return [round(number * step, 10) for number in range(first, max(last, first + 1) + 1)]
 
 
-def extent(curves: Iterable[Curve], floor: float | None = 0.0) -> tuple[float, float]:
-    """Smallest and largest value of curves and bands, and `floor` with them."""
+def extent(curves: Iterable[Curve]) -> tuple[float, float]:
+    """Smallest and largest value of curves and bands, and 0 with them."""
     values = [value for curve in curves for value in (*curve.values, *(curve.upper or ())) if value is not None]
     # Zero belongs on the axis of a similarity, wherever the values are.
-    values += [floor] if floor is not None else []
-    return (min(values), max(values)) if values else (0.0, 1.0)
+    return (min(0.0, *values), max(0.0, *values)) if values else (0.0, 1.0)
 
 
 def whole_ticks(points: int) -> list[int]:

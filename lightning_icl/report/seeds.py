@@ -161,10 +161,8 @@ def _columns(rows: Sequence[Row]) -> Iterator[list[float | None]]:
     """For each task, and for their mean, the value of each seed."""
     for number in range(len(rows[0].values)):
         yield [row.values[number] for row in rows]
+    # The mean of the tasks is taken within a seed, since tasks are the same in all of them.
     yield [mean(row.values) for row in rows]
-
-
-# The mean of the tasks is taken within a seed, since tasks are the same in all of them.
 
 
 def spread_digits(values: Sequence[float | None]) -> tuple[str, str, str]:

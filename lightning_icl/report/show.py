@@ -101,8 +101,8 @@ def _show_sweep(folders: Sequence[Path], *, export: bool, html: Path | None) -> 
     print_grid(sweep_grid(rows, summarise(rows)))
     written = []
     if export:
-        from lightning_icl.report._curves import save_rate_pictures
         # Imported here: pictures need matplotlib, which a table does not.
+        from lightning_icl.report._curves import save_rate_pictures
 
         with held(folders[0]) as space, space.adding() as part:
             written = [folders[0] / path.name for path in save_rate_pictures(rows, part)]

@@ -66,16 +66,13 @@ class Workspace:
             _sync_folder(target.parent)
 
     @contextmanager
-    def adding(self, folder: Path | None = None) -> Iterator[Path]:
-        """A hidden folder to write files into, which appear in `folder` together when the block ends without an error.
-
-        Args:
-            folder: where they go; by default the folder in use.
+    def adding(self) -> Iterator[Path]:
+        """A hidden folder to write files into, which move to the folder in use together when the block ends well.
 
         Raises:
             OutputError: one would replace what is not this program's, or the disk is full or cannot be written.
         """
-        target = self.folder if folder is None else folder
+        target = self.folder
         with self._part(target / "files") as part:
             yield part
             made, record = _digests(part), read_record(target)
@@ -225,7 +222,7 @@ def _empty(staging: Path) -> None:
 
 
 def _standing(path: Path, recorded: list[str]) -> list[str]:
-    """Of the hashes that a file was recorded with, that of what is there now."""
+    """The file's current hash, if it is one of those recorded."""
     return [current] if path.is_file() and (current := digest(path)) in recorded else []
 
 

@@ -11,7 +11,7 @@ from lightning_icl.data.batches import batch_budget
 from lightning_icl.data.module import ICLDataModule
 from lightning_icl.data.queries import budget_batches, collate
 from lightning_icl.models.capture import Capture
-from lightning_icl.probing.course import Run
+from lightning_icl.probing.finetuning_run import FinetuningRun
 from lightning_icl.probing.group_memory import packed, run_bytes
 from lightning_icl.probing.observation import View
 from lightning_icl.records import Condition, Demonstrations
@@ -78,9 +78,9 @@ def held_out_tokens(task: TaskSweep) -> int:
     return sum(map(len, task.held_out))
 
 
-def finetunings(task: TaskSweep, runs: Runs) -> list[Run]:
+def finetunings(task: TaskSweep, runs: Runs) -> list[FinetuningRun]:
     """What the runs of a task learn, and how fast."""
-    return [Run(learning_rate=rate, demonstrations=task.data[unit].demonstrations) for unit, rate in runs]
+    return [FinetuningRun(learning_rate=rate, demonstrations=task.data[unit].demonstrations) for unit, rate in runs]
 
 
 def grouped(runs: Runs, task: TaskSweep, model: "PreTrainedModel", gigabytes: float) -> list[Runs]:

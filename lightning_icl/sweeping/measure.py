@@ -18,14 +18,14 @@ from lightning_icl.comparison.group import fit_together
 from lightning_icl.comparison.settings import CompareSettings
 from lightning_icl.comparison.trainer import make_trainer
 from lightning_icl.data.module import ICLDataModule
-from lightning_icl.interrupts import interruptible
 from lightning_icl.probing.contrast import Contrast
-from lightning_icl.probing.course import Finetuned, Run
 from lightning_icl.probing.findings import Prediction, accuracy
+from lightning_icl.probing.finetuning_run import Finetuned, FinetuningRun
 from lightning_icl.probing.group_memory import groups_within
 from lightning_icl.probing.heldout import HeldOutAccuracy
 from lightning_icl.probing.probe import ICLProbe
-from lightning_icl.process_watch import falling_together
+from lightning_icl.process_watch import guarded
+from lightning_icl.records import VIEWS
 from lightning_icl.report.sweep import RUN, SELECTION
 from lightning_icl.results import PREDICTIONS, to_json, to_json_lines
 from lightning_icl.saving.workspace import Workspace
@@ -95,7 +95,7 @@ def _finetune(
 
 
 def _finetune_group(
-    settings: CompareSettings, model: PreTrainedModel, runs: Sequence[Run], outcomes: list[_Outcome]
+    settings: CompareSettings, model: PreTrainedModel, runs: Sequence[FinetuningRun], outcomes: list[_Outcome]
 ) -> None:
     group = fit_together(settings, model, runs)
     for number, outcome in enumerate(outcomes):
@@ -168,7 +168,7 @@ def _validate(
     settings: CompareSettings, module: L.LightningModule, data: ICLDataModule | None, tokens: int, spend: Spend
 ) -> None:
     trainer = make_trainer(settings, [Advance(tokens, spend)])
-    with interruptible(), falling_together(trainer):
+    with guarded(trainer):
         trainer.validate(module, datamodule=data, verbose=False)
 
 
@@ -217,7 +217,7 @@ def _content(
         },
         "diverged": outcome.diverged,
         "queries": len(predictions),
-        "accuracy": {name: accuracy(predictions, name) for name in ("zsl", "icl", "ft")},
+        "accuracy": {name: accuracy(predictions, name) for name in VIEWS},
         "comparison": plain_comparison(probe.comparisons[outcome.name]) if sound else None,
         "finetune": None if tuned is None else _finetuning(tuned),
         "selection": {

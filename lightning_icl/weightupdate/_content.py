@@ -11,7 +11,7 @@ from lightning_icl.comparison.uncertainty import accuracies
 from lightning_icl.data.queries import Query
 from lightning_icl.metrics.bootstrap import LEVEL, Bootstrapped
 from lightning_icl.models.architecture import head_counts
-from lightning_icl.probing.probe import accuracy
+from lightning_icl.probing.findings import accuracy
 from lightning_icl.results import SCHEMA
 from lightning_icl.weightupdate._matrices import RANK
 from lightning_icl.weightupdate._probe import WeightUpdateProbe, part_name, parts_of
@@ -90,8 +90,8 @@ def _intervals(probe: WeightUpdateProbe) -> dict[str, dict[str, list[float] | No
     }
 
 
-# An interval with an unknown end is none.
 def _ends(figure: Bootstrapped) -> list[float] | None:
+    """Lower and upper end of the interval; None where one of them is unknown."""
     return figure.interval.tolist() if torch.isfinite(figure.interval).all() else None
 
 

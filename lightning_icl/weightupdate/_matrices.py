@@ -6,20 +6,18 @@ zero-shot prompt, averaged over held-out prompts. Axes: H query heads, K key/val
 
 import zlib
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from lightning_icl.dualform.matrix_similarity import likeness, matrix_cosine
 from lightning_icl.models.capture import Capture
 from lightning_icl.models.forward_pass import LayerAttention
-from lightning_icl.models.kv import LaidOver
+from lightning_icl.models.kv import with_overlay
 from lightning_icl.models.scope import Scope
 from lightning_icl.probing.contrast import Contrast
-from lightning_icl.records import Condition, Demonstrations, KVOverlay, QueryBatch
+from lightning_icl.records import Condition, Demonstrations, QueryBatch
 from lightning_icl.weightupdate.survey import Survey
 
 RANK = 4
@@ -49,7 +47,7 @@ class Matrices:
         """
         demonstrations = contrast.demonstrations
         # A control may have a model of its own, laid over this one.
-        with laid_over(capture.model, contrast.icl.overlay):
+        with with_overlay(capture.model, contrast.icl.overlay):
             survey = surveyed(capture, demonstrations, held_out, scope)
         return cls.about(survey, capture, contrast, held_out)
 
@@ -66,7 +64,7 @@ class Matrices:
 
         # Each side under its own weights: an untrained control's zero-shot is untrained too.
         def under(condition: Condition) -> list[Tensor]:
-            with laid_over(capture.model, condition.overlay):
+            with with_overlay(capture.model, condition.overlay):
                 return derivatives(capture, contrast.demonstrations, held_out, survey)
 
         # What fine-tuning does to a head is the change of its derivative.
@@ -105,23 +103,11 @@ class Matrices:
         return self.figures() | with_main
 
 
-def laid_over(model: PreTrainedModel, overlay: KVOverlay | None) -> AbstractContextManager[None]:
-    """The model with an overlay's weights, or with its own."""
-    return nullcontext() if overlay is None else LaidOver(model, overlay).active()
-
-
 def surveyed(capture: Capture, demonstrations: Demonstrations, held_out: Sequence[QueryBatch], scope: Scope) -> Survey:
     """The held-out prompts behind demonstrations, under the weights now in the model."""
     prefix = capture.prefix(demonstrations.prefix_token_ids)
     assert prefix is not None
     return Survey(len(prefix.keys), len(demonstrations.bos), scope).of(capture, prefix, held_out)
-
-
-def zero_shot_shift(capture: Capture, demonstrations: Demonstrations) -> int:
-    """Where BOS of a zero-shot input stands, so that rotary embedding turns the prompt's end as it does in context."""
-    # Rotary keys can be compared only under the same angle; learned positions are part of a token.
-    between = len(demonstrations.prefix_token_ids) - len(demonstrations.bos)
-    return 0 if capture.architecture.absolute_positions else between
 
 
 def derivatives(
@@ -135,7 +121,7 @@ def derivatives(
         batches: the prompts.
         survey: has q̄, and how scores come about.
     """
-    shift = zero_shot_shift(capture, demonstrations)
+    shift = capture.architecture.zero_shot_shift(demonstrations)
     bos = capture.prefix(demonstrations.bos, shift)
     # float64: derivatives of many prompts cancel in the mean.
     totals = dict.fromkeys(survey.layers, torch.zeros((), dtype=torch.float64))

@@ -12,7 +12,7 @@ from lightning_icl.metrics.mean import QueryMeans
 from lightning_icl.metrics.prediction import Rec2FTP
 from lightning_icl.metrics.similarity import Resolution, normalised, update_cosine, update_of
 from lightning_icl.records import QueryBatch
-from lightning_icl.weightupdate.look import Look
+from lightning_icl.weightupdate.ladder_observation import LadderObservation
 
 CURVES = ("simaou_icl", "simaou_icl_raw", "simaou_ft", "simaou_ft_raw")
 """Figures that have a value in every layer."""
@@ -66,7 +66,9 @@ class RungMetrics(nn.Module):
         self.rec2ftp = Rec2FTP(replicates=replicates)
         self.updates = RungUpdates(layers, rotated=rotated, replicates=replicates)
 
-    def update(self, batch: QueryBatch, views: dict[str, Look], rung: Look, weights: Tensor | None) -> None:
+    def update(
+        self, batch: QueryBatch, views: dict[str, LadderObservation], rung: LadderObservation, weights: Tensor | None
+    ) -> None:
         """Add a batch of queries.
 
         Args:

@@ -1,9 +1,11 @@
 """Pictures of the ladder, from the content of `weight_update.json` alone: distance by rung, and curves over layers."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightning_icl.records import VIEWS
 from lightning_icl.report.drawing import pyplot, save_figure
 from lightning_icl.report.ladder import TITLES
 
@@ -25,7 +27,7 @@ def draw_rungs(content: Mapping[str, Any]) -> "Figure":
         for place, name in enumerate(reversed(names)):
             value, ends = content["conditions"][name][figure_name], content["intervals"][name][figure_name]
             low, high = (value, value) if ends is None else ends
-            if value is None or value != value:
+            if value is None or math.isnan(value):
                 continue
             if figure_name == "kl":
                 # A logarithmic axis has no 0.
@@ -43,7 +45,7 @@ def draw_rungs(content: Mapping[str, Any]) -> "Figure":
 
 def draw_layers(content: Mapping[str, Any]) -> "Figure":
     """Every rung's update of attention outputs beside in-context learning's and fine-tuning's, layer by layer."""
-    names = [name for name in TITLES if name in content["per_layer"] and name not in ("zsl", "icl", "ft")]
+    names = [name for name in TITLES if name in content["per_layer"] and name not in VIEWS]
     figure, axes = pyplot().subplots(1, 2, figsize=(9.5, 3.6), sharey=True, layout="constrained")
     for axis, curve, title in zip(axes, ("simaou_icl", "simaou_ft"), ("ICL's update", "FT's update"), strict=True):
         for number, name in enumerate(names):

@@ -1,7 +1,6 @@
 """The LightningModule of the ladder: fine-tuned like any probe, validated by looking at the queries on every rung."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -13,24 +12,21 @@ from lightning_icl.attention.ladder import PrefixUpdate
 from lightning_icl.errors import NumericalError, ProtocolError
 from lightning_icl.metrics.bootstrap import REPLICATES, poisson_weights
 from lightning_icl.models.capture import Capture
-from lightning_icl.models.kv import LaidOver
+from lightning_icl.models.kv import LaidOver, overlaid
 from lightning_icl.models.recording import Prefix
 from lightning_icl.models.replacement import Replacement, Updated
 from lightning_icl.models.scope import Scope
 from lightning_icl.probing.contrast import Contrast
-from lightning_icl.probing.findings import Prediction
+from lightning_icl.probing.findings import Prediction, predictions_of
 from lightning_icl.probing.module import FinetunedModule
-from lightning_icl.records import Demonstrations, QueryBatch
+from lightning_icl.records import VIEWS, Demonstrations, QueryBatch
 from lightning_icl.weightupdate._matrices import Matrices
 from lightning_icl.weightupdate._metrics import RungMetrics
 from lightning_icl.weightupdate._shares import Trace, affine_parts, shares
 from lightning_icl.weightupdate.fast_weights import FastWeights, stored
-from lightning_icl.weightupdate.look import Look, look
+from lightning_icl.weightupdate.ladder_observation import LadderObservation, observe_condition
 from lightning_icl.weightupdate.settings import FastRung, Rung
 from lightning_icl.weightupdate.survey import Survey
-
-VIEWS = ("zsl", "icl", "ft")
-"""The conditions beside which the rungs are looked at."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +37,9 @@ class _Condition:
     overlay: LaidOver | None = None
     replacement: Replacement | None = None
 
-    def look(self, capture: Capture, batch: QueryBatch, name: str) -> Look:
-        with self.overlay.active() if self.overlay else nullcontext():
-            return look(capture, batch, self.prefix, name=name, replacement=self.replacement)
+    def observe(self, capture: Capture, batch: QueryBatch, name: str) -> LadderObservation:
+        with overlaid(self.overlay):
+            return observe_condition(capture, batch, self.prefix, name=name, replacement=self.replacement)
 
 
 class WeightUpdateProbe(FinetunedModule):
@@ -75,7 +71,6 @@ class WeightUpdateProbe(FinetunedModule):
     ) -> None:
         super().__init__(model, demonstrations)
         self.held_out, self.answers, self.scope, self.depth = held_out, answers, scope, depth
-        self.replicates = REPLICATES
         self.predictions: list[Prediction] = []
         self.dropped: dict[str, str] = {}
         """Names of conditions left out, with the reason."""
@@ -165,7 +160,7 @@ class WeightUpdateProbe(FinetunedModule):
     def _new_metrics(self) -> RungMetrics:
         # Learned positions are part of a token; only relative ones are rotated.
         rotated = not self.capture.architecture.absolute_positions
-        metrics = RungMetrics(self.layers, self.answers, rotated=rotated, replicates=self.replicates)
+        metrics = RungMetrics(self.layers, self.answers, rotated=rotated, replicates=REPLICATES)
         return metrics.to(self.model.device)
 
     def _replaced(self, prefix: Prefix) -> dict[str, _Condition]:
@@ -183,15 +178,15 @@ class WeightUpdateProbe(FinetunedModule):
 
     def validation_step(self, batch: QueryBatch, batch_idx: int) -> None:
         """Look at a batch under every condition, and compare each rung with in-context learning and fine-tuning."""
-        weights = poisson_weights(batch.query_ids, self.replicates) if self.replicates else None
+        weights = poisson_weights(batch.query_ids, REPLICATES)
         scores: dict[str, Tensor] = {}
         with self.capture:
             # The three views first: every rung is compared with them.
-            views = {name: self._conditions[name].look(self.capture, batch, name) for name in VIEWS}
+            views = {name: self._conditions[name].observe(self.capture, batch, name) for name in VIEWS}
             for name, condition in self._conditions.items():
                 try:
                     # A view is its own condition and is not looked at twice.
-                    seen = views.get(name) or condition.look(self.capture, batch, name)
+                    seen = views.get(name) or condition.observe(self.capture, batch, name)
                 except NumericalError as error:  # plain linear attention may leave what numbers can hold
                     if name in VIEWS:
                         raise
@@ -200,11 +195,7 @@ class WeightUpdateProbe(FinetunedModule):
                 scores[name] = seen.answer_scores
                 with torch.autocast(self.model.device.type, enabled=False):
                     self.rungs[name].update(batch, views, seen, weights)
-        rows = zip(batch.query_ids.tolist(), batch.gold.tolist(), batch.answer_counts.tolist(), strict=True)
-        for row, (index, gold, answers) in enumerate(rows):
-            # Scores of answers that this query lacks are padding.
-            own = {name: of_condition[row, :answers].tolist() for name, of_condition in scores.items()}
-            self.predictions.append(Prediction(index=index, gold=gold, scores=own))
+        self.predictions += predictions_of(batch, scores)
 
     def on_validation_epoch_end(self) -> None:
         """Leave out what yielded no numbers for some query, and log how far each rung is from in-context learning."""

@@ -16,9 +16,10 @@ from torch import Tensor
 from lightning_icl.attention.heads import repeat_heads
 from lightning_icl.attention.ladder import SecondOrder
 from lightning_icl.models.capture import Capture
+from lightning_icl.models.kv import with_overlay
 from lightning_icl.models.scope import Scope
 from lightning_icl.records import Demonstrations, KVOverlay, QueryBatch
-from lightning_icl.weightupdate._matrices import derivatives, laid_over, surveyed
+from lightning_icl.weightupdate._matrices import derivatives, surveyed
 
 TRACED = 8
 """Held-out prompts at which every step of fine-tuning is looked at, at most: of the first batch."""
@@ -74,7 +75,7 @@ class Trace:
 
     def step(self, capture: Capture, overlay: KVOverlay) -> None:
         """Look at the weights that a step has left."""
-        with laid_over(capture.model, overlay):
+        with with_overlay(capture.model, overlay):
             after = self._now(capture)
         # float32: a step's change is kept for every layer and head.
         self._moves.append([(new - old).float() for old, new in zip(self._before, after, strict=True)])

@@ -16,10 +16,10 @@ from lightning_icl.comparison.trainer import check_one_process, check_trainer, m
 from lightning_icl.data.batches import batch_budget
 from lightning_icl.data.queries import Query, budget_batches, collate
 from lightning_icl.errors import ModelError, TaskError
-from lightning_icl.interrupts import interruptible
 from lightning_icl.models.architecture import attention_windows, context_length
 from lightning_icl.plain_yaml import to_yaml
 from lightning_icl.probing.finetuning import KVFinetuning
+from lightning_icl.process_watch import guarded
 from lightning_icl.report.drawing import pyplot
 from lightning_icl.report.ladder import WEIGHT_UPDATE, ladder_grids, read_ladders
 from lightning_icl.report.terminal import print_grid
@@ -87,12 +87,12 @@ def carry_out(settings: WeightUpdateSettings, plan: Plan, *, show: bool = True) 
                 settings.scope,
                 settings.depth,
             )
-            with interruptible():
+            with guarded(trainer):
                 fit_once(trainer, probe, planned)
             # Controls fine-tune too, so they come before the pass that compares.
             controlled = contrasts_of(plan.settings, planned, probe, CONTROLS)
             probe.also_compare([contrast for contrasts in controlled.contrasts.values() for contrast in contrasts])
-            with interruptible():
+            with guarded(trainer):
                 trainer.validate(probe, datamodule=planned.data, verbose=False)
             _save(settings, run, planned, probe, queries, controlled, show)
         if show:

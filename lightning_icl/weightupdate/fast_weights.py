@@ -23,7 +23,7 @@ from lightning_icl.models.replacement import Updated
 from lightning_icl.models.scope import Scope
 from lightning_icl.records import Demonstrations, QueryBatch
 from lightning_icl.saving.tensors import save_tensors
-from lightning_icl.weightupdate.look import Look, look
+from lightning_icl.weightupdate.ladder_observation import LadderObservation, observe_condition
 from lightning_icl.weightupdate.settings import FastRung
 from lightning_icl.weightupdate.survey import Survey
 
@@ -47,7 +47,7 @@ class FastWeights:
     emas: tuple[Tensor, ...] = ()
     """With momentum attention, per layer the values' moving average at the end of the demonstrations (1, K, D)."""
 
-    def look(self, capture: Capture, batch: QueryBatch) -> Look:
+    def observe(self, capture: Capture, batch: QueryBatch) -> LadderObservation:
         """Answer a batch of queries without the demonstrations.
 
         Args:
@@ -60,7 +60,9 @@ class FastWeights:
         updated = Updated(updates, len(self.bos), self.scope)
         # Queries keep the positions that they had behind the demonstrations.
         offset = self.prefix_length - len(self.bos)
-        return look(capture, batch, self._beginning(capture), name=self.rung, offset=offset, replacement=updated)
+        return observe_condition(
+            capture, batch, self._beginning(capture), name=self.rung, offset=offset, replacement=updated
+        )
 
     def _beginning(self, capture: Capture) -> Prefix:
         """BOS as a prefix, of no tokens where there is none, with what the demonstrations leave in a moving average."""

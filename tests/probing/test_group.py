@@ -13,18 +13,18 @@ from transformers import PreTrainedModel
 
 from lightning_icl.errors import NumericalError, ProtocolError
 from lightning_icl.models.kv import Trained
-from lightning_icl.probing.course import Run
+from lightning_icl.probing.finetuning_run import FinetuningRun
 from lightning_icl.probing.group import GroupFinetuning, group_steps
 from lightning_icl.probing.module import FinetunedModule
 
 
-def runs_of(folder: Path, rates: Sequence[float] = (0.05, 0.01, 0.2)) -> list[Run]:
+def runs_of(folder: Path, rates: Sequence[float] = (0.05, 0.01, 0.2)) -> list[FinetuningRun]:
     """Rates and seeds, demonstrations of different lengths and numbers."""
     sets = [tiny_data(folder, seed=seed, shots=shots).demonstrations for seed, shots in ((1, 5), (2, 3))]
-    return [Run(learning_rate=rate, demonstrations=chosen) for chosen in sets for rate in rates]
+    return [FinetuningRun(learning_rate=rate, demonstrations=chosen) for chosen in sets for rate in rates]
 
 
-def together(model: PreTrainedModel, runs: Sequence[Run], trained: Trained = "kv") -> GroupFinetuning:
+def together(model: PreTrainedModel, runs: Sequence[FinetuningRun], trained: Trained = "kv") -> GroupFinetuning:
     group = GroupFinetuning(runs, trained)
     trainer = make_trainer(group, precision=PRECISIONS[model.dtype])
     trainer.fit(FinetunedModule(model, runs[0].demonstrations), group_steps(runs))

@@ -10,7 +10,7 @@ from single_runs import PRECISIONS
 from tiny_models import tiny_model
 from tiny_task import tiny_data
 
-from lightning_icl.probing.course import Run
+from lightning_icl.probing.finetuning_run import FinetuningRun
 from lightning_icl.probing.group import GroupFinetuning, group_steps
 from lightning_icl.probing.group_memory import group_bytes
 from lightning_icl.probing.module import FinetunedModule
@@ -36,7 +36,7 @@ def test_a_group_keeps_within_the_memory_that_is_stated(
 ) -> None:
     model = tiny_model(variant, dtype=dtype, **changes)
     sets = [tiny_data(tmp_path, seed=seed, shots=4).demonstrations for seed in (1, 2)]
-    runs = [Run(learning_rate=1e-3, demonstrations=sets[number % 2]) for number in range(count)]
+    runs = [FinetuningRun(learning_rate=1e-3, demonstrations=sets[number % 2]) for number in range(count)]
     trainer = make_trainer(GroupFinetuning(runs), precision=PRECISIONS[dtype])
     with LiveBytes(model) as live:
         trainer.fit(FinetunedModule(model, sets[0]), group_steps(runs))

@@ -25,7 +25,7 @@ from lightning_icl.models.scope import Scope
 from lightning_icl.probing.finetuning import KVFinetuning
 from lightning_icl.weightupdate._probe import WeightUpdateProbe
 from lightning_icl.weightupdate.fast_weights import FastWeights
-from lightning_icl.weightupdate.look import look
+from lightning_icl.weightupdate.ladder_observation import observe_condition
 from lightning_icl.weightupdate.survey import Survey
 
 SMALL = ["--task", "tiny-cb", "--shots", "4", "--limit", "6", "--held-out", "5"]
@@ -62,8 +62,8 @@ def test_every_figure_is_its_metric_over_looks_at_single_queries(tmp_path: Path)
         updated = Updated(survey.rungs()["constant"], 1, "probe")
         for query in data.queries:
             batch = collate([query])
-            zsl, icl = (look(capture, batch, before, name="") for before in (bos, prefix))
-            rung = look(capture, batch, prefix, name="", replacement=updated)
+            zsl, icl = (observe_condition(capture, batch, before, name="") for before in (bos, prefix))
+            rung = observe_condition(capture, batch, prefix, name="", replacement=updated)
             closeness.update(icl.answer_scores, rung.answer_scores, icl.logits, rung.logits)
             tuned = next(item for item in probe.predictions if item.index == query.index).scores["ft"]
             recall.update(zsl.answer_scores, rung.answer_scores, torch.tensor([tuned]), batch.gold)
@@ -109,7 +109,7 @@ def test_a_rung_costs_no_more_than_a_tenth_above_in_context_learning(rung: str, 
         costs = []
         for replacement in (None, Updated(updates, 1, "probe")):
             with FlopCounterMode(display=False) as counter:
-                look(capture, batch, prefix, name=rung, replacement=replacement)
+                observe_condition(capture, batch, prefix, name=rung, replacement=replacement)
             costs.append(counter.get_total_flops())
     assert costs[1] <= 1.1 * costs[0]
 
@@ -157,7 +157,7 @@ def test_the_saved_fast_weights_have_the_saved_accuracy(run: Path) -> None:
     model = load_model(source)
     weights.check(model)
     with Capture(model) as capture:
-        right = weights.look(capture, batch).answer_scores.argmax(-1) == batch.gold
+        right = weights.observe(capture, batch).answer_scores.argmax(-1) == batch.gold
     assert float(right.double().mean()) == pytest.approx(content(run)["conditions"]["affine"]["accuracy"])
 
 

@@ -15,7 +15,7 @@ from lightning_icl.errors import ModelError
 from lightning_icl.models.capture import Capture
 from lightning_icl.models.replacement import Updated
 from lightning_icl.models.scope import Scope
-from lightning_icl.weightupdate.look import Look, look
+from lightning_icl.weightupdate.ladder_observation import LadderObservation, observe_condition
 from lightning_icl.weightupdate.survey import Survey
 
 RUNGS = ("none", "linear-raw", "linear", "constant", "constant-mass", "affine", "quadratic", "softmax")
@@ -36,14 +36,16 @@ def model_of(variant: str, monkeypatch: pytest.MonkeyPatch, window: int = 200) -
     return model
 
 
-def seen_by_rungs(model: nn.Module, data: ICLDataModule, scope: Scope) -> dict[str, Look]:
+def seen_by_rungs(model: nn.Module, data: ICLDataModule, scope: Scope) -> dict[str, LadderObservation]:
     chosen, batch = data.demonstrations, collate(data.queries)
     with Capture(model) as capture:
         prefix = capture.prefix(chosen.prefix_token_ids)
         held_out = [collate([query]) for query in data.held_out(2, [chosen])]
         survey = Survey(len(prefix.keys), len(chosen.bos), scope).of(capture, prefix, held_out)
         return {
-            name: look(capture, batch, prefix, name=name, replacement=Updated(updates, len(chosen.bos), scope))
+            name: observe_condition(
+                capture, batch, prefix, name=name, replacement=Updated(updates, len(chosen.bos), scope)
+            )
             for name, updates in survey.rungs().items()
         }
 
@@ -105,7 +107,8 @@ def test_about_the_query_itself_rungs_are_in_context_learning(variant: str, tmp_
     with Capture(model) as capture:
         prefix = capture.prefix(chosen.prefix_token_ids)
         rungs = Survey(3, len(chosen.bos), "probe").of(capture, prefix, [batch]).rungs()
-        icl = look(capture, batch, prefix, name="icl")
+        icl = observe_condition(capture, batch, prefix, name="icl")
         for name in ("constant", "constant-mass", "affine", "quadratic"):
             updated = Updated(rungs[name], len(chosen.bos), "probe")
-            assert error(look(capture, batch, prefix, name=name, replacement=updated).logits, icl.logits) < 1e-9, name
+            rung = observe_condition(capture, batch, prefix, name=name, replacement=updated)
+            assert error(rung.logits, icl.logits) < 1e-9, name

@@ -18,7 +18,7 @@ from lightning_icl.models.capture import Capture
 from lightning_icl.models.replacement import Updated
 from lightning_icl.models.scope import Scope
 from lightning_icl.weightupdate.fast_weights import FastRung, FastWeights, fast_weights
-from lightning_icl.weightupdate.look import look
+from lightning_icl.weightupdate.ladder_observation import observe_condition
 from lightning_icl.weightupdate.survey import Survey
 
 
@@ -37,8 +37,10 @@ def test_they_answer_as_the_condition_does(variant: str, scope: Scope, rung: Fas
     with Capture(model) as capture:
         prefix = capture.prefix(chosen.prefix_token_ids)
         updates = Survey(3, len(chosen.bos), scope).of(capture, prefix, held_out).rungs()[rung]
-        expected = look(capture, batch, prefix, name=rung, replacement=Updated(updates, len(chosen.bos), scope))
-        found = FastWeights.load(tmp_path / "fast.safetensors").look(capture, batch)
+        expected = observe_condition(
+            capture, batch, prefix, name=rung, replacement=Updated(updates, len(chosen.bos), scope)
+        )
+        found = FastWeights.load(tmp_path / "fast.safetensors").observe(capture, batch)
     torch.testing.assert_close(found.logits, expected.logits, rtol=0, atol=1e-5)
     torch.testing.assert_close(found.answer_scores, expected.answer_scores, rtol=0, atol=1e-6)
     torch.testing.assert_close(found.outputs, expected.outputs, rtol=0, atol=1e-5)
@@ -52,15 +54,15 @@ def test_a_model_without_bos_needs_no_token_before_the_query(tmp_path: Path) -> 
     with Capture(model) as capture:
         prefix = capture.prefix(chosen.prefix_token_ids)
         updates = Survey(3, 0, "query").of(capture, prefix, held_out).rungs()["affine"]
-        expected = look(capture, batch, prefix, name="affine", replacement=Updated(updates, 0, "query"))
-        torch.testing.assert_close(weights.look(capture, batch).logits, expected.logits, rtol=0, atol=1e-5)
+        expected = observe_condition(capture, batch, prefix, name="affine", replacement=Updated(updates, 0, "query"))
+        torch.testing.assert_close(weights.observe(capture, batch).logits, expected.logits, rtol=0, atol=1e-5)
 
 
 def test_another_process_answers_from_the_file_alone(tmp_path: Path) -> None:
     model, data = tiny_model("llama"), data_of(tmp_path)
     weights = fast_weights(model, data.demonstrations, [collate(data.held_out(3, [data.demonstrations]))])
     with Capture(model) as capture:
-        expected = weights.look(capture, collate(data.queries)).answer_scores
+        expected = weights.observe(capture, collate(data.queries)).answer_scores
     weights.save(tmp_path / "fast.safetensors")
     model.save_pretrained(tmp_path / "model")
     save_file({"scores": expected}, tmp_path / "expected")
@@ -78,7 +80,7 @@ folder = Path({str(tmp_path)!r})
 (folder / "queries").mkdir()
 batch = collate(tiny_data(folder / "queries", shots=1).queries)
 with Capture(load_model(find_model(str(folder / "model")))) as capture:
-    seen = FastWeights.load(folder / "fast.safetensors").look(capture, batch)
+    seen = FastWeights.load(folder / "fast.safetensors").observe(capture, batch)
 save_file({{"scores": seen.answer_scores}}, folder / "found")
 """
     run = subprocess.run(

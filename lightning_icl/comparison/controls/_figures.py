@@ -5,13 +5,16 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, pstdev
 from typing import Any
 
-from lightning_icl.comparison.assemble import VIEWS, plain_comparison
+import torch
+
+from lightning_icl.comparison.assemble import plain_comparison
 from lightning_icl.comparison.controls.catalogue import CONTROLS
 from lightning_icl.comparison.undefined import undefined
 from lightning_icl.measures import compared_levels
 from lightning_icl.probing.contrast import Contrast
 from lightning_icl.probing.findings import Prediction, accuracy
 from lightning_icl.probing.probe import ICLProbe
+from lightning_icl.records import VIEWS
 
 
 def measured(name: str, contrasts: Sequence[Contrast], probe: ICLProbe) -> dict[str, Any]:
@@ -113,7 +116,4 @@ def sensitivity(predictions: Sequence[Prediction], conditions: Sequence[str]) ->
 
 def probabilities(scores: Sequence[float]) -> list[float]:
     """Softmax over the answers of a query."""
-    # Shifted by the largest, so that the exponential cannot overflow.
-    largest = max(scores)
-    weights = [math.exp(score - largest) for score in scores]
-    return [weight / sum(weights) for weight in weights]
+    return torch.tensor(scores, dtype=torch.float64).softmax(-1).tolist()

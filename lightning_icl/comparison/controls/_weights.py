@@ -10,65 +10,65 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lightning_icl.attention.precision import at_least_float32
-from lightning_icl.comparison.controls._ground import Ground
+from lightning_icl.comparison.controls._context import ControlContext
 from lightning_icl.errors import NumericalError
 from lightning_icl.models.kv import LaidOver, slices
 from lightning_icl.probing.contrast import Contrast
 from lightning_icl.records import KVOverlay
 
 
-def ft_query(ground: Ground) -> list[Contrast]:
+def ft_query(context: ControlContext) -> list[Contrast]:
     """Fine-tuning updates the query projections and nothing else."""
-    return [ground.tuned("ft-query", ground.fit(ground.demonstrations, trained="query"))]
+    return [context.with_finetuning("ft-query", context.fit(context.demonstrations, trained="query"))]
 
 
-def ft_all(ground: Ground) -> list[Contrast]:
+def ft_all(context: ControlContext) -> list[Contrast]:
     """Fine-tuning updates every parameter; where the rate diverges, at a tenth or a hundredth of it.
 
     Raises:
         NumericalError: that diverges too.
     """
-    main_rate = ground.learning_rate
+    main_rate = context.learning_rate
     for rate in (main_rate, main_rate / 10):
         try:
-            return [_ft_all(ground, rate)]
+            return [_ft_all(context, rate)]
         except NumericalError:
             # The last attempt stands outside the loop, so that its error reaches the caller.
             continue
-    return [_ft_all(ground, main_rate / 100)]
+    return [_ft_all(context, main_rate / 100)]
 
 
-def _ft_all(ground: Ground, rate: float) -> Contrast:
-    contrast = ground.tuned("ft-all", ground.fit(ground.demonstrations, trained="all", rate=rate))
-    main_rate = ground.learning_rate
+def _ft_all(context: ControlContext, rate: float) -> Contrast:
+    contrast = context.with_finetuning("ft-all", context.fit(context.demonstrations, trained="all", rate=rate))
+    main_rate = context.learning_rate
     return contrast if rate == main_rate else replace(contrast, note=f"at rate {rate:g}: rate {main_rate:g} diverges")
 
 
-def layer_causal(ground: Ground) -> list[Contrast]:
+def layer_causal(context: ControlContext) -> list[Contrast]:
     """Every layer learns from the loss of the residual stream after its own attention (Deutch et al., as in the text).
 
     Raises:
         ModelError: not offered for the architecture.
     """
-    return [ground.tuned("layer-causal", ground.fit(ground.demonstrations, layer_causal="attention"))]
+    return [context.with_finetuning("layer-causal", context.fit(context.demonstrations, layer_causal="attention"))]
 
 
-def layer_causal_block(ground: Ground) -> list[Contrast]:
+def layer_causal_block(context: ControlContext) -> list[Contrast]:
     """Every layer learns from the loss of its own block's output (Deutch et al., as in their program).
 
     Raises:
         ModelError: not offered for the architecture.
     """
-    return [ground.tuned("layer-causal-block", ground.fit(ground.demonstrations, layer_causal="block"))]
+    return [context.with_finetuning("layer-causal-block", context.fit(context.demonstrations, layer_causal="block"))]
 
 
-def ft_gaussian(ground: Ground) -> list[Contrast]:
+def ft_gaussian(context: ControlContext) -> list[Contrast]:
     """The update of every key/value parameter is replaced by a Gaussian one of the same norm, hence layer by layer too.
 
     Kendall ranks with the query vectors of the main fine-tuning.
     """
-    overlay = gaussian_overlay(ground.model, ground.finetuned.overlay, ground.seed)
-    return [ground.tuned("ft-gaussian", replace(ground.finetuned, overlay=overlay))]
+    overlay = gaussian_overlay(context.model, context.finetuned.overlay, context.seed)
+    return [context.with_finetuning("ft-gaussian", replace(context.finetuned, overlay=overlay))]
 
 
 def gaussian_overlay(model: PreTrainedModel, overlay: KVOverlay, seed: int) -> KVOverlay:
@@ -91,32 +91,32 @@ def gaussian_overlay(model: PreTrainedModel, overlay: KVOverlay, seed: int) -> K
     return KVOverlay(tensors=tensors)
 
 
-def untrained(ground: Ground) -> list[Contrast]:
+def untrained(context: ControlContext) -> list[Contrast]:
     """Fresh weights throughout."""
-    return [_untrained(ground, "untrained", set())]
+    return [_untrained(context, "untrained", set())]
 
 
-def untrained_embeddings(ground: Ground) -> list[Contrast]:
+def untrained_embeddings(context: ControlContext) -> list[Contrast]:
     """Fresh weights but for embeddings, unembedding and norms, which are the trained model's."""
-    return [_untrained(ground, "untrained-embeddings", embeddings(ground.model) | norms(ground.model))]
+    return [_untrained(context, "untrained-embeddings", embeddings(context.model) | norms(context.model))]
 
 
-def untrained_norms(ground: Ground) -> list[Contrast]:
+def untrained_norms(context: ControlContext) -> list[Contrast]:
     """Fresh weights but for norms, which are the trained model's."""
-    return [_untrained(ground, "untrained-norms", norms(ground.model))]
+    return [_untrained(context, "untrained-norms", norms(context.model))]
 
 
-def _untrained(ground: Ground, name: str, kept: Collection[str]) -> Contrast:
+def _untrained(context: ControlContext, name: str, kept: Collection[str]) -> Contrast:
     """All three conditions under other weights: fine-tuning starts from them too."""
-    fresh = fresh_overlay(ground.model, kept, ground.seed)
-    finetuned = ground.fit(ground.demonstrations, base=fresh)
-    learnt = laid_over(ground.model, fresh, finetuned.overlay)
+    fresh = fresh_overlay(context.model, kept, context.seed)
+    finetuned = context.fit(context.demonstrations, base=fresh)
+    learnt = merged_overlay(context.model, fresh, finetuned.overlay)
     return Contrast(
         name=name,
-        zsl=replace(ground.zsl, name=f"zsl@{name}", overlay=fresh),
-        icl=replace(ground.icl, name=f"icl@{name}", overlay=fresh),
-        ft=ground.ft(name, learnt),
-        demonstrations=ground.demonstrations,
+        zsl=replace(context.zsl, name=f"zsl@{name}", overlay=fresh),
+        icl=replace(context.icl, name=f"icl@{name}", overlay=fresh),
+        ft=context.ft(name, learnt),
+        demonstrations=context.demonstrations,
         training_queries=finetuned.training_queries,
         learning_rate=finetuned.learning_rate,
     )
@@ -143,7 +143,7 @@ def fresh_overlay(model: PreTrainedModel, kept: Collection[str], seed: int) -> K
     return KVOverlay(tensors=tensors)
 
 
-def laid_over(model: PreTrainedModel, under: KVOverlay, over: KVOverlay) -> KVOverlay:
+def merged_overlay(model: PreTrainedModel, under: KVOverlay, over: KVOverlay) -> KVOverlay:
     """All parameters of one overlay, with a key/value overlay laid over them; what it leaves alone is shared.
 
     Args:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from lightning_icl.comparison.controls import _weights as weights
 from lightning_icl.comparison.controls import examples
-from lightning_icl.comparison.controls._ground import Ground
+from lightning_icl.comparison.controls._context import ControlContext
 from lightning_icl.errors import UserError, did_you_mean
 from lightning_icl.probing.contrast import Contrast
 
-_LESSONS: Mapping[str, Callable[[Ground], examples.Lessons]] = {
+_LESSONS: Mapping[str, Callable[[ControlContext], examples.DemonstrationSets]] = {
     "labels-random": examples.labels_random,
     "labels-flipped": examples.labels_flipped,
     "labels-abstract": examples.labels_abstract,
@@ -27,9 +27,9 @@ class Control:
     """Name on the command line and in results."""
     title: str
     """What it is, in one sentence."""
-    contrasts: Callable[[Ground], list[Contrast]]
+    contrasts: Callable[[ControlContext], list[Contrast]]
     """Makes its contrasts, fine-tuning where it must."""
-    lessons: Callable[[Ground], examples.Lessons] | None = None
+    demonstration_sets: Callable[[ControlContext], examples.DemonstrationSets] | None = None
     """The demonstrations that it learns from in place of the main ones; None where there are none."""
 
     @property
@@ -39,7 +39,7 @@ class Control:
 
 
 CONTROLS: Mapping[str, Control] = {
-    name: Control(name=name, title=title, contrasts=contrasts, lessons=_LESSONS.get(name))
+    name: Control(name=name, title=title, contrasts=contrasts, demonstration_sets=_LESSONS.get(name))
     for name, title, contrasts in (
         (
             "query-position",
@@ -49,17 +49,21 @@ CONTROLS: Mapping[str, Control] = {
         (
             "labels-random",
             "Demonstrations with random labels, in the prompt and learnt",
-            examples.taught(examples.labels_random),
+            examples.of_sets(examples.labels_random),
         ),
         (
             "labels-flipped",
             "Demonstrations with the next label, in the prompt and learnt",
-            examples.taught(examples.labels_flipped),
+            examples.of_sets(examples.labels_flipped),
         ),
         ("labels-abstract", "Answers A, B, C, … in demonstrations and scores", examples.scored_by_letters),
         ("calibration", "Answer probabilities divided by those of inputs without content", examples.calibration),
         ("shuffled-query", "The update of the prompt against that of another query", examples.shuffled_query),
-        ("order", "Demonstrations in other orders, in the prompt and learnt", examples.taught(examples.order)),
+        (
+            "order",
+            "Demonstrations in other orders, in the prompt and learnt",
+            examples.of_sets(examples.order),
+        ),
         ("other-task", "Fine-tuning on another task's demonstrations", examples.tuned_on_other_task),
         ("ft-gaussian", "A Gaussian update of the fine-tuning's norm, parameter by parameter", weights.ft_gaussian),
         ("ft-query", "Fine-tuning of the query projections only", weights.ft_query),

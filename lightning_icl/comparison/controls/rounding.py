@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from lightning_icl.comparison.controls._ground import Ground
+from lightning_icl.comparison.controls._context import ControlContext
 from lightning_icl.metrics.bootstrap import Bootstrapped
 from lightning_icl.metrics.forms import flattened
 from lightning_icl.models.kv import slices
@@ -25,14 +25,14 @@ STEP = 2.0**-23
 """Relative size of the change: the resolution of float32 in every type that holds it."""
 
 
-def rounding_contrast(ground: Ground) -> Contrast:
+def rounding_contrast(context: ControlContext) -> Contrast:
     """The main contrast with a fine-tuning from key/value parameters changed in their last digit.
 
     Raises:
         NumericalError: the loss diverged.
     """
-    base = rounded_otherwise(ground.model, ground.seed)
-    return ground.tuned(NAME, ground.fit(ground.demonstrations, base=base))
+    base = rounded_otherwise(context.model, context.seed)
+    return context.with_finetuning(NAME, context.fit(context.demonstrations, base=base))
 
 
 def rounded_otherwise(model: PreTrainedModel, seed: int) -> KVOverlay:

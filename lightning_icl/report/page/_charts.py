@@ -301,23 +301,23 @@ def forest_chart(figure: Figure, rows: Sequence[ForestRow]) -> ForestChart:
     return chart
 
 
-def heat_map(values: Sequence[Values], title: str, *, rows: str = "layer", columns: str = "head") -> HeatMap:
+def heat_map(values: Sequence[Values], title: str, *, columns: str = "head") -> HeatMap:
     """Cells whose strength is their opacity, so that the page's ground shows through at 0.
 
     Args:
         values: (row, column), between -1 and 1; None leaves the ground hatched.
         title: read out by screen readers.
-        rows, columns: what the axes count.
+        columns: what they count; rows are layers.
     """
     high, wide = len(values), max((len(row) for row in values), default=0)
     cells = [
-        _cell(row, column, value, f"{rows} {row}, {columns} {column}: ")
+        _cell(row, column, value, f"layer {row}, {columns} {column}: ")
         for row, line in enumerate(values)
         for column, value in enumerate(line)
     ]
     # Between a size that can be pointed at and one that fits the page.
     size = max(4.0, min(26.0, 270.0 / max(wide, 1), 340.0 / max(high, 1)))
-    return HeatMap(title=title, cells=cells, high=high, wide=wide, size=size, rows=rows, columns=columns)
+    return HeatMap(title=title, cells=cells, high=high, wide=wide, size=size, rows="layer", columns=columns)
 
 
 def _cell(row: int, column: int, value: float | None, place: str) -> Cell:

@@ -22,8 +22,8 @@ from transformers import PreTrainedModel
 
 from lightning_icl.cli import main
 from lightning_icl.comparison.controls import examples
+from lightning_icl.comparison.controls._context import ControlContext, Unavailable
 from lightning_icl.comparison.controls._figures import measured, sensitivity
-from lightning_icl.comparison.controls._ground import Ground, Unavailable
 from lightning_icl.comparison.controls._weights import gaussian_overlay
 from lightning_icl.comparison.controls.catalogue import choose, own_rates
 from lightning_icl.data.module import ICLDataModule
@@ -151,7 +151,7 @@ def test_letters_stand_in_for_answers_in_prompt_and_scores(tmp_path: Path, monke
 def test_letters_are_refused_where_they_or_the_answers_are_not_one_token(answers: str, tmp_path: Path) -> None:
     data = tiny_data(tmp_path, answers)  # this tokenizer knows no letter
     with pytest.raises(Unavailable, match="one token"):
-        examples.labels_abstract(Ground(model=None, data=data, finetuned=None, fit=None, learning_rate=RATE))
+        examples.labels_abstract(ControlContext(model=None, data=data, finetuned=None, fit=None, learning_rate=RATE))
 
 
 def test_every_comparison_can_read_calibrated_answers_without_the_control(tmp_path: Path) -> None:

@@ -9,11 +9,11 @@ from exactness import RATE, make_trainer
 from tiny_models import tiny_model
 from tiny_task import tiny_data
 
-from lightning_icl.comparison.controls._ground import Ground
+from lightning_icl.comparison.controls._context import ControlContext
 from lightning_icl.comparison.controls.rounding import STEP, rounded_otherwise, rounding_contrast, sensitivity
 from lightning_icl.models.kv import LaidOver, slices
-from lightning_icl.probing.course import Finetuned
 from lightning_icl.probing.finetuning import KVFinetuning
+from lightning_icl.probing.finetuning_run import Finetuned
 from lightning_icl.probing.probe import ICLProbe
 from lightning_icl.records import Demonstrations, KVOverlay
 
@@ -45,8 +45,8 @@ def test_sensitivity_is_the_difference_from_a_model_that_begins_rounded_otherwis
     probe = ICLProbe(model, data.demonstrations)
     trainer = make_trainer(KVFinetuning(RATE), precision="64-true")
     trainer.fit(probe, datamodule=data)
-    ground = Ground(model=model, data=data, finetuned=probe.finetuned, fit=fit, learning_rate=RATE, seed=1)
-    probe.also_compare([rounding_contrast(ground)])
+    context = ControlContext(model=model, data=data, finetuned=probe.finetuned, fit=fit, learning_rate=RATE, seed=1)
+    probe.also_compare([rounding_contrast(context)])
     trainer.validate(probe, datamodule=data, verbose=False)
     changes = sensitivity(probe)
     assert changes is not None

@@ -15,8 +15,8 @@ from lightning_icl.comparison.controls.run import Controlled, make_controls
 from lightning_icl.comparison.plan import PlannedTask
 from lightning_icl.comparison.settings import CompareSettings
 from lightning_icl.errors import NumericalError
-from lightning_icl.probing.course import Run
 from lightning_icl.probing.finetuning import KVFinetuning
+from lightning_icl.probing.finetuning_run import FinetuningRun
 from lightning_icl.probing.probe import ICLProbe
 
 LEARNT = ["labels-random", "labels-flipped", "labels-abstract", "order-1", "order-2", "order-3", "other-task"]
@@ -54,7 +54,7 @@ def test_what_controls_learn_together_is_what_each_learns_alone(
         learnt = contrast.demonstrations
         if contrast.name == "other-task":
             learnt = next(run.demonstrations for run in made.learnt if len(run.demonstrations) == 3)
-        single = alone(probe.model, Run(learning_rate=rate, demonstrations=learnt))
+        single = alone(probe.model, FinetuningRun(learning_rate=rate, demonstrations=learnt))
         assert contrast.ft.overlay is not None
         for name, tensor in contrast.ft.overlay.tensors.items():
             torch.testing.assert_close(tensor, single.overlay.tensors[name], **near)
@@ -70,7 +70,7 @@ def test_a_control_that_diverges_is_left_out_with_its_reason_and_touches_no_othe
     assert made.impossible == {"order": str(reason)}
     assert "(learning rate 1e+200). Use a smaller --lr." in str(reason)
     contrast = probe.contrasts[0]
-    single = alone(probe.model, Run(learning_rate=RATE, demonstrations=contrast.demonstrations))
+    single = alone(probe.model, FinetuningRun(learning_rate=RATE, demonstrations=contrast.demonstrations))
     assert contrast.ft.overlay is not None
     for name, tensor in contrast.ft.overlay.tensors.items():
         torch.testing.assert_close(tensor, single.overlay.tensors[name])

@@ -9,7 +9,7 @@ from lightning_icl.data.module import ICLDataModule
 from lightning_icl.errors import UserError
 from lightning_icl.models.kv import Trained
 from lightning_icl.probing.contrast import Contrast
-from lightning_icl.probing.course import Finetuned
+from lightning_icl.probing.finetuning_run import Finetuned
 from lightning_icl.probing.layer_causal import Reading
 from lightning_icl.records import Condition, Demonstrations, KVOverlay
 
@@ -45,7 +45,7 @@ class Unavailable(UserError):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Ground:
+class ControlContext:
     """The main comparison of one task, to which controls are put."""
 
     model: PreTrainedModel
@@ -82,27 +82,10 @@ class Ground:
         """A control's fine-tuned condition."""
         return replace(self.zsl, name=f"ft@{name}", overlay=overlay)
 
-    def tuned(self, name: str, finetuned: Finetuned) -> Contrast:
+    def with_finetuning(self, name: str, finetuned: Finetuned) -> Contrast:
         """The main contrast with another fine-tuning on the same demonstrations."""
-        return Contrast(
-            name=name,
-            zsl=self.zsl,
-            icl=self.icl,
-            ft=self.ft(name, finetuned.overlay),
-            demonstrations=self.demonstrations,
-            training_queries=finetuned.training_queries,
-            learning_rate=finetuned.learning_rate,
-        )
+        return Contrast.of(self.demonstrations, finetuned, name=name, ft=f"ft@{name}")
 
-    def taught(self, name: str, demonstrations: Demonstrations) -> Contrast:
+    def with_demonstrations(self, name: str, demonstrations: Demonstrations) -> Contrast:
         """The main contrast with other demonstrations, in the prompt and learnt."""
-        finetuned = self.fit(demonstrations)
-        return Contrast(
-            name=name,
-            zsl=self.zsl,
-            icl=Condition.in_context(demonstrations, f"icl@{name}"),
-            ft=self.ft(name, finetuned.overlay),
-            demonstrations=demonstrations,
-            training_queries=finetuned.training_queries,
-            learning_rate=finetuned.learning_rate,
-        )
+        return Contrast.of(demonstrations, self.fit(demonstrations), name=name, icl=f"icl@{name}", ft=f"ft@{name}")

@@ -29,7 +29,7 @@ class Finetuned:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class FinetuningRun:
     """One fine-tuning: on what, and how fast."""
 
     learning_rate: float
@@ -55,10 +55,10 @@ class Run:
 
 
 @dataclass(kw_only=True)
-class Course:
+class FinetuningProgress:
     """How far a run has come."""
 
-    run: Run
+    run: FinetuningRun
     losses: list[float] = field(default_factory=list)
     queries: list[list[Tensor]] = field(default_factory=list)
     """Of each step, by layer, the query vectors of the example's tokens."""
@@ -88,7 +88,7 @@ class Course:
         )
 
 
-def step_tokens(runs: Sequence[Run], step: int) -> list[list[int]]:
+def step_tokens(runs: Sequence[FinetuningRun], step: int) -> list[list[int]]:
     """The batch of a step: `BOS ex_i` of every run that has it, in order, padded at the end with token 0."""
     rows = [run.tokens(step) for run in runs if step < len(run.demonstrations)]
     longest = max(map(len, rows), default=0)

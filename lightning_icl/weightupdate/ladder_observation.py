@@ -16,7 +16,7 @@ from lightning_icl.records import QueryBatch
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
+class LadderObservation:
     """Predictions and attention outputs at the probe tokens; float32, or float64 where the model is."""
 
     answer_scores: Float[Tensor, "batch answer"]
@@ -27,7 +27,7 @@ class Look:
     """Output of each attention layer after its output projection."""
 
 
-def look(
+def observe_condition(
     capture: Capture,
     batch: QueryBatch,
     prefix: Prefix | None,
@@ -35,7 +35,7 @@ def look(
     name: str,
     offset: int = 0,
     replacement: Replacement | None = None,
-) -> Look:
+) -> LadderObservation:
     """Run a batch of queries under one condition.
 
     Args:
@@ -50,7 +50,7 @@ def look(
         NumericalError: the model produced NaN or infinite numbers.
     """
     logits, recording = capture.observe(batch, prefix, offset, replacement)
-    seen = Look(
+    seen = LadderObservation(
         answer_scores=answer_scores(logits, batch),
         # Of the scored positions only the probe token's: the next token is what the ladder compares.
         logits=at_least_float32(logits[batch.logit_tokens == batch.probe_index[batch.logit_rows]]),
