@@ -20,7 +20,7 @@ from lightning_icl.data.batches import batch_budget
 BUDGETS = {"cpu": (256, 512, 2048, 4096), "cuda": (2048, 4096, 8192, 32_768)}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Print a line for each budget."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=WORKLOADS, default="gpt2")
@@ -29,18 +29,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--device", choices=[*BUDGETS], default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rounds", type=int, default=5)
-    given = parser.parse_args(arguments)
-    workload = WORKLOADS[given.size]
-    rule = batch_budget("auto", [], torch.device(given.device))
-    budgets = [budget for budget in given.budgets or BUDGETS[given.device] if budget != rule]
+    arguments = parser.parse_args(words)
+    workload = WORKLOADS[arguments.size]
+    rule = batch_budget("auto", [], torch.device(arguments.device))
+    budgets = [budget for budget in arguments.budgets or BUDGETS[arguments.device] if budget != rule]
     # Every budget must fill its batches, or a large one would be measured as a smaller one.
-    workload = workload.but(queries=given.queries or -(-2 * max(*budgets, rule) // workload.tokens))
-    model = workload.model(getattr(torch, given.dtype)).to(given.device)
+    workload = workload.but(queries=arguments.queries or -(-2 * max(*budgets, rule) // workload.tokens))
+    model = workload.model(getattr(torch, arguments.dtype)).to(arguments.device)
     seconds = measure(
         {str(size): observations(model, workload.but(batch_tokens=size))[1]["comparison"] for size in (rule, *budgets)},
-        given.rounds,
+        arguments.rounds,
     )
-    print(f"{given.size}, {given.dtype}, {given.device}: {workload.queries} queries of {workload.tokens} tokens")
+    about = f"{workload.queries} queries of {workload.tokens} tokens"
+    print(f"{arguments.size}, {arguments.dtype}, {arguments.device}: {about}")
     for budget in budgets:
         ratio = Ratio.of(f"{budget:,} / auto ({rule:,})", seconds[str(budget)], seconds[str(rule)])
         print(f"{ratio.name:28} {ratio.median:6.2f}   {ratio.low:.2f} – {ratio.high:.2f}")

@@ -171,9 +171,9 @@ def main() -> None:
     parser.add_argument("--layers", type=int, help="where not the shape's own")
     parser.add_argument("--queries", type=int, help="where not the shape's own")
     parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
-    own = SHAPES[given.size]
-    changes = {name: getattr(given, name) for name in ("layers", "queries") if getattr(given, name)}
+    arguments = parser.parse_args()
+    own = SHAPES[arguments.size]
+    changes = {name: getattr(arguments, name) for name in ("layers", "queries") if getattr(arguments, name)}
     found = measured(Shape(**{**asdict(own), **changes}))
     for part in ("shape", "tokens", "counts", "seconds", "bytes"):
         print(part)
@@ -181,8 +181,8 @@ def main() -> None:
             print(f"  {name:28} {value:,.2f}" if isinstance(value, float) else f"  {name:28} {value:,}")
     for ratio in found["ratios"]:
         print("{name:30} {median:.3f} ({low:.3f} to {high:.3f})  {target}".format(**ratio))
-    if given.json:
-        given.json.write_text(json.dumps(found, indent=1) + "\n")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -66,20 +66,20 @@ def measured(model: PreTrainedModel, demonstrations: Demonstrations, count: int,
     return ratio, largest_difference(results["together"], results["apart"])
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Print a line for each number of runs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=[*WORKLOADS], default="gpt2")
     parser.add_argument("--runs", type=int, nargs="+", default=[8, 36])
     parser.add_argument("--rounds", type=int, default=5)
-    given = parser.parse_args(arguments)
+    arguments = parser.parse_args(words)
     quiet()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     torch.manual_seed(0)
-    workload = WORKLOADS[given.size].but(shots=32, prefix=32 * 30)
+    workload = WORKLOADS[arguments.size].but(shots=32, prefix=32 * 30)
     model, demonstrations = AutoModelForCausalLM.from_config(workload.config()).eval(), workload.demonstrations()
-    for count in given.runs:
-        ratio, difference = measured(model, demonstrations, count, given.rounds)
+    for count in arguments.runs:
+        ratio, difference = measured(model, demonstrations, count, arguments.rounds)
         runs = [FinetuningRun(learning_rate=rate, demonstrations=demonstrations) for rate in PAPER_RATES[:count]]
         memory = group_bytes(model, runs) / 1e9
         print(

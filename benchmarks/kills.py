@@ -256,13 +256,13 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200, help="number of trials (default 200)")
     parser.add_argument("--seed", type=int, default=1, help="of their places (default 1)")
     parser.add_argument("--commands", nargs="*", choices=list(COMMANDS), default=list(COMMANDS))
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     _import_everything()
-    draw, wrong, kinds = random.Random(given.seed), 0, Counter[str]()
+    draw, wrong, kinds = random.Random(arguments.seed), 0, Counter[str]()
     with tempfile.TemporaryDirectory() as place:
         rehearsals: dict[str, Rehearsal] = {}
-        for number in range(given.count):
-            name = given.commands[number % len(given.commands)]
+        for number in range(arguments.count):
+            name = arguments.commands[number % len(arguments.commands)]
             commands = COMMANDS[name]
             if name not in rehearsals:
                 (Path(place) / str(number)).mkdir()
@@ -276,7 +276,7 @@ def main() -> None:
                 wrong += 1
                 print(f"{name}, {done}: {'; '.join(found[:3])}", flush=True)
     told = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-    print(f"{given.count} trials ({told}): {wrong} with something wrong")
+    print(f"{arguments.count} trials ({told}): {wrong} with something wrong")
     sys.exit(int(wrong > 0))
 
 

@@ -21,7 +21,7 @@ from benchmarks.workload import WORKLOADS
 from lightning_icl import compare
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Print the ratio of both."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--queries", type=int, default=128)
@@ -29,16 +29,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--rounds", type=int, default=5)
-    given = parser.parse_args(arguments)
-    model = WORKLOADS["gpt2"].but(layers=given.layers, width=given.width).model()
+    arguments = parser.parse_args(words)
+    model = WORKLOADS["gpt2"].but(layers=arguments.layers, width=arguments.width).model()
     with tempfile.TemporaryDirectory() as place:
         # Enough training rows beside the demonstrations for the held-out ones.
-        data = random_words(Path(place), given.queries, words=given.words, training=256)
+        data = random_words(Path(place), arguments.queries, words=arguments.words, training=256)
         compared = partial(compare, model, data.task, tokenizer=data.tokenizer, shots=32)
         candidates = {"auto": partial(compared, lr="auto"), "given": partial(compared, lr=1e-3)}
         # What the runs say and draw is not the question.
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            seconds = measure(candidates, given.rounds)
+            seconds = measure(candidates, arguments.rounds)
     ratio = Ratio.of("--lr auto / rate given", seconds["auto"], seconds["given"], target="≤ 1.5")
     print(f"{ratio.name}: {ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f}), to be {ratio.target}")
 

@@ -59,21 +59,21 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--overlay-memory", type=float, default=4.0)
-    given = parser.parse_args()
-    model = WORKLOADS["gpt2"].but(layers=given.layers, width=given.width).model()
+    arguments = parser.parse_args()
+    model = WORKLOADS["gpt2"].but(layers=arguments.layers, width=arguments.width).model()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        data = random_words(folder, given.queries, words=given.words)
+        data = random_words(folder, arguments.queries, words=arguments.words)
         task = data.task
         settings = SweepSettings(
-            select="paper", seeds=1, lrs=list(PAPER_RATES[: given.rates]), overlay_memory=given.overlay_memory
+            select="paper", seeds=1, lrs=list(PAPER_RATES[: arguments.rates]), overlay_memory=arguments.overlay_memory
         )
         unit = Unit(model="random", task=task.name, shots=32, seed=1, folder=folder / "out")
         source = ModelSource(name="random", location="random")
         subject = Subject(source=source, config=model.config, tokenizer=data.tokenizer, model=model)
         swept = TaskSweep(subject=subject, task=task, data={unit: data}, held_out=[], fingerprints=data.fingerprints)
         plan = SweepPlan(settings=settings, out=folder, tasks=(swept,))
-        groups = grouped([(unit, rate) for rate in settings.rates], swept, model, given.overlay_memory)
+        groups = grouped([(unit, rate) for rate in settings.rates], swept, model, arguments.overlay_memory)
         part_seconds(model, data, settings)  # warm up
         before = part_seconds(model, data, settings)
         with held(unit.folder) as space:
@@ -85,11 +85,11 @@ def main() -> None:
             whole = timed(sweep)
         after = part_seconds(model, data, settings)
     parts = {name: statistics.fmean((before[name], after[name])) for name in before}
-    expected = given.rates * (parts["fine-tuning"] + parts["ft"]) + parts["zsl"] + parts["icl"]
+    expected = arguments.rates * (parts["fine-tuning"] + parts["ft"]) + parts["zsl"] + parts["icl"]
     for name in parts:
         print(f"{name:12} {before[name]:.3f} s before, {after[name]:.3f} s after")
     print(f"prefix {len(data.demonstrations.prefix_token_ids)} tokens, passes over queries: {len(groups)}")
-    print(f"{given.rates} rates took {whole:.2f} s; the parts make {expected:.2f} s; ratio {whole / expected:.3f}")
+    print(f"{arguments.rates} rates took {whole:.2f} s; the parts make {expected:.2f} s; ratio {whole / expected:.3f}")
 
 
 if __name__ == "__main__":

@@ -66,15 +66,15 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", type=Path, help="file for the figures and all seconds")
-    given = parser.parse_args()
-    own = WORKLOADS[given.size]
-    workload = own.but(queries=given.queries or own.queries, batch_tokens=given.batch_tokens)
-    result = run(workload, getattr(torch, given.dtype), given.device, given.rounds)
+    arguments = parser.parse_args()
+    own = WORKLOADS[arguments.size]
+    workload = own.but(queries=arguments.queries or own.queries, batch_tokens=arguments.batch_tokens)
+    result = run(workload, getattr(torch, arguments.dtype), arguments.device, arguments.rounds)
     print(", ".join(map(str, result["machine"].values())))  # type: ignore[attr-defined]
     for ratio in result["ratios"]:  # type: ignore[attr-defined]
         print("{name:32} {median:12,.2f}   {low:12,.2f} – {high:,.2f}   {target}".format(**ratio))
-    if given.json:
-        given.json.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

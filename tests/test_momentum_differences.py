@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
+from experiments.momentum.difference_sentences import difference_sentences
 from experiments.momentum.differences import (
     Gap,
     difference_table,
@@ -17,7 +18,6 @@ from experiments.momentum.differences import (
     interval_over_seeds,
 )
 from experiments.momentum.settings import ExperimentSettings
-from experiments.momentum.words import in_words
 from lightning_icl.metrics.bootstrap import poisson_weights
 
 SETTINGS = ExperimentSettings(
@@ -109,7 +109,7 @@ def test_words_say_for_which_the_interval_excludes_zero_whichever_way() -> None:
         Gap("odd", "vanilla", "perplexity 8", 0.2, math.nan, math.nan, (1,)),
         Gap("mean", "previous", "ICL mean", 0.0, -1.0, 1.0, (1, 2)),
     ]
-    first, second, seeds, number = in_words(gaps)
+    first, second, seeds, number = difference_sentences(gaps)
     assert first == (
         "Perplexity 8 against vanilla: the interval excludes 0 for sum (+250.00), mean (-1.50); "
         "it holds 0 for gate; there is none for odd."

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tiny_experiment import TRAINING, tiny_experiment
 
-from experiments.momentum import showing
+from experiments.momentum import output
 from experiments.momentum.run import run
 from experiments.momentum.settings import ExperimentSettings
 from experiments.momentum.training_curves import courses
@@ -22,7 +22,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[ExperimentSettings,
     gated = {"momentum": 0.9, "momentum_form": "mean", "learn_momentum": True, "gate_init": 0.3}
     settings = tiny_experiment(folder, training=at_rate(0.01), arms={"gate-learnt": gated})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(showing, "draw_curves", lambda *_: [])
+        patch.setattr(output, "draw_curves", lambda *_: [])
         run(settings, folder / "first")
     return settings, folder / "first"
 
@@ -39,7 +39,7 @@ def further(settings: ExperimentSettings, start: Path, learning_rate: float) -> 
 def test_at_a_vanishing_rate_every_model_keeps_its_figures_and_reads_other_documents(
     first: tuple[ExperimentSettings, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(showing, "draw_curves", lambda *_: [])
+    monkeypatch.setattr(output, "draw_curves", lambda *_: [])
     settings, start = first
     weights = {path: digest(path) for path in start.rglob("*.safetensors")}
     again = further(settings, start, 1e-12)
@@ -65,7 +65,7 @@ def test_at_a_vanishing_rate_every_model_keeps_its_figures_and_reads_other_docum
 def test_further_training_lowers_the_loss_of_what_is_read(
     first: tuple[ExperimentSettings, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(showing, "draw_curves", lambda *_: [])
+    monkeypatch.setattr(output, "draw_curves", lambda *_: [])
     settings, start = first
     run(further(settings, start, 0.01), tmp_path / "more")
     one, other = (json.loads((out / "results.json").read_text()) for out in (start, tmp_path / "more"))

@@ -17,9 +17,9 @@ from tiny_models import tiny_model
 from tiny_task import word_tokenizer
 
 from experiments.momentum import gates
+from experiments.momentum.cache import measured_once, train_once
 from experiments.momentum.gate_tables import heads, tables
 from experiments.momentum.gates import ARMS, run, trainings
-from experiments.momentum.keeping import kept, train_once
 from experiments.momentum.measure import learnt
 from lightning_icl.errors import OutputError
 from lightning_icl.models.momentum.conversion import to_momentum
@@ -140,8 +140,10 @@ def test_figures_are_measured_again_where_something_else_is_asked_for(tmp_path: 
         return {"perplexity": float("nan"), "number": len(made)}
 
     path, asked = tmp_path / "found.json", {"tokens": 64, "text": ("a", "b")}
-    assert kept(path, asked, measure) == kept(path, asked, measure) == {"perplexity": None, "number": 1}
-    assert kept(path, {**asked, "tokens": 65}, measure)["number"] == 2
-    assert kept(path, {**asked, "tokens": 65, "text": ("a",)}, measure)["number"] == 3
+    assert (
+        measured_once(path, asked, measure) == measured_once(path, asked, measure) == {"perplexity": None, "number": 1}
+    )
+    assert measured_once(path, {**asked, "tokens": 65}, measure)["number"] == 2
+    assert measured_once(path, {**asked, "tokens": 65, "text": ("a",)}, measure)["number"] == 3
     path.write_text('{"perplexity": 1.0}')  # as an earlier version kept it
-    assert kept(path, asked, measure)["number"] == 4
+    assert measured_once(path, asked, measure)["number"] == 4

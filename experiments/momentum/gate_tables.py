@@ -15,7 +15,7 @@ def tables(results: Measured) -> str:
     Args:
         results: figures of `gates` by arm and seed, those of the plain model under every seed.
     """
-    from experiments.momentum.words import in_words
+    from experiments.momentum.difference_sentences import difference_sentences
 
     header = ["attention", "trained numbers", "perplexity", "ZSL (%)", "ICL (%)"]
     lines = [[name, *_figures(by_seed)] for name, by_seed in results.items()]
@@ -36,7 +36,7 @@ def tables(results: Measured) -> str:
                 ["attention", "against", "perplexity", "ICL (points)"],
                 between,
             ),
-            "\n".join((*in_words(gaps), "")),
+            "\n".join((*difference_sentences(gaps), "")),
             markdown("Least, mean and greatest gate of each layer's heads", *_layers(results)),
         )
     )

@@ -18,10 +18,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments.momentum.cache import measured_once, train_once
 from experiments.momentum.curves import need_matplotlib
 from experiments.momentum.gate_tables import CONTROL, PLAIN, tables
-from experiments.momentum.keeping import kept, train_once
-from experiments.momentum.pieces import WAIT, Piece, share
+from experiments.momentum.work_sharing import WAIT, Piece, run_shared
 from lightning_icl.errors import UserError
 from lightning_icl.file_names import input_path
 from lightning_icl.pretraining.settings import PretrainSettings
@@ -109,7 +109,7 @@ def measured(path: Path, model: str, record: Mapping[str, Any], arguments: argpa
 
     asked = {name: getattr(arguments, name) for name in ("tasks", "limit", "tokens", "block")}
     text = find_text(perplexity_text(arguments), "--data").record
-    return kept(path, {**asked, "text": text, "model": record}, figures_now)
+    return measured_once(path, {**asked, "text": text, "model": record}, figures_now)
 
 
 def perplexity_text(arguments: argparse.Namespace) -> str:
@@ -159,7 +159,7 @@ def run(arguments: argparse.Namespace) -> None:
         is_finished(training, full_record(training))
     arguments.out.mkdir(parents=True, exist_ok=True)
     pieces = {key: Piece(Path(one.out).name, partial(_of_arm, arguments, one)) for key, one in arms.items()}
-    made = share([Piece(PLAIN, partial(_of_plain, arguments)), *pieces.values()], arguments.out, print)
+    made = run_shared([Piece(PLAIN, partial(_of_plain, arguments)), *pieces.values()], arguments.out, print)
     # No seed has a part in the plain model.
     results = {PLAIN: dict.fromkeys(arguments.seeds, made[PLAIN])}
     for (name, seed), piece in pieces.items():

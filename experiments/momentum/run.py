@@ -18,11 +18,11 @@ from typing import Any
 
 from rich.console import Console
 
+from experiments.momentum.cache import measured_once, train_once
 from experiments.momentum.curves import need_matplotlib
-from experiments.momentum.keeping import kept, train_once
-from experiments.momentum.pieces import WAIT, Piece, share
 from experiments.momentum.search import Found, check_texts, keep_search, search, search_table
 from experiments.momentum.settings import SIZES, ExperimentSettings, Variant, model_folder, read_settings
+from experiments.momentum.work_sharing import WAIT, Piece, run_shared
 from lightning_icl.errors import UserError
 from lightning_icl.saving.workspace import held
 
@@ -31,7 +31,7 @@ _WIDE = 120
 _FLAGS = ("start", "text", "validation_text", "search_text", "data", "tasks")
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(words: list[str] | None = None) -> None:
     """Train, measure, print the tables and draw the curves."""
     parser = argparse.ArgumentParser(prog="python -m experiments.momentum.run", description=__doc__)
     parser.add_argument("--size", default="smoke", help=f"{', '.join(SIZES)}, or a YAML file of your own")
@@ -43,12 +43,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--search", action="store_true", help="make the search alone")
     parser.add_argument("--data", help="folder with the tasks' rows")
     parser.add_argument("--tasks", help="tasks of in-context accuracy")
-    given = parser.parse_args(arguments)
-    path = Path(__file__).parent / f"{given.size}.yaml" if given.size in SIZES else Path(given.size)
-    out = Path(given.out or f"runs/momentum-{path.stem}").expanduser()
-    changes = {name: getattr(given, name) for name in _FLAGS}
+    arguments = parser.parse_args(words)
+    path = Path(__file__).parent / f"{arguments.size}.yaml" if arguments.size in SIZES else Path(arguments.size)
+    out = Path(arguments.out or f"runs/momentum-{path.stem}").expanduser()
+    changes = {name: getattr(arguments, name) for name in _FLAGS}
     try:
-        run(read_settings(path, changes), out, search_alone=given.search)
+        run(read_settings(path, changes), out, search_alone=arguments.search)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -68,7 +68,7 @@ def run(settings: ExperimentSettings, out: Path, *, search_alone: bool = False) 
     need_matplotlib()
     if search_alone and not settings.search:
         raise UserError("--search: this size has none. Add the key 'search' to a settings file, as day.yaml has it.")
-    from experiments.momentum.showing import show
+    from experiments.momentum.output import show
     from lightning_icl.pretraining.run import quiet
 
     quiet()
@@ -78,7 +78,7 @@ def run(settings: ExperimentSettings, out: Path, *, search_alone: bool = False) 
     _make_tokenizer(settings, out)
     _check_tasks(settings, out)
     pieces = _searches(settings, out) + ([] if search_alone else _models(settings, out))
-    made = share(pieces, out, lambda words: console.rule(words, align="left"))
+    made = run_shared(pieces, out, lambda line: console.rule(line, align="left"))
     found = {variant.name: made[_search_name(variant)] for variant in settings.variants if settings.search}
     # Processes that share the work come out together, and write one after the other.
     with held(out, wait=WAIT):
@@ -140,7 +140,7 @@ def _measured(settings: ExperimentSettings, folder: Path, out: Path) -> dict[str
     from experiments.momentum.measure import measure
 
     asked = {name: getattr(settings, name) for name in _ASKED}
-    return kept(folder / MEASURED, asked, lambda: measure(settings, folder, out))
+    return measured_once(folder / MEASURED, asked, lambda: measure(settings, folder, out))
 
 
 def _check_start(settings: ExperimentSettings) -> None:

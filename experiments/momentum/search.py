@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from rich.table import Table
 
-from experiments.momentum.keeping import train_once
+from experiments.momentum.cache import train_once
 from experiments.momentum.settings import SEARCHED, ExperimentSettings, Variant
 from experiments.momentum.summary import titled
 from lightning_icl.errors import UserError

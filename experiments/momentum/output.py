@@ -6,12 +6,12 @@ from pathlib import Path
 from rich.console import Console
 
 from experiments.momentum.curves import draw_curves
+from experiments.momentum.difference_sentences import difference_sentences
 from experiments.momentum.differences import difference_table, differences
 from experiments.momentum.search import Found, search_table
 from experiments.momentum.settings import ExperimentSettings
 from experiments.momentum.summary import Measured, accuracies, comparison, markdown, of_seeds, perplexities, sweep
 from experiments.momentum.task_tables import accuracy_tables
-from experiments.momentum.words import in_words
 from lightning_icl.published import momentum_tables
 from lightning_icl.results import to_json
 from lightning_icl.saving.workspace import write_text
@@ -49,7 +49,7 @@ def show(
     for table, (header, *lines) in tables:
         console.print(table)
         texts.append(markdown(str(table.title), header, lines))
-    for sentence in (words := in_words(gaps)):
+    for sentence in (words := difference_sentences(gaps)):
         console.print(sentence, highlight=False)
     write_text(out / "tables.md", "\n".join([*texts, "\n".join(words), ""]))
     write_text(out / "results.json", to_json(measured))

@@ -15,9 +15,9 @@ import pytest
 import torch
 from tiny_experiment import tiny_experiment
 
-from experiments.momentum import measure, pieces, showing
-from experiments.momentum.pieces import Piece, share
+from experiments.momentum import measure, output, work_sharing
 from experiments.momentum.run import run
+from experiments.momentum.work_sharing import Piece, run_shared
 from lightning_icl.errors import UserError
 from lightning_icl.pretraining import _module, data
 from lightning_icl.pretraining import run as pretraining
@@ -31,7 +31,7 @@ FIGURES = ("results.json", "differences.json", "search.json", "tables.md")
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pieces, "_PAUSE", 0.01)
+    monkeypatch.setattr(work_sharing, "_PAUSE", 0.01)
 
 
 def squares(folder: Path, count: int, after: Mapping[int, int] | None = None) -> list[Piece]:
@@ -60,7 +60,7 @@ def test_every_piece_is_made_once_and_all_have_everything(tmp_path: Path) -> Non
     after = {number: number // 2 for number in range(4, 12)}
     with ThreadPoolExecutor(4) as several:
         found = [
-            several.submit(share, squares(tmp_path, 12, after), tmp_path / "out", lambda _: None) for _ in range(4)
+            several.submit(run_shared, squares(tmp_path, 12, after), tmp_path / "out", lambda _: None) for _ in range(4)
         ]
     assert [one.result() for one in found] == [{str(number): number**2 for number in range(12)}] * 4
     order = names_made(tmp_path)
@@ -76,7 +76,7 @@ def hold(folder: Path) -> None:
         (folder / "begun").touch()
         time.sleep(600)
 
-    share([Piece("0", make)], folder / "out", lambda _: None)
+    run_shared([Piece("0", make)], folder / "out", lambda _: None)
 
 
 def test_what_a_killed_process_held_is_waited_for_and_then_taken_up(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_what_a_killed_process_held_is_waited_for_and_then_taken_up(tmp_path: Pa
         time.sleep(0.01)
     said: list[str] = []
     with ThreadPoolExecutor(1) as other:
-        found = other.submit(share, squares(tmp_path, 3, {2: 0}), tmp_path / "out", said.append)
+        found = other.submit(run_shared, squares(tmp_path, 3, {2: 0}), tmp_path / "out", said.append)
         while not any("waiting" in line for line in said):
             time.sleep(0.01)
         assert names_made(tmp_path) == ["1"]
@@ -107,7 +107,7 @@ def test_a_failure_ends_its_process_and_leaves_the_piece_to_the_others(tmp_path:
     def process(_: int) -> str:
         both.wait()
         with pytest.raises((UserError, OSError)) as raised:
-            share([Piece("bad", fail), *squares(tmp_path, 2)], tmp_path / "out", lambda _: None)
+            run_shared([Piece("bad", fail), *squares(tmp_path, 2)], tmp_path / "out", lambda _: None)
         return str(raised.value)
 
     with ThreadPoolExecutor(2) as several:
@@ -125,7 +125,7 @@ def test_two_processes_train_every_model_once_and_have_the_figures_of_one(
         return pretrain(settings)
 
     monkeypatch.setattr(pretraining, "pretrain", counted)
-    monkeypatch.setattr(showing, "draw_curves", lambda *_: [])
+    monkeypatch.setattr(output, "draw_curves", lambda *_: [])
     # Two models, each after a search of two rates.
     settings = tiny_experiment(
         tmp_path, training={"warmup": 2}, search={"learning_rate": (1e-5, 0.01)}, search_share=0.5

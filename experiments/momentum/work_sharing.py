@@ -30,7 +30,7 @@ class Piece(NamedTuple):
     """The piece that must be finished before."""
 
 
-def share(pieces: Sequence[Piece], out: Path, show: Callable[[str], None]) -> dict[str, Any]:
+def run_shared(pieces: Sequence[Piece], out: Path, show: Callable[[str], None]) -> dict[str, Any]:
     """What comes out of every piece, made here or by another process that is waited for.
 
     Args:

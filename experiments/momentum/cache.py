@@ -29,7 +29,7 @@ def train_once(training: PretrainSettings) -> bool:
     return True
 
 
-def kept(path: Path, asked: Mapping[str, Any], measure: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+def measured_once(path: Path, asked: Mapping[str, Any], measure: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
     """What a file holds if the very same was asked for; else it is measured now and kept.
 
     Args:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from experiments.momentum.differences import Gap
 
 
-def in_words(gaps: Sequence[Gap]) -> list[str]:
+def difference_sentences(gaps: Sequence[Gap]) -> list[str]:
     """A sentence for each figure and what it is held against, and what the intervals are over.
 
     Args:
