@@ -16,7 +16,7 @@ _SINGLE_BATCHES = ("loss", "answer_accuracy")  # too rough to be drawn as they a
 _PANELS = {
     "loss": "loss (nats per token)",
     "answer_accuracy": "answers right in few-shot documents",
-    "validation_perplexity": "held-out perplexity",
+    "validation_perplexity": "held-out perplexity (logarithmic)",
     "eta_mean": "η, mean and range over heads",
     "gate_mean": "gate, mean and range over heads",
 }
@@ -89,7 +89,7 @@ def draw_training(settings: ExperimentSettings, out: Path) -> Path:
         axis.set_ylabel(label)
         if column == "validation_perplexity":
             axis.set_yscale("log", subs=())
-            axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)))
             axis.yaxis.set_major_formatter(ScalarFormatter())
     axes.flat[0].legend(frameon=False, fontsize="small")
     figure.tight_layout()
