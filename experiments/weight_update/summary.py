@@ -12,9 +12,10 @@ import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from statistics import StatisticsError, correlation, fmean
+from statistics import StatisticsError, correlation
 from typing import Any
 
+from lightning_icl.report.figures import mean
 from lightning_icl.report.ladder import TITLES, WEIGHT_UPDATE
 
 Row = Mapping[str, Any]
@@ -81,12 +82,6 @@ def _shares(content: Row) -> float | None:
         return None
 
 
-def mean(values: Iterable[float | None]) -> float | None:
-    """Mean of what is defined."""
-    defined = [value for value in values if value is not None]
-    return fmean(defined) if defined else None
-
-
 def comparable(rows: Sequence[Row]) -> list[Row]:
     """Rows of the tasks and seeds of each scope that have all of its numbers of shots; all rows where none has.
 
@@ -107,7 +102,7 @@ def means_over_parts(rows: Sequence[Row], lines: Mapping[str, Callable[[Row], An
     """By line and shots the mean over tasks and seeds."""
     shots = sorted({row["shots"] for row in rows})
     return {
-        name: {count: mean(value(row) for row in rows if row["shots"] == count) for count in shots}
+        name: {count: mean([value(row) for row in rows if row["shots"] == count]) for count in shots}
         for name, value in lines.items()
     }
 

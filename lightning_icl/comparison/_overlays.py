@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from lightning_icl.comparison.assemble import demonstrations, finetune, fingerprints
+from lightning_icl.comparison.assemble import demonstrations_record, finetune_record, fingerprints_record
 from lightning_icl.comparison.plan import Plan, PlannedTask
 from lightning_icl.errors import OutputError
 from lightning_icl.models.architecture import head_counts
@@ -52,9 +52,12 @@ def write_finetuned(folder: Path, plan: Plan, planned: PlannedTask, probe: ICLPr
     vectors = {} if tuned.training_queries is None or not queries else {_QUERIES: tuned.training_queries}
     record = {
         "model": plan.subject.source.name,
-        "demonstrations": demonstrations(probe),
-        "finetune": finetune(probe),
-        "fingerprints": {**fingerprints(plan, planned, probe), **({_QUERIES: _hash(vectors)} if vectors else {})},
+        "demonstrations": demonstrations_record(probe),
+        "finetune": finetune_record(probe),
+        "fingerprints": {
+            **fingerprints_record(plan, planned, probe),
+            **({_QUERIES: _hash(vectors)} if vectors else {}),
+        },
     }
     (folder / FINETUNE).write_text(to_json(record), encoding="utf-8")
     save_tensors(folder / OVERLAY, tuned.overlay.tensors, {"format": "pt", "hash": tuned.overlay.hash})

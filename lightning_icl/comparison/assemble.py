@@ -52,11 +52,11 @@ def assemble(plan: Plan, planned: PlannedTask, probe: ICLProbe) -> dict[str, Any
             "joined_answers": list(planned.data.joined_answers),
             "repeated_queries": planned.data.repeated_queries,
         },
-        "demonstrations": {**demonstrations(probe), "texts": planned.data.demonstration_texts},
-        "finetune": _checked(finetune(probe), planned, probe),
-        "fingerprints": fingerprints(plan, planned, probe),
+        "demonstrations": {**demonstrations_record(probe), "texts": planned.data.demonstration_texts},
+        "finetune": _checked(finetune_record(probe), planned, probe),
+        "fingerprints": fingerprints_record(plan, planned, probe),
         "queries": {"count": len(probe.predictions)},
-        "answers": answers(probe.predictions, conditions),
+        "answers": answers_record(probe.predictions, conditions),
         "accuracy": {
             # Keys of all three views are always there, so that readers need not ask.
             **{name: accuracy(probe.predictions, name) if name in conditions else None for name in VIEWS},
@@ -79,7 +79,7 @@ def assemble(plan: Plan, planned: PlannedTask, probe: ICLProbe) -> dict[str, Any
     return content
 
 
-def answers(predictions: Sequence[Prediction], conditions: Sequence[str]) -> dict[str, list[int]]:
+def answers_record(predictions: Sequence[Prediction], conditions: Sequence[str]) -> dict[str, list[int]]:
     """How often each answer, by number, is right (`gold`) and is given under each condition."""
     chosen = {"gold": [prediction.gold for prediction in predictions]}
     chosen |= {name: [best_answer(prediction.scores[name]) for prediction in predictions] for name in conditions}
@@ -89,7 +89,7 @@ def answers(predictions: Sequence[Prediction], conditions: Sequence[str]) -> dic
 
 def majority(predictions: Sequence[Prediction]) -> float:
     """Accuracy of the one answer that is right most often among the queries."""
-    counts = answers(predictions, ())["gold"]
+    counts = answers_record(predictions, ())["gold"]
     return max(counts) / sum(counts) if counts else float("nan")
 
 
@@ -118,7 +118,7 @@ def versions() -> dict[str, str]:
     }
 
 
-def demonstrations(probe: FinetunedModule) -> dict[str, Any]:
+def demonstrations_record(probe: FinetunedModule) -> dict[str, Any]:
     """Which examples the prompt and the fine-tuning used."""
     chosen = probe.demonstrations
     return {
@@ -132,13 +132,13 @@ def demonstrations(probe: FinetunedModule) -> dict[str, Any]:
     }
 
 
-def fingerprints(plan: Plan, planned: PlannedTask, probe: FinetunedModule) -> dict[str, str | None]:
+def fingerprints_record(plan: Plan, planned: PlannedTask, probe: FinetunedModule) -> dict[str, str | None]:
     """SHA-256 of what the figures were made from; no `overlay` where there was no fine-tuning."""
     tuned = probe.finetuned
     return {**plan.fingerprints(planned), "overlay": None if tuned is None else tuned.overlay.hash}
 
 
-def finetune(probe: FinetunedModule) -> dict[str, Any] | None:
+def finetune_record(probe: FinetunedModule) -> dict[str, Any] | None:
     """How fine-tuning went; None where there was none."""
     tuned = probe.finetuned
     if tuned is None:

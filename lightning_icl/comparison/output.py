@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from lightning_icl.comparison._overlays import write_finetuned
 from lightning_icl.comparison.assemble import assemble, prediction_rows
 from lightning_icl.comparison.controls.run import Controlled, controls_section
-from lightning_icl.comparison.plan import Plan, PlannedTask, resolved
+from lightning_icl.comparison.plan import Plan, PlannedTask, resolved_settings
 from lightning_icl.comparison.progress import say
 from lightning_icl.errors import OutputError
 from lightning_icl.plain_yaml import read_yaml, to_yaml
@@ -58,7 +58,7 @@ class Run:
 def claimed(
     plan: Plan,
     marker: str,
-    settings_of: Callable[[Plan, PlannedTask], Mapping[str, object]] = resolved,
+    settings_of: Callable[[Plan, PlannedTask], Mapping[str, object]] = resolved_settings,
     overlays: Mapping[str, str] | None = None,
 ) -> Iterator[Run]:
     """Use the plan's folder alone, everything that could keep results from being written found before.
@@ -191,7 +191,7 @@ def save_results(run: Run, planned: PlannedTask, probe: ICLProbe, controlled: Co
         (part / RESULTS).write_text(to_json(content), encoding="utf-8")
         rows = prediction_rows(probe.predictions, planned.data.query_texts)
         (part / PREDICTIONS).write_text(to_json_lines(rows), encoding="utf-8")
-        (part / CONFIG).write_text(to_yaml(resolved(run.plan, planned)), encoding="utf-8")
+        (part / CONFIG).write_text(to_yaml(resolved_settings(run.plan, planned)), encoding="utf-8")
         if probe.finetuned is not None:
             # Query vectors only by `fit`: `compare` has ranked with them already.
             write_finetuned(part, run.plan, planned, probe, queries=False)
@@ -217,7 +217,7 @@ def save_finetuning(run: Run, planned: PlannedTask, probe: ICLProbe) -> None:
     """
     with run.writing(planned) as part:
         write_finetuned(part, run.plan, planned, probe, queries=True)
-        (part / CONFIG).write_text(to_yaml(resolved(run.plan, planned)), encoding="utf-8")
+        (part / CONFIG).write_text(to_yaml(resolved_settings(run.plan, planned)), encoding="utf-8")
 
 
 @rank_zero_only

@@ -230,15 +230,15 @@ def output_folder(settings: CompareSettings) -> Path:
     return Path("runs") if settings.out is None else output_path(settings.out)
 
 
-def carried_out(
+def resolved_command_settings(
     settings: RunSettings, plan: Plan, planned: PlannedTask, *, without: Sequence[str] = ("overwrite",)
 ) -> dict[str, object]:
-    """`resolved` for a command with settings of its own, which keep their values; some are left out."""
-    everything = {**asdict(settings), **resolved(plan, planned)}
+    """`resolved_settings` for a command with settings of its own, which keep their values; some are left out."""
+    everything = {**asdict(settings), **resolved_settings(plan, planned)}
     return {own.name: everything[own.name] for own in fields(settings) if own.name not in without}
 
 
-def resolved(plan: Plan, planned: PlannedTask) -> dict[str, object]:
+def resolved_settings(plan: Plan, planned: PlannedTask) -> dict[str, object]:
     """The settings of one task as they were carried out: `--config` of these runs it again."""
     # What changes no figure is left out.
     settings = {key: value for key, value in asdict(plan.settings).items() if key not in ("overwrite", "show_prompt")}

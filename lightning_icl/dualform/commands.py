@@ -6,7 +6,7 @@ from pathlib import Path
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lightning_icl.comparison.output import Run, claimed
-from lightning_icl.comparison.plan import Plan, PlannedTask, carried_out, make_plan
+from lightning_icl.comparison.plan import Plan, PlannedTask, make_plan, resolved_command_settings
 from lightning_icl.comparison.progress import say
 from lightning_icl.comparison.rate import fit_once, with_chosen_rate
 from lightning_icl.comparison.trainer import check_one_process, check_trainer, make_trainer, quiet
@@ -63,7 +63,7 @@ def carry_out(settings: DualSettings, plan: Plan, *, show: bool = True) -> Path:
     quiet()
     layers = parse_layers(settings.layers, int(plan.subject.config.num_hidden_layers))
     # The dual form's own settings are kept with each task, so that a run of other ones is not taken for it.
-    with claimed(plan, DUAL_FORM, partial(carried_out, settings, without=_UNSAVED)) as run:
+    with claimed(plan, DUAL_FORM, partial(resolved_command_settings, settings, without=_UNSAVED)) as run:
         model = plan.load()
         for planned in run.pending:
             planned = with_chosen_rate(plan.settings, planned, model)
@@ -86,7 +86,7 @@ def _save(settings: DualSettings, run: Run, planned: PlannedTask, probe: DualPro
     with run.writing(planned) as part:
         (part / DUAL_FORM).write_text(to_json(content), encoding="utf-8")
         (part / CONFIG).write_text(
-            to_yaml(carried_out(settings, run.plan, planned, without=_UNSAVED)), encoding="utf-8"
+            to_yaml(resolved_command_settings(settings, run.plan, planned, without=_UNSAVED)), encoding="utf-8"
         )
         pictures = save_pictures(content, part) if settings.export else []
     if show:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from lightning_icl.comparison.assemble import demonstrations, finetune, fingerprints, versions
+from lightning_icl.comparison.assemble import demonstrations_record, finetune_record, fingerprints_record, versions
 from lightning_icl.comparison.plan import Plan, PlannedTask
 from lightning_icl.comparison.uncertainty import accuracies
 from lightning_icl.data.queries import Query
@@ -71,9 +71,9 @@ def weight_update_content(
         "overlap_of_random": min(RANK, width) / width,
         "linear_factor_per_head": probe.factors.tolist(),
         "dropped": dict(probe.dropped),
-        "demonstrations": demonstrations(probe),
-        "finetune": finetune(probe),
-        "fingerprints": fingerprints(plan, planned, probe),
+        "demonstrations": demonstrations_record(probe),
+        "finetune": finetune_record(probe),
+        "fingerprints": fingerprints_record(plan, planned, probe),
         "versions": versions(),
     }
 

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from lightning_icl.comparison.controls.catalogue import choose
 from lightning_icl.comparison.controls.run import Controlled, contrasts_of
 from lightning_icl.comparison.output import Run, claimed
-from lightning_icl.comparison.plan import Plan, PlannedTask, carried_out, make_plan
+from lightning_icl.comparison.plan import Plan, PlannedTask, make_plan, resolved_command_settings
 from lightning_icl.comparison.progress import say
 from lightning_icl.comparison.rate import fit_once, with_chosen_rate
 from lightning_icl.comparison.trainer import check_one_process, check_trainer, make_trainer, quiet
@@ -71,7 +71,7 @@ def carry_out(settings: WeightUpdateSettings, plan: Plan, *, show: bool = True) 
     held_out = {planned.task.name: _held_out(settings, plan, planned) for planned in plan.tasks}
     for planned in plan.tasks:
         _check_windows(plan, planned, held_out[planned.task.name])
-    with claimed(plan, WEIGHT_UPDATE, partial(carried_out, settings)) as run:
+    with claimed(plan, WEIGHT_UPDATE, partial(resolved_command_settings, settings)) as run:
         model = plan.load()
         for planned in run.pending:
             planned = with_chosen_rate(plan.settings, planned, model)
@@ -151,7 +151,7 @@ def _save(
     content = weight_update_content(run.plan, planned, probe, held_out, controlled.impossible)
     with run.writing(planned) as part:
         (part / WEIGHT_UPDATE).write_text(to_json(content), encoding="utf-8")
-        (part / CONFIG).write_text(to_yaml(carried_out(settings, run.plan, planned)), encoding="utf-8")
+        (part / CONFIG).write_text(to_yaml(resolved_command_settings(settings, run.plan, planned)), encoding="utf-8")
         if settings.fast_weights is not None:
             probe.fast_weights(settings.fast_weights).save(part / FAST_WEIGHTS)
         pictures = save_pictures(content, part) if settings.export else []
