@@ -19,11 +19,11 @@ LOGS = Path("lightning_logs")
 """Where Lightning logs by default; every run gets a version of its own there."""
 
 
-def trainer_on(asked: Mapping[str, Any], **arguments: Any) -> "L.Trainer":
+def trainer_on(chosen: Mapping[str, Any], **arguments: Any) -> "L.Trainer":
     """A Trainer.
 
     Args:
-        asked: the arguments that a user chose, by name.
+        chosen: the arguments that a user chose, by name.
         arguments: all others.
 
     Raises:
@@ -32,13 +32,13 @@ def trainer_on(asked: Mapping[str, Any], **arguments: Any) -> "L.Trainer":
     import lightning
 
     try:
-        trainer = lightning.Trainer(**asked, **arguments)
+        trainer = lightning.Trainer(**chosen, **arguments)
     except Exception as error:  # Lightning and torch raise a dozen kinds here
         flags = " ".join(
-            f"--{name.replace('_', '-')} {value}" for name, value in asked.items() if value not in ("auto", 1)
+            f"--{name.replace('_', '-')} {value}" for name, value in chosen.items() if value not in ("auto", 1)
         )
         raise UserError(f"Lightning refuses {flags} here: {' '.join(str(error).split())[:500]}") from error
-    devices, most = asked.get("devices"), max(8, os.cpu_count() or 1)
+    devices, most = chosen.get("devices"), max(8, os.cpu_count() or 1)
     if trainer.strategy.root_device.type == "cpu" and isinstance(devices, int) and devices > most:
         raise UserError(f"--devices {devices}: on this processor they are processes, and at most {most} are of use.")
     return trainer

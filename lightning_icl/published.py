@@ -15,17 +15,19 @@ SIZES = ("1.3B", "2.7B")
 @cache
 def tables() -> dict[str, dict[str, dict[str, float]]]:
     """By model size and quantity, the published value of each task."""
-    found: dict[str, dict[str, dict[str, float]]] = json.loads(
+    published: dict[str, dict[str, dict[str, float]]] = json.loads(
         Path(__file__).with_name("published.json").read_text(encoding="utf-8")
     )
-    return found
+    return published
 
 
 @cache
 def momentum_tables() -> dict[str, Any]:
     """Perplexity and in-context accuracy (%) of a GPT of 350M parameters, `vanilla` and `momentum` (section 5)."""
-    found: dict[str, Any] = json.loads(Path(__file__).with_name("published_momentum.json").read_text(encoding="utf-8"))
-    return found
+    published: dict[str, Any] = json.loads(
+        Path(__file__).with_name("published_momentum.json").read_text(encoding="utf-8")
+    )
+    return published
 
 
 def published_size(model: str) -> str | None:
@@ -58,10 +60,10 @@ def layer_records() -> list[dict[str, Any]]:
     (24,) values per layer under `sim_aou`, `random_sim_aou` and `sim_am_difference`, untrained ones their means.
     Permutation 0 is Dai et al.'s own order; its mean SimAOU is theirs for the tasks that hold 32 demonstrations.
     """
-    found: list[dict[str, Any]] = json.loads(
+    published: list[dict[str, Any]] = json.loads(
         Path(__file__).with_name("published_layers.json").read_text(encoding="utf-8")
     )
-    return found
+    return published
 
 
 def published_layers(task: str, quantity: str) -> list[float] | None:

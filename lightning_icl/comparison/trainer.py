@@ -37,7 +37,7 @@ def make_trainer(
     # Here too, since a Trainer may be made before any command has silenced anything.
     quiet()
     devices, nodes = launched(settings)
-    asked = {
+    device_options = {
         "accelerator": settings.accelerator,
         "devices": devices,
         "num_nodes": nodes,
@@ -45,7 +45,7 @@ def make_trainer(
         "precision": settings.trainer_precision,
     }
     trainer = trainer_on(
-        asked,
+        device_options,
         max_epochs=1,
         # No title, no display: short fits inside a control would flicker.
         callbacks=[*callbacks, phase_display(title, rows)] if title else callbacks,

@@ -42,12 +42,12 @@ def run_folder(out: str | Path | None) -> Iterator[tuple[Path, Path | None]]:
         yield Path(str(out)), None
         return
     # Beside the run and not the run itself: a run's folder must not exist yet.
-    passing = Path(tempfile.mkdtemp(prefix="lightning-icl-"))
+    temporary = Path(tempfile.mkdtemp(prefix="lightning-icl-"))
     try:
-        yield passing / "run", passing
+        yield temporary / "run", temporary
     # Also an interrupt: nobody would find a temporary folder again.
     except BaseException:
-        shutil.rmtree(passing, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 

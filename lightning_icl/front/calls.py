@@ -50,11 +50,11 @@ def compare(
     Raises:
         UserError: anything given that cannot be used, before any weights are loaded.
     """
-    with run_folder(out) as (folder, passing):
+    with run_folder(out) as (folder, temporary):
         arguments = {"controls": controls, **options}
         settings = settings_from(CompareSettings, "compare", arguments, model=model, task=task, data=data, out=folder)
         plan = _plan(settings, model, task, tokenizer, data)
-        return Results(carry_out_comparison(plan, show=False), passing)
+        return Results(carry_out_comparison(plan, show=False), temporary)
 
 
 def sweep(
@@ -86,14 +86,14 @@ def sweep(
     Raises:
         UserError: anything given that cannot be used, before any weights are loaded.
     """
-    with run_folder(out) as (folder, passing):
+    with run_folder(out) as (folder, temporary):
         arguments = {"lrs": lrs, "seeds": seeds, "shots": shots, **options}
         settings = settings_from(SweepSettings, "sweep", arguments, model=model, task=task, data=data, out=folder)
         check_sweep_devices(settings)
         names = settings.models if isinstance(model, str) else (model,)
         subjects = [subject_of(name, tokenizer, settings) for name in names]
         plan = sweep_plan_of(settings, tasks_of(task, data).values(), subjects)
-        return SweepResults(carry_out_sweep(plan, show=False), passing)
+        return SweepResults(carry_out_sweep(plan, show=False), temporary)
 
 
 def dual_form(
@@ -120,13 +120,13 @@ def dual_form(
     Raises:
         UserError: anything given that cannot be used, before any weights are loaded.
     """
-    with run_folder(out) as (folder, passing):
+    with run_folder(out) as (folder, temporary):
         # A number alone is a layer, but `--layers` takes text.
         arguments = {"layers": str(layers) if isinstance(layers, int) else layers, **options}
         settings = settings_from(DualSettings, "dual_form", arguments, model=model, task=task, data=data, out=folder)
         check_one_process("dual-form")
         plan = _plan(settings.comparison(), model, task, tokenizer, data)
-        return DualFormResults(carry_out_dual_form(settings, plan, show=False), passing)
+        return DualFormResults(carry_out_dual_form(settings, plan, show=False), temporary)
 
 
 def weight_update(
@@ -153,14 +153,14 @@ def weight_update(
     Raises:
         UserError: anything given that cannot be used, before any weights are loaded.
     """
-    with run_folder(out) as (folder, passing):
+    with run_folder(out) as (folder, temporary):
         arguments = {"scope": scope, **options}
         settings = settings_from(
             WeightUpdateSettings, "weight_update", arguments, model=model, task=task, data=data, out=folder
         )
         check_one_process("weight-update")
         plan = _plan(settings.comparison(), model, task, tokenizer, data)
-        return WeightUpdateResults(carry_out_weight_update(settings, plan, show=False), passing)
+        return WeightUpdateResults(carry_out_weight_update(settings, plan, show=False), temporary)
 
 
 def _plan(

@@ -32,14 +32,14 @@ class SavedRun(ABC):
 
     Args:
         folder: of a run, as the command line leaves it.
-        passing: a temporary folder that goes when this object does.
+        temporary: a temporary folder that goes when this object does.
     """
 
-    def __init__(self, folder: str | Path, passing: Path | None = None) -> None:
+    def __init__(self, folder: str | Path, temporary: Path | None = None) -> None:
         self.folder = Path(folder)
-        if passing is not None:
+        if temporary is not None:
             # A finaliser and not `__del__`, which does not run at interpreter exit.
-            weakref.finalize(self, shutil.rmtree, passing, ignore_errors=True)
+            weakref.finalize(self, shutil.rmtree, temporary, ignore_errors=True)
 
     @abstractmethod
     def _grids(self) -> Sequence[Grid]:
@@ -103,14 +103,14 @@ class Results(_WithPage):
 
     Args:
         folder: of a run, as `compare` and the command line leave it.
-        passing: a temporary folder that goes when these results do.
+        temporary: a temporary folder that goes when these results do.
 
     Raises:
         OutputError: the folder holds no finished run.
     """
 
-    def __init__(self, folder: str | Path, passing: Path | None = None) -> None:
-        super().__init__(folder, passing)
+    def __init__(self, folder: str | Path, temporary: Path | None = None) -> None:
+        super().__init__(folder, temporary)
         self._runs: list[TaskRun] = read_run(self.folder)
 
     @property
@@ -166,14 +166,14 @@ class SweepResults(_WithPage):
 
     Args:
         folder: of a sweep, as `sweep` and the command line leave it.
-        passing: a temporary folder that goes when these results do.
+        temporary: a temporary folder that goes when these results do.
 
     Raises:
         OutputError: the folder holds no finished run of a sweep.
     """
 
-    def __init__(self, folder: str | Path, passing: Path | None = None) -> None:
-        super().__init__(folder, passing)
+    def __init__(self, folder: str | Path, temporary: Path | None = None) -> None:
+        super().__init__(folder, temporary)
         self.rows: list[Row] = read_sweep(self.folder)
         """One mapping a run: its setting, its figures as saved, and whether it is the chosen one."""
 
@@ -222,14 +222,14 @@ class DualFormResults(_CloserLook):
 
     Args:
         folder: of a run, as `dual_form` and the command line leave it.
-        passing: a temporary folder that goes when these results do.
+        temporary: a temporary folder that goes when these results do.
 
     Raises:
         OutputError: the folder holds no finished run of `dual-form`.
     """
 
-    def __init__(self, folder: str | Path, passing: Path | None = None) -> None:
-        super().__init__(folder, passing)
+    def __init__(self, folder: str | Path, temporary: Path | None = None) -> None:
+        super().__init__(folder, temporary)
         self._contents = _some(read_dual_forms(self.folder), self.folder, "dual-form")
 
     def _grids(self) -> Sequence[Grid]:
@@ -249,14 +249,14 @@ class WeightUpdateResults(_CloserLook, _WithPage):
 
     Args:
         folder: of a run, as `weight_update` and the command line leave it.
-        passing: a temporary folder that goes when these results do.
+        temporary: a temporary folder that goes when these results do.
 
     Raises:
         OutputError: the folder holds no finished run of `weight-update`.
     """
 
-    def __init__(self, folder: str | Path, passing: Path | None = None) -> None:
-        super().__init__(folder, passing)
+    def __init__(self, folder: str | Path, temporary: Path | None = None) -> None:
+        super().__init__(folder, temporary)
         self._contents = _some(read_ladders(self.folder), self.folder, "weight-update")
 
     def table(self, *, intervals: bool = False, width: int = 100) -> str:

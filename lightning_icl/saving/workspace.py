@@ -72,21 +72,23 @@ class Workspace:
         Raises:
             OutputError: one would replace what is not this program's, or the disk is full or cannot be written.
         """
-        target = self.folder
-        with self._part(target / "files") as part:
+        with self._part(self.folder / "files") as part:
             yield part
-            made, record = _digests(part), read_record(target)
+            new_files, record = _digests(part), read_record(self.folder)
             # The record goes before the files: a process killed in between leaves old and new ones known alike.
-            both = {name: [*_standing(target / name, record.get(name, [])), *digests] for name, digests in made.items()}
+            both = {
+                name: [*_standing(self.folder / name, record.get(name, [])), *digests]
+                for name, digests in new_files.items()
+            }
             # Checked with old and new hashes: a killed run may have put some of the files there already.
-            check_own_files(target, made, f"Nothing was written. {_MOVE}", known=both)
+            check_own_files(self.folder, new_files, f"Nothing was written. {_MOVE}", known=both)
             _sync(part)
-            target.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
             _write(self.staging / RECORD, record_text({**record, **both}))
-            os.replace(self.staging / RECORD, target / RECORD)
-            for name in made:
-                (target / name).parent.mkdir(parents=True, exist_ok=True)
-                os.replace(part / name, target / name)
+            os.replace(self.staging / RECORD, self.folder / RECORD)
+            for name in new_files:
+                (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(part / name, self.folder / name)
 
     @contextmanager
     def file(self, path: Path) -> Iterator[Path]:
