@@ -52,7 +52,7 @@ def _add_report(parser: Parser) -> None:
         help="Tables to show, with commas between them; without it those of the run.",
     )
     parser.add_argument(
-        "--intervals", action="store_true", help="Show the 95% interval of every figure, not of Rec2FTP alone."
+        "--intervals", action="store_true", help="Show the 95%% interval of every figure, not of Rec2FTP alone."
     )
     parser.add_argument(
         "--export", action="store_true", help="Also write tables (Markdown, CSV, LaTeX) and pictures into the run."

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_icl.cli import main
+from lightning_icl.cli import COMMANDS, main
 
 
 def error_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -45,6 +45,14 @@ def test_mistakes_are_one_helpful_line(
     out = [] if arguments[0] in ("report", "compre") else ["--out", str(tmp_path / "out")]
     assert message in error_of([*arguments, *out], capsys)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert not stopped.value.code
+    assert f"lightning-icl {command}" in capsys.readouterr().out
 
 
 def test_an_unknown_key_in_a_configuration_names_the_nearest(

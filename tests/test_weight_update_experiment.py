@@ -14,6 +14,13 @@ from experiments.weight_update.summary import comparable, summarise
 SMALL = ["--scopes", "probe", "--seeds", "3", "--limit", "4", "--held-out", "3"]
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("experiment") / "out"
+    main(["builtin", *SMALL, "--tasks", "tiny-sst2", "--shots", "2", "--out", str(out)])
+    return out
+
+
 def test_it_makes_one_row_for_each_condition_and_nothing_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -37,6 +44,27 @@ def test_it_makes_one_row_for_each_condition_and_nothing_twice(
     monkeypatch.setattr("experiments.weight_update.run.weight_update", None)
     main(words)
     assert (out / "summary.csv").read_text() == first
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (["--limit", "5"], "was made with --limit 4, not 5"),
+        (["--held-out", "4"], "was made with --held-out 3, not 4"),
+        (["--lr", "0.2"], "was made with --lr"),
+        (["--scopes", "foo"], "--scope 'foo' is not known"),
+        (["--tasks", "tiny-sst3"], "Did you mean 'tiny-sst"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_parts_of_other_settings_never_stand_together(
+    change: list[str], says: str, small: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["builtin", *SMALL, "--tasks", "tiny-sst2", "--shots", "2", "--out", str(small), *change])
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert says in line
 
 
 def test_means_over_shots_are_of_the_same_tasks_and_seeds() -> None:

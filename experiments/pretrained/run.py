@@ -8,11 +8,14 @@ is not made again. `OUT/report.html` and the exported tables give means and stan
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.finished import is_finished
 from lightning_icl.comparison.commands import compare
 from lightning_icl.comparison.settings import CompareSettings
+from lightning_icl.errors import UserError
 from lightning_icl.report.show import show_report
 from lightning_icl.results import RESULTS
 from lightning_icl.tasks.catalogue import resolve_tasks
@@ -28,12 +31,30 @@ def settings_of(arguments: argparse.Namespace, seed: int) -> CompareSettings:
     )  # fmt: skip
 
 
-def is_finished(folder: Path, tasks: str) -> bool:
-    """Whether every task of a run has its results."""
-    return all((folder / task.name / RESULTS).is_file() for task in resolve_tasks(tasks).values())
+def carry_out(settings: CompareSettings) -> None:
+    """Make one seed's run, or the tasks of it that are missing.
+
+    Raises:
+        UserError: something cannot be used, or a task's folder holds a run of other settings.
+    """
+    asked = {name: getattr(settings, name) for name in ("model", "shots", "seed", "limit", "controls")}
+    folders = [Path(str(settings.out)) / task.name for task in resolve_tasks(settings.task).values()]
+    # Each is looked at before one is made: other settings must show at once.
+    finished = [is_finished(folder, RESULTS, asked) for folder in folders]
+    if not all(finished):
+        compare(settings)
 
 
 def main(words: Sequence[str] | None = None) -> None:
+    """Make every seed's run, then tables and the page; one line for what cannot be used."""
+    try:
+        _main(_parsed(words))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _parsed(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--data", default=None, help="folder of the tasks' rows; without it they come from the hub")
@@ -45,10 +66,13 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=None, help="folder; without it runs/pretrained-MODEL")
     arguments = parser.parse_args(words)
     arguments.out = arguments.out or Path("runs") / f"pretrained-{arguments.model}"
+    return arguments
+
+
+def _main(arguments: argparse.Namespace) -> None:
     folders = [arguments.out / f"seed-{seed}" for seed in arguments.seeds]
-    for seed, folder in zip(arguments.seeds, folders, strict=True):
-        if not is_finished(folder, arguments.tasks):
-            compare(settings_of(arguments, seed))
+    for seed in arguments.seeds:
+        carry_out(settings_of(arguments, seed))
     show_report(folders, export=True, html=arguments.out / "report.html")
 
 

@@ -13,10 +13,12 @@ made anew after every part.
 
 import argparse
 import itertools
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import get_args
 
+from experiments.finished import is_finished
 from experiments.weight_update.summary import summarise
 from lightning_icl.errors import UserError
 from lightning_icl.models.scope import Scope
@@ -43,9 +45,15 @@ def parts(arguments: argparse.Namespace) -> Iterator[WeightUpdateSettings]:
 
 
 def carry_out(settings: WeightUpdateSettings) -> str | None:
-    """Make one part unless it is finished; why it was refused, where it was."""
+    """Make one part unless it is finished; why it was refused, where it was.
+
+    Raises:
+        OutputError: its folder holds one of other settings.
+    """
     folder = Path(str(settings.out))
-    if (folder / settings.task / WEIGHT_UPDATE).is_file():
+    names = ("model", "scope", "shots", "seed", "limit", "held_out", *(() if settings.lr is None else ("lr",)))
+    asked = {name: getattr(settings, name) for name in names}
+    if is_finished(folder / settings.task, WEIGHT_UPDATE, asked):
         return None
     try:
         weight_update(settings)
@@ -82,7 +90,15 @@ def parsed(words: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    arguments = parsed(words)
+    """Make every part that is not finished, then the tables; one line for what cannot be used."""
+    try:
+        _main(parsed(words))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _main(arguments: argparse.Namespace) -> None:
     refused = []
     for settings in parts(arguments):
         reason = carry_out(settings)

@@ -40,7 +40,8 @@ def attention_with_lse(
     # A kernel's set-up dominates for few keys: their score matrix is tiny, so it may as well stand in memory.
     if few:
         return masked_attention_with_lse(query, key, value, scaling=scaling)
-    if query.device.type == "cuda":
+    # The fused kernels of CUDA refuse float64.
+    if query.device.type == "cuda" and query.dtype != torch.float64:
         return _cuda_fused(query, key, value, scaling, causal)
     visible = None
     if causal:

@@ -174,6 +174,7 @@ def _model(plan: Plan, probe: ICLProbe) -> dict[str, Any]:
         "heads": heads,
         "kv_heads": kv_heads,
         "dtype": str(model.dtype).removeprefix("torch."),
+        "precision": plan.settings.trainer_precision,
     }
 
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lightning_icl.comparison.controls.catalogue import Control, choose, own_rates
+from lightning_icl.comparison.controls.catalogue import OTHER_TASK, Control, choose, own_rates
 from lightning_icl.comparison.settings import CompareSettings, RunSettings
 from lightning_icl.comparison.trainer import DTYPES
 from lightning_icl.data.module import ICLDataModule, load_data
@@ -74,8 +74,11 @@ class Plan:
         return self.subject.load(DTYPES[self.settings.trainer_precision], device_map=self.settings.device_map)
 
     def fingerprints(self, planned: PlannedTask) -> dict[str, str]:
-        """What the figures of a task depend on beside its settings: rows, task and weights, as they are now."""
-        return {**planned.data.fingerprints, "weights": self.subject.weights}
+        """What the figures of a task depend on beside its settings: rows, task, tokens and weights, as they are now."""
+        fingerprints = {**planned.data.fingerprints, "weights": self.subject.weights}
+        if any(control.name == OTHER_TASK for control in self.controls):
+            fingerprints["neighbour"] = "" if planned.neighbour is None else planned.neighbour.hash
+        return fingerprints
 
 
 def make_plan(settings: CompareSettings) -> Plan:
@@ -124,7 +127,7 @@ def _plan_task(settings: CompareSettings, name: str, task: Task, subject: Subjec
     # The largest token of rows and prompt: a tokenizer of another model shows here.
     check_vocabulary(subject.source.name, config, tokenizer, data.token_ids)
     check_lengths(config, data.prefix_lengths, data.longest_query)
-    needs_neighbour = any(control.name == "other-task" for control in choose(settings.controls))
+    needs_neighbour = any(control.name == OTHER_TASK for control in choose(settings.controls))
     return PlannedTask(
         name=name,
         task=task,

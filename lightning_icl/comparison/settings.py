@@ -45,6 +45,10 @@ class RunSettings(DataSettings, ModelSettings):
         """
         super().__post_init__()
         check_accelerator(self.accelerator)
+        if self.accelerator == "mps":
+            raise UserError(
+                "--accelerator mps: metrics add up in float64, which Apple's GPUs lack. Leave it out, or give cpu."
+            )
         if self.trainer_precision not in PRECISIONS:
             raise UserError(f"--precision {shown(self.precision)}: choose one of {', '.join(PRECISIONS)}.")
 

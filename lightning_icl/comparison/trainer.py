@@ -5,6 +5,7 @@ import sys
 
 import lightning as L
 import torch
+from lightning.pytorch.accelerators import MPSAccelerator
 
 from lightning_icl.bfloat16_support import warn_of_slow_bfloat16
 from lightning_icl.comparison.progress import QUERIES, phase_display
@@ -18,6 +19,11 @@ DTYPES = {
     "bf16-mixed": torch.float32,
     "64-true": torch.float64,
 }
+
+
+def _accelerator(name: str) -> str:
+    """What Lightning is asked for: its `auto` would take Apple's GPUs, which lack the float64 that metrics sum in."""
+    return "cpu" if name == "auto" and MPSAccelerator.is_available() else name
 
 
 def make_trainer(
@@ -38,7 +44,7 @@ def make_trainer(
     quiet()
     devices, nodes = launched(settings)
     device_options = {
-        "accelerator": settings.accelerator,
+        "accelerator": _accelerator(settings.accelerator),
         "devices": devices,
         "num_nodes": nodes,
         "strategy": settings.strategy,
@@ -91,6 +97,7 @@ def quiet() -> None:
         ".*length of `list` across ranks is zero.*",  # no validation inside fit
         ".*sync_dist=True.*",  # what is logged has been gathered already
         ".*in eval mode at the start of training.*",  # dropout is off on purpose
+        ".*GPU available but not used.*",  # Apple's cannot be used, and others are taken unless the user said not to
     )
 
 

@@ -204,7 +204,11 @@ class ICLDataModule(LightningDataModule):
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
-        """SHA-256 of the `rows` as they were read, and of the `task`: what makes prompts and answers of them."""
+        """SHA-256 of the `rows` as they were read, the `task` that makes prompts of them, and the `tokens` of these.
+
+        The tokens are those of demonstrations, queries and answers: tokenizer, special tokens and chat template may
+        change while rows and task stay.
+        """
         # Only fields that the template reads: others cannot change a result.
         names = tuple(template_fields(self.template))
         rows = [
@@ -212,10 +216,11 @@ class ICLDataModule(LightningDataModule):
             for row in (*self._rows.train, *self._rows.queries)
         ]
         task = (type(self.task).__name__, self.task.name, self.template, self.task.answers)
+        tokens = (self.demonstrations.hash, [(query.prompt_ids, query.answers) for query in self.queries])
         return {
             name: hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
             # The count tells where training rows end in the list, so moving one across the boundary changes the hash.
-            for name, content in (("rows", (len(self._rows.train), rows)), ("task", task))
+            for name, content in (("rows", (len(self._rows.train), rows)), ("task", task), ("tokens", tokens))
         }
 
     @property

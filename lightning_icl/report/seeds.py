@@ -54,6 +54,12 @@ def spread_shown(figure: Figure, values: Sequence[float | None]) -> str:
     return "\n".join(lines)
 
 
+# What a seed's choice of demonstrations decides, so that it tells no two settings apart.
+_DRAWN = ("joined_answers", "repeated_queries")
+# Fingerprints that all seeds share.
+_MADE_FROM = ("rows", "task", "weights")
+
+
 def seed_groups(runs: Sequence[Run]) -> list[list[Run]]:
     """Runs that differ in nothing but the seed together, in the order given; a seed stands once in a group.
 
@@ -82,7 +88,9 @@ def _settings(run: Run) -> str:
     """All that a result depends on but the seed."""
     tasks = [
         {
-            **{name: task.results.get(name) for name in ("model", "task", "queries")},
+            **{name: task.results.get(name) for name in ("model", "queries")},
+            "task": {name: value for name, value in (task.results.get("task") or {}).items() if name not in _DRAWN},
+            "made_from": {name: (task.results.get("fingerprints") or {}).get(name) for name in _MADE_FROM},
             "shots": (task.results.get("demonstrations") or {}).get("requested"),
             "lr": _rate(task.results.get("finetune") or {}),
         }

@@ -20,7 +20,7 @@ from lightning_icl.report.seeds import Run, seed_groups, seeds_grid
 from lightning_icl.report.side_by_side import side_grid
 from lightning_icl.report.sweep import is_sweep, read_sweep, summarise
 from lightning_icl.report.sweep import summary_grid as sweep_grid
-from lightning_icl.report.tables import summary_grid
+from lightning_icl.report.tables import chosen_figures, summary_grid
 from lightning_icl.report.terminal import print_grid
 from lightning_icl.results import TaskRun, read_run
 from lightning_icl.saving.workspace import held
@@ -53,8 +53,12 @@ def show_report(
     """
     # A sweep has tables of its own, and nothing else beside it.
     if any(is_sweep(folder) for folder in folders):
+        given = {"--check": check, "--tables": tables is not None, "--intervals": intervals}
+        if unused := [flag for flag, value in given.items() if value]:
+            raise OutputError(f"A sweep has one table of its own. Leave {', '.join(unused)} out.")
         _show_sweep(folders, export=export, html=html)
         return True
+    chosen_figures(tables)  # an unknown table is refused whatever the folders hold
     ladders = {folder: found for folder in folders if (found := read_ladders(folder))}
     # Folders of ladders hold no `results.json`, so they are no runs.
     folders = [folder for folder in folders if folder not in ladders]

@@ -58,8 +58,9 @@ def _begin(plan: SweepPlan, space: Workspace) -> None:
         before = read_json(path, "sweep_plan")
         # `--overwrite` measures everything again, so nothing old needs to fit.
         if not settings.overwrite:
-            _check_inputs(plan.out, before.get("fingerprints", {}), plan.fingerprints)
+            # Settings first: with other seeds or shots the tokens are others too.
             _check_grown(plan.out, before, content)
+            _check_inputs(plan.out, before.get("fingerprints", {}), plan.fingerprints)
         # The same plan again: nothing to write.
         if before == content:
             return
@@ -87,7 +88,12 @@ def _check_grown(out: Path, before: dict[str, object], now: dict[str, object]) -
             )
 
 
-_INPUTS = {"task": "template or answers", "rows": "rows", "weights": "weights"}
+_INPUTS = {
+    "task": "template or answers",
+    "rows": "rows",
+    "tokens": "tokens (tokenizer or chat template)",
+    "weights": "weights",
+}
 
 
 def _check_inputs(out: Path, before: dict[str, dict[str, str]], now: dict[str, dict[str, str]]) -> None:

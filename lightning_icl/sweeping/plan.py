@@ -186,8 +186,13 @@ def _model_sweeps(
             data=data,
             # Every set of demonstrations is in play, so its rows are left out for all seeds and shots.
             held_out=_held_out(settings, task, data.values()),
-            fingerprints={**first.fingerprints, "weights": subject.weights},
+            fingerprints={**first.fingerprints, "tokens": _all_tokens(data.values()), "weights": subject.weights},
         )
+
+
+def _all_tokens(data: Iterable[ICLDataModule]) -> str:
+    """The fingerprint of what the model reads with every set of demonstrations."""
+    return hashlib.sha256("".join(module.fingerprints["tokens"] for module in data).encode()).hexdigest()
 
 
 def _held_out(settings: SweepSettings, task: Task, data: Iterable[ICLDataModule]) -> list[Query]:

@@ -4,10 +4,10 @@ Imports nothing heavy: `--help` reads this file and must answer at once.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from lightning_icl.comparison.settings import OneDeviceSettings
-from lightning_icl.errors import UserError
+from lightning_icl.errors import UserError, did_you_mean, shown
 from lightning_icl.models.scope import Scope
 from lightning_icl.setting_ranges import check_counts
 
@@ -41,6 +41,13 @@ class WeightUpdateSettings(OneDeviceSettings):
         """
         super().__post_init__()
         check_counts(self, "held_out")
+        for flag, word, words in (
+            ("scope", self.scope, get_args(Scope)),
+            ("depth", self.depth, get_args(Rung)),
+            ("fast-weights", self.fast_weights, get_args(FastRung)),
+        ):
+            if word is not None and word not in words:
+                raise UserError(f"--{flag} {shown(word)} is not known. {did_you_mean(str(word), words)}")
         if self.probe_token != "prompt":
             raise UserError(
                 "--probe-token answer: predictions are made at the prompt's last token, and there attention is "

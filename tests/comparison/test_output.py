@@ -1,6 +1,8 @@
 """A run that was broken off goes on with the same command, and with no other; settings stand beside their figures."""
 
 import json
+import shutil
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 import yaml
 
 from lightning_icl.cli import main
+from lightning_icl.models.finding import find_model
 from lightning_icl.saving.workspace import Workspace
 
 SMALL = ["--task", "tiny-cb,tiny-mr", "--shots", "2", "--limit", "3"]
@@ -59,6 +62,44 @@ def test_the_same_command_keeps_what_is_finished_and_makes_the_rest(
     with pytest.raises(SystemExit):
         main([command, *SMALL, "--out", str(tmp_path / "out")])
     assert "already holds a run (tiny-cb, tiny-mr)" in capsys.readouterr().err
+
+
+def changed_tokenizer(here: Path) -> None:
+    path = here / "model" / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token": "<s>"}))
+
+
+def changed_neighbour(here: Path) -> None:
+    path = here / "data" / "sst5" / "train.jsonl"
+    path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
+
+
+@pytest.mark.parametrize(
+    ("change", "controls"), [(changed_tokenizer, ""), (changed_neighbour, "other-task")], ids=["tokenizer", "neighbour"]
+)
+def test_what_was_made_from_other_tokens_is_not_kept(
+    change: Callable[[Path], None], controls: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(find_model("builtin").location, tmp_path / "model")
+    for task in ("sst2", "sst5"):
+        (tmp_path / "data" / task).mkdir(parents=True)
+        for split in ("train", "validation"):
+            texts = [f"{split} {number}" for number in range(12)]
+            rows = [{"text": text, "sentence": text, "label": number % 2} for number, text in enumerate(texts)]
+            (tmp_path / "data" / task / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["compare", "--model", str(tmp_path / "model"), "--data", str(tmp_path / "data"), "--task", "sst2"]
+    words += ["--shots", "2", "--limit", "3", "--lr", "0.1", "--out", str(tmp_path / "out")]
+    words += ["--controls", controls] if controls else []
+    main(words)
+    # As an interrupted run leaves it: the settings of the whole are written last.
+    (tmp_path / "out" / "config.yaml").unlink()
+    main(words)
+    assert "Kept, as made before with the same settings: sst2." in capsys.readouterr().out
+    (tmp_path / "out" / "config.yaml").unlink()
+    change(tmp_path)
+    with pytest.raises(SystemExit):
+        main(words)
+    assert "already holds a run (sst2)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("change", [["--seed", "2"], ["--shots", "3"], ["--task", "tiny-mr"]], ids=" ".join)

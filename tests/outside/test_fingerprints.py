@@ -56,6 +56,12 @@ def nudged(here: Path) -> None:
     )
 
 
+def other_bos(here: Path) -> None:
+    path = here / "model/tokenizer_config.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"bos_token": "w9"}))
+
+
 def record(*keys: str, value: object) -> Change:
     """Another value in `finetune.json`."""
 
@@ -123,20 +129,25 @@ CASES = [
     overlay("a bit of the overlay flipped", flipped, OVERLAY, "has changed since it was saved"),
     overlay("the overlay set to zero", tensors(OVERLAY, torch.zeros_like), "has changed since it was saved"),
     overlay(
-        "not a number in the overlay", tensors(OVERLAY, lambda t: t / 0, hashed="overlay"), OVERLAY, "no finite number"
+        "not a number in the overlay",
+        tensors(OVERLAY, lambda t: t / 0, hashed="overlay"),
+        OVERLAY,
+        "NaN or infinite numbers",
     ),
-    overlay("whole numbers in the overlay", tensors(OVERLAY, lambda t: t.int(), hashed="overlay"), "no finite number"),
+    overlay(
+        "whole numbers in the overlay", tensors(OVERLAY, lambda t: t.int(), hashed="overlay"), "NaN or infinite numbers"
+    ),
     overlay("no overlay", file(OVERLAY, None), OVERLAY, "cannot be read"),
     overlay("an overlay cut short", file(OVERLAY, b"123"), OVERLAY, "cannot be read"),
     overlay(
         "not a number in the query vectors",
         tensors(QUERIES, lambda t: t * float("nan"), hashed="training_queries"),
-        "no finite number",
+        "NaN or infinite numbers",
     ),
     overlay(
         "whole numbers as query vectors",
         tensors(QUERIES, lambda t: t.long(), hashed="training_queries"),
-        "no finite number",
+        "NaN or infinite numbers",
     ),
     overlay(
         "query vectors of another shape",
@@ -161,6 +172,7 @@ CASES = [
     sweep("a label changed", text("rows/validation.jsonl", '"label": 2', '"label": 1'), "other rows"),
     sweep("another template", text("tiny.yaml", "w3 {text}", "w8 {text}"), "other template or answers"),
     sweep("other answers", text("tiny.yaml", "w7]", "w9]"), "other template or answers"),
+    sweep("another BOS token", other_bos, "other tokens", "tokenizer"),
     sweep("the model's weights changed", nudged, "other weights", "'model: tiny'"),
 ]
 

@@ -64,6 +64,10 @@ def pair(**values: float) -> dict[str, Any]:
     return {"order": {"sim_aou.value": values}}
 
 
+def choice(trial: dict[str, Any]) -> dict[str, Any]:
+    return {"rate": 0.01, "held_out": 8, "trials": [trial]}
+
+
 def line(**changes: Any) -> str:
     return json.dumps({"index": 1, "gold": 0, "zsl": 0, "icl": 1, "ft": 1, "prompt": "p"} | changes) + "\n"
 
@@ -108,6 +112,11 @@ CASES = [
     refused("a table of who was right cut", edited(rec2ftp__right_table=[[[1, 2]]]), "rec2ftp.right_table"),
     refused("an interval of one end", edited(intervals={"sim_aou.value": [0.1]}), "intervals"),
     refused("controls a list", edited(controls=["untrained"]), "controls is"),
+    refused("a choice without its rows", edited(finetune__choice={"rate": 1, "trials": []}), "'held_out' is missing"),
+    refused("a trial without its rate", edited(finetune__choice=choice({"loss": 1.0})), "'rate' is missing"),
+    refused("a trial's loss as text", edited(finetune__choice=choice({"rate": 1.0, "loss": "low"})), "loss is"),
+    shown("a choice of the least", edited(finetune__choice=choice({"rate": 0.01}))),
+    shown("an update as large as numbers go", edited(finetune__update_norm_per_layer=[1e300] * LAYERS)),
     refused("a paired test without p", edited(paired=pair(difference=0)), "'low' is missing"),
     refused("a p-value of 7", edited(paired=pair(difference=0, low=0, high=0, p=7)), "p is 7"),
     refused("a seed that is a list", edited(demonstrations__seed=[1]), "demonstrations.seed"),

@@ -73,6 +73,22 @@ def test_only_runs_that_differ_in_nothing_but_the_seed_stand_together(tmp_path: 
     assert groups == [[runs[0], runs[1], runs[2]], [other_model], [again], [other_probe], [fewer_tasks]]
 
 
+def test_seeds_stand_together_whatever_their_draws_repeat_and_apart_where_they_were_made_from_other_things(
+    tmp_path: Path,
+) -> None:
+    every = []
+    for seed in SIM_AOU:
+        run = one(tmp_path / str(seed), seed)
+        for task in run:
+            task.results["task"] |= {"repeated_queries": seed % 2, "joined_answers": ["Bad"][: seed - 1]}
+        every.append(run)
+    assert seed_groups(every) == [every]
+    weights = one(tmp_path / "weights", 3, fingerprints={"weights": "other"})
+    rows = one(tmp_path / "rows", 3, fingerprints={"rows": "other", "tokens": "any"})
+    precision = one(tmp_path / "precision", 3, model=repetition()["model"] | {"precision": "bf16-mixed"})
+    assert seed_groups([*every, weights, rows, precision]) == [every, [weights], [rows], [precision]]
+
+
 def test_runs_that_chose_their_rates_stand_together_whatever_they_chose(runs: list[Run]) -> None:
     for rate, run in zip((0.01, 0.02, 0.03), runs, strict=True):
         for task in run:

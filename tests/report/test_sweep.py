@@ -77,6 +77,16 @@ def test_a_sweep_has_a_page_and_pictures(sweep: Path, tmp_path: Path, capsys: py
         assert (sweep / f"sweep_{figure}.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("flags", [["--check"], ["--tables", "accuracy"], ["--intervals"]], ids=lambda flags: flags[0])
+def test_what_a_sweep_has_not_is_refused_by_name(
+    flags: list[str], sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["report", str(sweep), *flags])
+    assert stopped.value.code == 2
+    assert f"Leave {flags[0]} out" in capsys.readouterr().err
+
+
 def test_a_sweep_is_found_wherever_its_folder_stands(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only what is hidden inside the folder is a run under way."""
     (hidden := sweep.parent / ".cache").mkdir()

@@ -9,12 +9,15 @@ from lightning_icl.comparison.controls._context import ControlContext
 from lightning_icl.errors import UserError, did_you_mean
 from lightning_icl.probing.contrast import Contrast
 
-_LESSONS: Mapping[str, Callable[[ControlContext], examples.DemonstrationSets]] = {
+OTHER_TASK = "other-task"
+"""The control that needs rows of another task."""
+
+_DEMONSTRATION_SETS: Mapping[str, Callable[[ControlContext], examples.DemonstrationSets]] = {
     "labels-random": examples.labels_random,
     "labels-flipped": examples.labels_flipped,
     "labels-abstract": examples.labels_abstract,
     "order": examples.order,
-    "other-task": examples.other_task,
+    OTHER_TASK: examples.other_task,
 }
 _OF_THE_MAIN_FINETUNING = ("query-position", "calibration", "shuffled-query", "ft-gaussian")
 
@@ -39,7 +42,7 @@ class Control:
 
 
 CONTROLS: Mapping[str, Control] = {
-    name: Control(name=name, title=title, contrasts=contrasts, demonstration_sets=_LESSONS.get(name))
+    name: Control(name=name, title=title, contrasts=contrasts, demonstration_sets=_DEMONSTRATION_SETS.get(name))
     for name, title, contrasts in (
         (
             "query-position",
@@ -64,7 +67,7 @@ CONTROLS: Mapping[str, Control] = {
             "Demonstrations in other orders, in the prompt and learnt",
             examples.of_sets(examples.order),
         ),
-        ("other-task", "Fine-tuning on another task's demonstrations", examples.tuned_on_other_task),
+        (OTHER_TASK, "Fine-tuning on another task's demonstrations", examples.tuned_on_other_task),
         ("ft-gaussian", "A Gaussian update of the fine-tuning's norm, parameter by parameter", weights.ft_gaussian),
         ("ft-query", "Fine-tuning of the query projections only", weights.ft_query),
         ("ft-all", "Fine-tuning of all parameters", weights.ft_all),
