@@ -12,17 +12,16 @@ gates and η by layer, and `gates.json` all numbers.
 """
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments.mistakes import told_in_one_line
 from experiments.momentum.cache import measured_once, train_once
 from experiments.momentum.curves import need_matplotlib
 from experiments.momentum.gate_tables import CONTROL, PLAIN, tables
 from experiments.momentum.work_sharing import WAIT, Piece, run_shared
-from lightning_icl.errors import UserError
 from lightning_icl.file_names import input_path
 from lightning_icl.pretraining.settings import PretrainSettings
 from lightning_icl.results import to_json
@@ -134,11 +133,8 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="folder; without it runs/momentum-gates-INIT")
     arguments = parser.parse_args(words)
     arguments.out = arguments.out or Path(f"runs/momentum-gates-{Path(arguments.init).name}")
-    try:
+    with told_in_one_line():
         run(arguments)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 def run(arguments: argparse.Namespace) -> None:

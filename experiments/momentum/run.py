@@ -18,6 +18,7 @@ from typing import Any
 
 from rich.console import Console
 
+from experiments.mistakes import told_in_one_line
 from experiments.momentum.cache import measured_once, train_once
 from experiments.momentum.curves import need_matplotlib
 from experiments.momentum.search import Found, check_texts, keep_search, search, search_table
@@ -47,11 +48,8 @@ def main(words: list[str] | None = None) -> None:
     path = Path(__file__).parent / f"{arguments.size}.yaml" if arguments.size in SIZES else Path(arguments.size)
     out = Path(arguments.out or f"runs/momentum-{path.stem}").expanduser()
     changes = {name: getattr(arguments, name) for name in _FLAGS}
-    try:
+    with told_in_one_line():
         run(read_settings(path, changes), out, search_alone=arguments.search)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 def run(settings: ExperimentSettings, out: Path, *, search_alone: bool = False) -> None:

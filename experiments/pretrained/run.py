@@ -8,14 +8,13 @@ is not made again. `OUT/report.html` and the exported tables give means and stan
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.finished import is_finished
+from experiments.mistakes import told_in_one_line
 from lightning_icl.comparison.commands import compare
 from lightning_icl.comparison.settings import CompareSettings
-from lightning_icl.errors import UserError
 from lightning_icl.report.show import show_report
 from lightning_icl.results import RESULTS
 from lightning_icl.tasks.catalogue import resolve_tasks
@@ -45,16 +44,9 @@ def carry_out(settings: CompareSettings) -> None:
         compare(settings)
 
 
+@told_in_one_line()
 def main(words: Sequence[str] | None = None) -> None:
     """Make every seed's run, then tables and the page; one line for what cannot be used."""
-    try:
-        _main(_parsed(words))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
-def _parsed(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--data", default=None, help="folder of the tasks' rows; without it they come from the hub")
@@ -66,10 +58,6 @@ def _parsed(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=None, help="folder; without it runs/pretrained-MODEL")
     arguments = parser.parse_args(words)
     arguments.out = arguments.out or Path("runs") / f"pretrained-{arguments.model}"
-    return arguments
-
-
-def _main(arguments: argparse.Namespace) -> None:
     folders = [arguments.out / f"seed-{seed}" for seed in arguments.seeds]
     for seed in arguments.seeds:
         carry_out(settings_of(arguments, seed))

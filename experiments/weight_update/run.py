@@ -13,12 +13,12 @@ made anew after every part.
 
 import argparse
 import itertools
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import get_args
 
 from experiments.finished import is_finished
+from experiments.mistakes import told_in_one_line
 from experiments.weight_update.summary import summarise
 from lightning_icl.errors import UserError
 from lightning_icl.models.scope import Scope
@@ -89,17 +89,10 @@ def parsed(words: Sequence[str] | None) -> argparse.Namespace:
     return arguments
 
 
+@told_in_one_line()
 def main(words: Sequence[str] | None = None) -> None:
     """Make every part that is not finished, then the tables; one line for what cannot be used."""
-    try:
-        _main(parsed(words))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
-def _main(arguments: argparse.Namespace) -> None:
-    refused = []
+    arguments, refused = parsed(words), []
     for settings in parts(arguments):
         reason = carry_out(settings)
         if reason is not None:

@@ -76,7 +76,7 @@ class Plan:
     def fingerprints(self, planned: PlannedTask) -> dict[str, str]:
         """What the figures of a task depend on beside its settings: rows, task, tokens and weights, as they are now."""
         fingerprints = {**planned.data.fingerprints, "weights": self.subject.weights}
-        if any(control.name == OTHER_TASK for control in self.controls):
+        if _needs_neighbour(self.settings):
             fingerprints["neighbour"] = "" if planned.neighbour is None else planned.neighbour.hash
         return fingerprints
 
@@ -127,14 +127,13 @@ def _plan_task(settings: CompareSettings, name: str, task: Task, subject: Subjec
     # The largest token of rows and prompt: a tokenizer of another model shows here.
     check_vocabulary(subject.source.name, config, tokenizer, data.token_ids)
     check_lengths(config, data.prefix_lengths, data.longest_query)
-    needs_neighbour = any(control.name == OTHER_TASK for control in choose(settings.controls))
     return PlannedTask(
         name=name,
         task=task,
         data=data,
         learning_rate=learning_rate_for(settings, task),
         held_out=_held_out(settings, data) if chooses_rate(settings, task) else (),
-        neighbour=_neighbour(settings, task, data, config) if needs_neighbour else None,
+        neighbour=_neighbour(settings, task, data, config) if _needs_neighbour(settings) else None,
     )
 
 
@@ -155,6 +154,10 @@ def _held_out(settings: CompareSettings, data: ICLDataModule) -> tuple[Query, ..
             f"repeat no query; {FEWEST_HELD_OUT} are needed to choose a rate on. Give a number."
         )
     return tuple(queries)
+
+
+def _needs_neighbour(settings: CompareSettings) -> bool:
+    return any(control.name == OTHER_TASK for control in choose(settings.controls))
 
 
 def _neighbour(

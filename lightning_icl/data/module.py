@@ -204,11 +204,7 @@ class ICLDataModule(LightningDataModule):
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
-        """SHA-256 of the `rows` as they were read, the `task` that makes prompts of them, and the `tokens` of these.
-
-        The tokens are those of demonstrations, queries and answers: tokenizer, special tokens and chat template may
-        change while rows and task stay.
-        """
+        """SHA-256 of the `rows` as they were read, the `task` that makes prompts of them, and the `tokens` of these."""
         # Only fields that the template reads: others cannot change a result.
         names = tuple(template_fields(self.template))
         rows = [
@@ -216,12 +212,16 @@ class ICLDataModule(LightningDataModule):
             for row in (*self._rows.train, *self._rows.queries)
         ]
         task = (type(self.task).__name__, self.task.name, self.template, self.task.answers)
-        tokens = (self.demonstrations.hash, [(query.prompt_ids, query.answers) for query in self.queries])
-        return {
-            name: hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
-            # The count tells where training rows end in the list, so moving one across the boundary changes the hash.
-            for name, content in (("rows", (len(self._rows.train), rows)), ("task", task), ("tokens", tokens))
-        }
+        # The count tells where training rows end in the list, so moving one across the boundary changes the hash.
+        return {"rows": _hash((len(self._rows.train), rows)), "task": _hash(task), "tokens": self.tokens_fingerprint}
+
+    @cached_property
+    def tokens_fingerprint(self) -> str:
+        """SHA-256 of the tokens of demonstrations, queries and answers.
+
+        Tokenizer, special tokens and chat template may change while rows and task stay.
+        """
+        return _hash((self.demonstrations.hash, [(query.prompt_ids, query.answers) for query in self.queries]))
 
     @property
     def token_ids(self) -> set[int]:
@@ -331,6 +331,10 @@ class ICLDataModule(LightningDataModule):
         if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             return []
         return share_loader(self.queries, self.batch_tokens, self.trainer)
+
+
+def _hash(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
 
 
 def load_data(

@@ -53,8 +53,8 @@ def show_report(
     """
     # A sweep has tables of its own, and nothing else beside it.
     if any(is_sweep(folder) for folder in folders):
-        given = {"--check": check, "--tables": tables is not None, "--intervals": intervals}
-        if unused := [flag for flag, value in given.items() if value]:
+        flags = {"--check": check, "--tables": tables is not None, "--intervals": intervals}
+        if unused := [flag for flag, is_set in flags.items() if is_set]:
             raise OutputError(f"A sweep has one table of its own. Leave {', '.join(unused)} out.")
         _show_sweep(folders, export=export, html=html)
         return True

@@ -192,7 +192,7 @@ def _model_sweeps(
 
 def _all_tokens(data: Iterable[ICLDataModule]) -> str:
     """The fingerprint of what the model reads with every set of demonstrations."""
-    return hashlib.sha256("".join(module.fingerprints["tokens"] for module in data).encode()).hexdigest()
+    return hashlib.sha256("".join(module.tokens_fingerprint for module in data).encode()).hexdigest()
 
 
 def _held_out(settings: SweepSettings, task: Task, data: Iterable[ICLDataModule]) -> list[Query]:
