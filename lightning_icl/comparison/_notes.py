@@ -22,6 +22,8 @@ NEAR_ZERO, APART = 0.05, 0.1
 """Raw SimAOU that counts as none, and by how much the normalised form must exceed it."""
 ROUNDING = 1e-3
 """Rounding that reaches the last digit printed."""
+UNDECIDED = 100
+"""How many times as large one rate may be as another before a choice between the two must rest on more than chance."""
 SENSITIVE = 2e-3
 """Change of a similarity under a rounding of the weights that is more than rounding of the result."""
 
@@ -67,6 +69,26 @@ def _rate(results: Results) -> str | None:
     if not choice.get("note"):
         return None
     return f"the rate {choice['rate']:g} was chosen among {len(choice['trials'])}: {_as_clause(choice['note'])}"
+
+
+def _undecided(results: Results) -> str | None:
+    """Rates far apart that held-out rows do not tell apart: within one standard error of the chosen one's accuracy."""
+    choice = (results.get("finetune") or {}).get("choice") or {}
+    trials, count = choice.get("trials") or [], choice.get("held_out") or 0
+    usable = {trial["rate"]: trial["accuracy"] for trial in trials if trial.get("out") is None and "accuracy" in trial}
+    best = usable.get(choice.get("rate"))
+    if not count or best is None:
+        return None
+    error = math.sqrt(best * (1 - best) / count)
+    close = [rate for rate, share in usable.items() if share >= best - error]
+    # A factor of 99.99… is rounding in the grid.
+    if max(close) < UNDECIDED * min(close) * 0.999:
+        return None
+    return (
+        f"{count} held-out rows do not tell rates from {min(close):g} to {max(close):g} apart (their standard error is "
+        f"{100 * error:.0f} points), so that another draw or another processor may choose another than "
+        f"{choice['rate']:g}"
+    )
 
 
 def _as_clause(sentence: str) -> str:
@@ -223,6 +245,7 @@ def _is_number(value: Any) -> TypeGuard[float]:
 NOTES: Sequence[Note] = (
     Note("loss-rose", _loss_rose),
     Note("rate-choice", _rate),
+    Note("rate-undecided", _undecided),
     Note("ft-one-class", _one_class("ft", "fine-tuning")),
     Note("icl-one-class", _one_class("icl", "in-context learning")),
     Note("uneven-answers", _uneven),

@@ -25,6 +25,24 @@ CASES = [
         {"finetune.choice": {"rate": 0.0002, "trials": [{}] * 9, "note": "It stands at the edge of the rates tried."}},
         "the rate 0.0002 was chosen among 9: it stands at the edge of the rates tried",
     ),
+    (
+        "rate-undecided",
+        # 14 and 16 of 28 rows: less than one standard error (9.4 points) apart, and the last one was left out.
+        {
+            "finetune.choice": {
+                "rate": 0.1,
+                "held_out": 28,
+                "note": "",
+                "trials": [
+                    {"rate": 0.0001, "accuracy": 0.5},
+                    {"rate": 0.001, "accuracy": 0.4},
+                    {"rate": 0.1, "accuracy": 16 / 28},
+                    {"rate": 1.0, "accuracy": 0.5, "out": "it diverges"},
+                ],
+            },
+        },
+        "28 held-out rows do not tell rates from 0.0001 to 0.1 apart (their standard error is 9 points)",
+    ),
     ("ft-one-class", {"answers.ft": [4, 196]}, "98% of the queries one answer, 'Positive'"),
     ("icl-one-class", {"answers.icl": [200, 0]}, "100% of the queries one answer, 'Negative'"),
     ("ft-no-better", {"accuracy.ft": 0.6}, "no better than zero-shot (60.0%)"),
@@ -54,6 +72,15 @@ HARMLESS = [
     {"task.answer_token_ids": [[1, 5], [2, 3]], "answers.zsl": [4, 196]},
     {"finetune.loss": [4.0, 3.0, 4.2, 3.1, 4.1, 3.2, 4.3, 3.0]},
     {"finetune.choice": {"rate": 0.01, "trials": [{}] * 9, "note": ""}},
+    # Close in accuracy and in rate; far apart in both; nothing but the chosen rate.
+    *(
+        {"finetune.choice": {"rate": 0.01, "held_out": 400, "note": "", "trials": trials}}
+        for trials in (
+            [{"rate": 0.001, "accuracy": 0.61}, {"rate": 0.01, "accuracy": 0.62}],
+            [{"rate": 0.0001, "accuracy": 0.55}, {"rate": 0.01, "accuracy": 0.62}],
+            [{"rate": 0.01, "accuracy": 1.0}],
+        )
+    ),
     {"answers.ft": [4, 196], "answers.gold": [4, 196]},
     {"answers.ft": [1, 0], "answers.gold": [0, 1]},
     {"rec2ftp.corrected_by_ft": 0, "rec2ftp.value": None},
