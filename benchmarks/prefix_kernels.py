@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import flex_attention
 
 from benchmarks.rounds import Ratio, measure, timed
-from lightning_icl.attention._kernels import masked_attention_with_lse
+from lightning_icl.attention.kernels import masked_attention_with_lse
 
 Kernel = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 

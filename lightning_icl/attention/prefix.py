@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from lightning_icl.attention._kernels import attention_with_lse, masked_attention_with_lse
 from lightning_icl.attention.heads import repeat_heads
+from lightning_icl.attention.kernels import attention_with_lse, masked_attention_with_lse
 from lightning_icl.bfloat16_support import multipliable
 
 # Query rows of one masked call are cut so that its score matrix stays below this many numbers (64 MB in float32).

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lightning_icl.attention._kernels import _cuda_fused, attention_with_lse, masked_attention_with_lse
+from lightning_icl.attention.kernels import _cuda_fused, attention_with_lse, masked_attention_with_lse
 
 
 class Operations(TorchDispatchMode):
