@@ -8,7 +8,7 @@ import pytest
 from tiny_experiment import TRAINING, tiny_experiment
 
 from experiments.momentum import output
-from experiments.momentum.run import run
+from experiments.momentum.run import MEASURED, run
 from experiments.momentum.settings import ExperimentSettings
 from experiments.momentum.training_curves import courses
 from lightning_icl.errors import UserError
@@ -84,3 +84,33 @@ def test_mistakes_about_the_start_are_named_before_anything_is_trained(
     with pytest.raises(UserError, match="is for fresh weights"):
         run(replace(settings, start=str(start)), tmp_path / "none")
     assert not list((tmp_path / "none").rglob("*.safetensors"))
+
+
+def test_figures_are_measured_again_where_rows_changed_and_kept_where_they_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "draw_curves", lambda *_: [])
+
+    def write_rows(folder: Path, texts: str) -> None:
+        (folder / "mr").mkdir(parents=True, exist_ok=True)
+        for split in ("train", "validation"):
+            rows = [{"text": f"{texts} {split} {number}", "label": number % 2} for number in range(6)]
+            (folder / "mr" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def figures() -> dict[Path, int]:
+        return {path: path.stat().st_ino for path in tmp_path.rglob(MEASURED)}
+
+    settings = tiny_experiment(
+        tmp_path, training=at_rate(0.01), further_tasks="mr", data=str(tmp_path / "rows"), arms={}
+    )
+    write_rows(tmp_path / "rows", "a film")
+    run(settings, tmp_path / "out")
+    weights, first = {path: digest(path) for path in tmp_path.rglob("*.safetensors")}, figures()
+    write_rows(tmp_path / "elsewhere", "a film")
+    run(replace(settings, data=str(tmp_path / "elsewhere")), tmp_path / "out")
+    assert figures() == first
+    write_rows(tmp_path / "elsewhere", "a book")
+    run(replace(settings, data=str(tmp_path / "elsewhere")), tmp_path / "out")
+    # Written to a new file and renamed.
+    assert all(inode != first[path] for path, inode in figures().items())
+    assert {path: digest(path) for path in tmp_path.rglob("*.safetensors")} == weights

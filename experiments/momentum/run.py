@@ -74,8 +74,8 @@ def run(settings: ExperimentSettings, out: Path, *, search_alone: bool = False) 
     check_texts(settings)
     _check_start(settings)
     _make_tokenizer(settings, out)
-    _check_tasks(settings, out)
-    pieces = _searches(settings, out) + ([] if search_alone else _models(settings, out))
+    asked = _asked(settings, out)
+    pieces = _searches(settings, out) + ([] if search_alone else _models(settings, out, asked))
     made = run_shared(pieces, out, lambda line: console.rule(line, align="left"))
     found = {variant.name: made[_search_name(variant)] for variant in settings.variants if settings.search}
     # Processes that share the work come out together, and write one after the other.
@@ -101,13 +101,13 @@ def _searches(settings: ExperimentSettings, out: Path) -> list[Piece]:
     return [Piece(_search_name(variant), partial(searched, variant)) for variant in variants]
 
 
-def _models(settings: ExperimentSettings, out: Path) -> list[Piece]:
+def _models(settings: ExperimentSettings, out: Path, asked: Mapping[str, Any]) -> list[Piece]:
     """Training and measuring of every model, with what the search of its kind of attention has found."""
 
     def measured(variant: Variant, seed: int, made: Mapping[str, Any]) -> dict[str, Any]:
         chosen = made[_search_name(variant)].chosen if settings.search else None
         train_once(settings.training(variant, seed, out, chosen))
-        return _measured(settings, model_folder(out, variant.name, seed), out)
+        return _measured(settings, model_folder(out, variant.name, seed), out, asked)
 
     return [
         Piece(
@@ -128,16 +128,9 @@ def _model_name(variant: Variant, seed: int) -> str:
     return f"{variant.name}-seed{seed}"
 
 
-# What the numbers of `measured.json` depend on besides the model.
-_ASKED = (
-    "text", "validation_text", "lengths", "perplexity_tokens", "tasks", "further_tasks", "data", "shots", "limit",
-)  # fmt: skip
-
-
-def _measured(settings: ExperimentSettings, folder: Path, out: Path) -> dict[str, Any]:
+def _measured(settings: ExperimentSettings, folder: Path, out: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
     from experiments.momentum.measure import measure
 
-    asked = {name: getattr(settings, name) for name in _ASKED}
     return measured_once(folder / MEASURED, asked, lambda: measure(settings, folder, out))
 
 
@@ -170,17 +163,30 @@ def _make_tokenizer(settings: ExperimentSettings, out: Path) -> None:
             tokenizer.save_pretrained(part)
 
 
-def _check_tasks(settings: ExperimentSettings, out: Path) -> None:
-    """Read every task's rows once, so that a missing file shows before hours of training."""
+# Plain settings that the numbers of `measured.json` depend on.
+_PLAIN = ("lengths", "perplexity_tokens", "tasks", "further_tasks", "shots", "limit")
+
+
+def _asked(settings: ExperimentSettings, out: Path) -> dict[str, Any]:
+    """What the numbers of `measured.json` depend on besides the model.
+
+    Every task's rows are read for it, so that a missing file shows before hours of training.
+    """
     from lightning_icl.data.module import ICLDataModule
+    from lightning_icl.pretraining.text import find_text
     from lightning_icl.pretraining.tokenizer import named_tokenizer
     from lightning_icl.tasks.catalogue import resolve_tasks
 
     training = settings.training(settings.variants[0], settings.seeds[0], out)
     tokenizer = named_tokenizer(str(training.tokenizer))
+    rows = {}
     for task in resolve_tasks(",".join(filter(None, (settings.tasks, settings.further_tasks)))).values():
-        rows = settings.rows_of(task.name)
-        ICLDataModule(task, tokenizer, context_length=None, data=rows, shots=1, limit=settings.limit)
+        folder = settings.rows_of(task.name)
+        # One demonstration: this tokenizer is the experiment's, but how many fit is the model's to say.
+        data = ICLDataModule(task, tokenizer, context_length=None, data=folder, shots=1, limit=settings.limit)
+        rows[task.name] = data.fingerprints["rows"]
+    texts = {name: find_text(getattr(settings, name), name).record for name in ("text", "validation_text")}
+    return {**{name: getattr(settings, name) for name in _PLAIN}, **texts, "rows": rows}
 
 
 if __name__ == "__main__":
