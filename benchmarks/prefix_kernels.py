@@ -8,7 +8,7 @@ the kernel has not seen, which every new shape costs. Deviations are from float6
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -45,7 +45,7 @@ def kernels() -> dict[str, Kernel]:
     return {"flash": flash, "cuDNN": cudnn, "memory-efficient": efficient, "flex": flex, "products": products}
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Print a line for each kernel."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=20_480, help="of all queries of a batch")
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rounds", type=int, default=9)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     torch.manual_seed(0)
     shapes = arguments.tokens, arguments.prefix, arguments.prefix
     query, key, value = (

@@ -1,6 +1,7 @@
 """The benchmarks run on a tiny model and say what they promise."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -106,3 +107,14 @@ def test_all_rungs_together_are_said_in_looks_in_context(capsys: pytest.CaptureF
     ]  # fmt: skip
     assert lines[0].split()[1] == "1.00"
     assert float(lines[-1].split()[3]) > 0
+
+
+def test_kernels_are_held_against_float64_and_those_a_device_lacks_are_named() -> None:
+    command = [sys.executable, "-m", "benchmarks.prefix_kernels", "--tokens", "80", "--prefix", "32", "--heads", "2",
+               "--rounds", "1", "--dtype", "float32", "--device", "cpu"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name in ("flash", "cuDNN", "memory-efficient"):
+        assert f"{name}: not on this device" in done.stdout
+    (deviations,) = re.findall(r"^products .*off by (\S+), log-sum-exp by (\S+)$", done.stdout, flags=re.MULTILINE)
+    assert all(0 < float(value) < 1e-5 for value in deviations)
