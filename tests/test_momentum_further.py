@@ -106,11 +106,13 @@ def test_figures_are_measured_again_where_rows_changed_and_kept_where_they_moved
     write_rows(tmp_path / "rows", "a film")
     run(settings, tmp_path / "out")
     weights, first = {path: digest(path) for path in tmp_path.rglob("*.safetensors")}, figures()
+    assert len(weights) == len(first) == 2
     write_rows(tmp_path / "elsewhere", "a film")
     run(replace(settings, data=str(tmp_path / "elsewhere")), tmp_path / "out")
     assert figures() == first
     write_rows(tmp_path / "elsewhere", "a book")
     run(replace(settings, data=str(tmp_path / "elsewhere")), tmp_path / "out")
+    assert figures().keys() == first.keys()
     # Written to a new file and renamed.
     assert all(inode != first[path] for path, inode in figures().items())
     assert {path: digest(path) for path in tmp_path.rglob("*.safetensors")} == weights

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -26,6 +26,9 @@ from experiments.momentum.settings import SIZES, ExperimentSettings, Variant, mo
 from experiments.momentum.work_sharing import WAIT, Piece, run_shared
 from lightning_icl.errors import UserError
 from lightning_icl.saving.workspace import held
+
+if TYPE_CHECKING:
+    from lightning_icl.pretraining.text import Text
 
 MEASURED = "measured.json"
 _WIDE = 120
@@ -179,14 +182,22 @@ def _asked(settings: ExperimentSettings, out: Path) -> dict[str, Any]:
 
     training = settings.training(settings.variants[0], settings.seeds[0], out)
     tokenizer = named_tokenizer(str(training.tokenizer))
-    rows = {}
+    tasks_read = {}
     for task in resolve_tasks(",".join(filter(None, (settings.tasks, settings.further_tasks)))).values():
         folder = settings.rows_of(task.name)
         # One demonstration: this tokenizer is the experiment's, but how many fit is the model's to say.
         data = ICLDataModule(task, tokenizer, context_length=None, data=folder, shots=1, limit=settings.limit)
-        rows[task.name] = data.fingerprints["rows"]
-    texts = {name: find_text(getattr(settings, name), name).record for name in ("text", "validation_text")}
-    return {**{name: getattr(settings, name) for name in _PLAIN}, **texts, "rows": rows}
+        tasks_read[task.name] = {name: data.fingerprints[name] for name in ("rows", "task")}
+    texts = {
+        name: _text_record(find_text(getattr(settings, name), name, split))
+        for name, split in (("text", "train"), ("validation_text", "validation"))
+    }
+    return {**{name: getattr(settings, name) for name in _PLAIN}, **texts, "tasks_read": tasks_read}
+
+
+def _text_record(text: "Text") -> list[str]:
+    """What a text consists of, wherever its files lie."""
+    return [f"{path.name} ({path.stat().st_size} bytes)" for path in text.files] or text.record
 
 
 if __name__ == "__main__":

@@ -13,10 +13,10 @@ from torch.nn.functional import pad
 from lightning_icl.attention.heads import repeat_heads
 from lightning_icl.bfloat16_support import multipliable
 
+_FLASH = torch.ops.aten._scaled_dot_product_flash_attention
+_EFFICIENT = torch.ops.aten._scaled_dot_product_efficient_attention
 # Below this many keys the two small matrix products cost less than a kernel's set-up.
 _FEW_KEYS = 8
-# cuDNN lays out a plan for every new shape, which only long sequences of queries pay for.
-_MANY_QUERIES = 4096
 
 
 def attention_with_lse(
@@ -66,27 +66,18 @@ def _cpu_flash(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: f
 
 
 def _cuda_fused(query: Tensor, key: Tensor, value: Tensor, scaling: float, causal: bool) -> tuple[Tensor, Tensor]:
-    """cuDNN or flash attention in half precision, the memory-efficient kernel in float32 or for wide heads."""
+    """Flash attention in half precision, the memory-efficient kernel in float32 or for wide heads."""
     tokens, width = query.shape[2], value.shape[3]
     half = query.dtype in (torch.float16, torch.bfloat16)
     # Kernels read 16 bytes at a time and refuse other widths: zeros change no score and add columns of zeros.
     query, key, value = (_padded(states, 8 if half else 4) for states in (query, key, value))
-    # Flash raises on float32 and on widths over 256.
+    # Flash raises on float32 and on widths over 256. cuDNN's kernel, faster on Hopper, costs more at every new shape
+    # than the passes of a run would gain by it.
     if half and query.shape[3] <= 256:
-        if not causal and tokens >= _MANY_QUERIES and _cudnn_serves(query, key, value):
-            out, lse, *_ = torch.ops.aten._scaled_dot_product_cudnn_attention(
-                query, key, value, None, True, 0.0, False, False, scale=scaling
-            )
-            lse = lse.reshape(query.shape[:3])  # some versions keep an axis of width 1
-        else:
-            out, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention(
-                query, key, value, 0.0, causal, False, scale=scaling
-            )
+        out, lse, *_ = _FLASH(query, key, value, 0.0, causal, False, scale=scaling)
     else:
         # The fifth argument asks for the log-sum-exp, which this kernel leaves out by default.
-        out, lse, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(
-            query, key, value, None, True, 0.0, causal, scale=scaling
-        )
+        out, lse, *_ = _EFFICIENT(query, key, value, None, True, 0.0, causal, scale=scaling)
     # Kernels pad the log-sum-exp to whole blocks.
     return out[..., :width], lse[..., :tokens]
 
@@ -95,14 +86,6 @@ def _padded(states: Tensor, unit: int) -> Tensor:
     """Heads widened by zeros to a multiple of `unit`."""
     missing = -states.shape[-1] % unit
     return pad(states, (0, missing)) if missing else states
-
-
-def _cudnn_serves(query: Tensor, key: Tensor, value: Tensor) -> bool:
-    """Whether cuDNN has a kernel for these, and one made for the GPU: from Hopper on it is faster than flash."""
-    if torch.cuda.get_device_capability(query.device) < (9, 0):
-        return False
-    wanted = torch.backends.cuda.SDPAParams(query, key, value, None, 0.0, False, False)
-    return bool(torch.backends.cuda.can_use_cudnn_attention(wanted))
 
 
 def masked_attention_with_lse(

@@ -72,21 +72,27 @@ def _rate(results: Results) -> str | None:
 
 
 def _undecided(results: Results) -> str | None:
-    """Rates far apart that held-out rows do not tell apart: within one standard error of the chosen one's accuracy."""
+    """Rates far apart that score alike on the held-out rows: within one standard error of the chosen one's accuracy."""
     choice = (results.get("finetune") or {}).get("choice") or {}
     trials, count = choice.get("trials") or [], choice.get("held_out") or 0
-    usable = {trial["rate"]: trial["accuracy"] for trial in trials if trial.get("out") is None and "accuracy" in trial}
+    usable = {
+        trial["rate"]: trial["accuracy"]
+        for trial in trials
+        if trial.get("out") is None and _is_number(trial.get("accuracy"))
+    }
     best = usable.get(choice.get("rate"))
     if not count or best is None:
         return None
-    error = math.sqrt(best * (1 - best) / count)
+    # One row more of each kind: otherwise the error of 0 or 100% would be none.
+    share_right = (best * count + 1) / (count + 2)
+    error = math.sqrt(share_right * (1 - share_right) / (count + 2))
     close = [rate for rate, share in usable.items() if share >= best - error]
     # A factor of 99.99… is rounding in the grid.
     if max(close) < UNDECIDED * min(close) * 0.999:
         return None
     return (
-        f"{count} held-out rows do not tell rates from {min(close):g} to {max(close):g} apart (their standard error is "
-        f"{100 * error:.0f} points), so that another draw or another processor may choose another than "
+        f"on the {count} held-out rows rates as far apart as {min(close):g} and {max(close):g} score alike (within one "
+        f"standard error, {100 * error:.0f} points): another draw or another processor may choose another than "
         f"{choice['rate']:g}"
     )
 

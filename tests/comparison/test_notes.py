@@ -18,6 +18,17 @@ SOUND: dict[str, Any] = {
     "rounding": {"sim_aou.value": 1e-5, "sim_aou.per_layer": [0.5, 1e-5]},
     "undefined_queries": {"sim_am.difference_per_layer[1]": {"share": 0.5, "reason": "…"}},
 }
+
+
+def chosen(
+    rate: float, held_out: int, accuracies: dict[float, float | None], diverged: dict[float, float] | None = None
+) -> dict[str, Any]:
+    """A choice among rates, by accuracy on held-out rows."""
+    trials = [{"rate": rate, "accuracy": accuracy, "out": None} for rate, accuracy in accuracies.items()]
+    trials += [{"rate": rate, "accuracy": accuracy, "out": "no"} for rate, accuracy in (diverged or {}).items()]
+    return {"finetune.choice": {"rate": rate, "held_out": held_out, "note": "", "trials": trials}}
+
+
 CASES = [
     ("loss-rose", {"finetune.loss": [4.3, 4.1, 4.4, 4.0, 11.0, 9.0, 7.0, 7.5]}, "rose from 4.20"),
     (
@@ -27,22 +38,13 @@ CASES = [
     ),
     (
         "rate-undecided",
-        # 14 and 16 of 28 rows: less than one standard error (9.4 points) apart, and the last one was left out.
-        {
-            "finetune.choice": {
-                "rate": 0.1,
-                "held_out": 28,
-                "note": "",
-                "trials": [
-                    {"rate": 0.0001, "accuracy": 0.5},
-                    {"rate": 0.001, "accuracy": 0.4},
-                    {"rate": 0.1, "accuracy": 16 / 28},
-                    {"rate": 1.0, "accuracy": 0.5, "out": "it diverges"},
-                ],
-            },
-        },
-        "28 held-out rows do not tell rates from 0.0001 to 0.1 apart (their standard error is 9 points)",
+        # 14 and 16 of 28 rows: less than one standard error (9 points) apart, and the last one was left out.
+        chosen(0.1, 28, {0.0001: 0.5, 0.001: 0.4, 0.1: 16 / 28}, diverged={1.0: 0.5}),
+        "28 held-out rows rates as far apart as 0.0001 and 0.1 score alike (within one standard error, 9 points)",
     ),
+    # Just a hundred times apart; the error of a share of 1 is not nothing; and what was not judged has no say.
+    ("rate-undecided", chosen(0.02, 64, {0.0002: 0.5, 0.02: 0.5}), "as far apart as 0.0002 and 0.02"),
+    ("rate-undecided", chosen(0.1, 64, {0.001: 1.0, 0.1: 1.0, 1.0: None}), "within one standard error, 2 points"),
     ("ft-one-class", {"answers.ft": [4, 196]}, "98% of the queries one answer, 'Positive'"),
     ("icl-one-class", {"answers.icl": [200, 0]}, "100% of the queries one answer, 'Negative'"),
     ("ft-no-better", {"accuracy.ft": 0.6}, "no better than zero-shot (60.0%)"),
@@ -72,15 +74,10 @@ HARMLESS = [
     {"task.answer_token_ids": [[1, 5], [2, 3]], "answers.zsl": [4, 196]},
     {"finetune.loss": [4.0, 3.0, 4.2, 3.1, 4.1, 3.2, 4.3, 3.0]},
     {"finetune.choice": {"rate": 0.01, "trials": [{}] * 9, "note": ""}},
-    # Close in accuracy and in rate; far apart in both; nothing but the chosen rate.
-    *(
-        {"finetune.choice": {"rate": 0.01, "held_out": 400, "note": "", "trials": trials}}
-        for trials in (
-            [{"rate": 0.001, "accuracy": 0.61}, {"rate": 0.01, "accuracy": 0.62}],
-            [{"rate": 0.0001, "accuracy": 0.55}, {"rate": 0.01, "accuracy": 0.62}],
-            [{"rate": 0.01, "accuracy": 1.0}],
-        )
-    ),
+    # Alike and less than a hundred times apart; further apart and not alike; nothing but the chosen rate.
+    chosen(0.02, 64, {0.0005: 0.5, 0.02: 0.5}),
+    chosen(0.01, 400, {0.0001: 0.55, 0.01: 0.62}),
+    chosen(0.01, 400, {0.01: 1.0}),
     {"answers.ft": [4, 196], "answers.gold": [4, 196]},
     {"answers.ft": [1, 0], "answers.gold": [0, 1]},
     {"rec2ftp.corrected_by_ft": 0, "rec2ftp.value": None},
