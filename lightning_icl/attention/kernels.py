@@ -71,8 +71,8 @@ def _cuda_fused(query: Tensor, key: Tensor, value: Tensor, scaling: float, causa
     half = query.dtype in (torch.float16, torch.bfloat16)
     # Kernels read 16 bytes at a time and refuse other widths: zeros change no score and add columns of zeros.
     query, key, value = (_padded(states, 8 if half else 4) for states in (query, key, value))
-    # Flash raises on float32 and on widths over 256. cuDNN's kernel, faster on Hopper, costs more at every new shape
-    # than the passes of a run would gain by it.
+    # Flash raises on float32 and on widths over 256. cuDNN's kernel is faster on Hopper, but plans anew for every shape
+    # (`benchmarks.prefix_kernels`).
     if half and query.shape[3] <= 256:
         out, lse, *_ = _FLASH(query, key, value, 0.0, causal, False, scale=scaling)
     else:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from exactness import RATE, make_trainer
-from single_runs import assert_near
+from single_runs import PRECISIONS, assert_near
 from tiny_models import VARIANTS, tiny_model
 from tiny_task import tiny_data
 
@@ -17,7 +17,6 @@ from lightning_icl.probing.probe import ICLProbe
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 DTYPES = pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
-PRECISIONS = {torch.float64: "64-true", torch.float32: "32-true"}
 
 
 def compared(
