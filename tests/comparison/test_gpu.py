@@ -16,7 +16,8 @@ from lightning_icl.probing.module import FinetunedModule
 from lightning_icl.probing.probe import ICLProbe
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-DTYPES = pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
+# float64: cosines of rotary embeddings are taken in float32 by transformers, on either device.
+DTYPES = pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-4)])
 
 
 def compared(
@@ -45,7 +46,7 @@ def test_a_comparison_is_the_processors(variant: str, dtype: torch.dtype, tolera
         for view, values in query.items():
             assert values == pytest.approx(other[view], rel=0, abs=10 * tolerance)
     # A cosine of small updates magnifies rounding, and ranks that are nearly tied change places.
-    near = {torch.float64: 1e-6, torch.float32: 5e-3}[dtype]
+    near = {torch.float64: 1e-4, torch.float32: 5e-3}[dtype]
     assert metrics == pytest.approx(other_metrics, rel=0, abs=near, nan_ok=True)
 
 
