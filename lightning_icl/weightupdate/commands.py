@@ -11,7 +11,7 @@ from lightning_icl.comparison.controls.run import Controlled, contrasts_of
 from lightning_icl.comparison.output import Run, claimed
 from lightning_icl.comparison.plan import Plan, PlannedTask, make_plan, resolved_command_settings
 from lightning_icl.comparison.progress import say
-from lightning_icl.comparison.rate import fit_once, with_chosen_rate
+from lightning_icl.comparison.rate import with_chosen_rate
 from lightning_icl.comparison.trainer import check_one_process, check_trainer, make_trainer, quiet
 from lightning_icl.data.batches import batch_budget
 from lightning_icl.data.queries import Query, budget_batches, collate
@@ -88,7 +88,8 @@ def carry_out(settings: WeightUpdateSettings, plan: Plan, *, show: bool = True) 
                 settings.depth,
             )
             with guarded(trainer):
-                fit_once(trainer, probe, planned)
+                # Also where `--lr auto` has learnt it before: the shares of demonstrations need a look at every step.
+                trainer.fit(probe, datamodule=planned.data)
             # Controls fine-tune too, so they come before the pass that compares.
             controlled = contrasts_of(plan.settings, planned, probe, CONTROLS)
             probe.also_compare([contrast for contrasts in controlled.contrasts.values() for contrast in contrasts])

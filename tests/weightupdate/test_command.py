@@ -141,6 +141,17 @@ def test_the_file_holds_every_condition_with_intervals(run: Path) -> None:
     assert found["conditions"]["icl"]["agreement"] == 1
 
 
+def test_a_chosen_rate_gives_what_the_same_rate_gives_by_name(tmp_path: Path) -> None:
+    small = ["weight-update", "--task", "tiny-cb", "--shots", "3", "--limit", "4", "--held-out", "3"]
+    main([*small, "--lr", "auto", "--out", str(tmp_path / "auto")])
+    chosen = content(tmp_path / "auto" / "tiny-cb")
+    main([*small, "--lr", str(chosen["finetune"]["lr"]), "--out", str(tmp_path / "named")])
+    named = content(tmp_path / "named" / "tiny-cb")
+    for part in ("conditions", "matrices_per_head", "shares_per_layer"):
+        assert chosen[part] == named[part]
+    assert all(sum(row) == pytest.approx(1, abs=1e-4) for row in chosen["shares_per_layer"]["ft"])
+
+
 def test_pictures_are_drawn_in_both_formats(run: Path) -> None:
     for name in ("rungs", "layers", "depth"):
         assert (run / f"weight_update_{name}.png").read_bytes().startswith(b"\x89PNG")
