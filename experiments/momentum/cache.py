@@ -3,11 +3,14 @@
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning_icl.pretraining.settings import PretrainSettings
 from lightning_icl.results import to_json
 from lightning_icl.saving.workspace import write_text
+
+if TYPE_CHECKING:
+    from lightning_icl.pretraining.text import Text
 
 # Raised where more is measured than before: what was kept by then is measured again.
 _FORMAT = 3
@@ -46,3 +49,8 @@ def measured_once(path: Path, asked: Mapping[str, Any], measure: Callable[[], Ma
     found = json.loads(to_json(measure()))
     write_text(path, to_json({"asked": current, "found": found}))
     return dict(found)
+
+
+def text_record(text: "Text") -> list[str]:
+    """What a text consists of, wherever its files lie: figures do not change with a folder's name."""
+    return [f"{path.name} ({path.stat().st_size} bytes)" for path in text.files] or text.record

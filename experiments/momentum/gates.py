@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.mistakes import told_in_one_line
-from experiments.momentum.cache import measured_once, train_once
+from experiments.momentum.cache import measured_once, text_record, train_once
 from experiments.momentum.curves import need_matplotlib
 from experiments.momentum.gate_tables import CONTROL, PLAIN, tables
 from experiments.momentum.work_sharing import WAIT, Piece, run_shared
@@ -107,7 +107,7 @@ def measured(path: Path, model: str, record: Mapping[str, Any], arguments: argpa
         return figures(load_model(source), source, arguments)
 
     asked = {name: getattr(arguments, name) for name in ("tasks", "limit", "tokens", "block")}
-    text = find_text(perplexity_text(arguments), "--data").record
+    text = text_record(find_text(perplexity_text(arguments), "--data"))
     return measured_once(path, {**asked, "text": text, "model": record}, figures_now)
 
 

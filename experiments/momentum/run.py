@@ -14,21 +14,18 @@ import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 
 from experiments.mistakes import told_in_one_line
-from experiments.momentum.cache import measured_once, train_once
+from experiments.momentum.cache import measured_once, text_record, train_once
 from experiments.momentum.curves import need_matplotlib
 from experiments.momentum.search import Found, check_texts, keep_search, search, search_table
 from experiments.momentum.settings import SIZES, ExperimentSettings, Variant, model_folder, read_settings
 from experiments.momentum.work_sharing import WAIT, Piece, run_shared
 from lightning_icl.errors import UserError
 from lightning_icl.saving.workspace import held
-
-if TYPE_CHECKING:
-    from lightning_icl.pretraining.text import Text
 
 MEASURED = "measured.json"
 _WIDE = 120
@@ -189,15 +186,10 @@ def _asked(settings: ExperimentSettings, out: Path) -> dict[str, Any]:
         data = ICLDataModule(task, tokenizer, context_length=None, data=folder, shots=1, limit=settings.limit)
         tasks_read[task.name] = {name: data.fingerprints[name] for name in ("rows", "task")}
     texts = {
-        name: _text_record(find_text(getattr(settings, name), name, split))
+        name: text_record(find_text(getattr(settings, name), name, split))
         for name, split in (("text", "train"), ("validation_text", "validation"))
     }
     return {**{name: getattr(settings, name) for name in _PLAIN}, **texts, "tasks_read": tasks_read}
-
-
-def _text_record(text: "Text") -> list[str]:
-    """What a text consists of, wherever its files lie."""
-    return [f"{path.name} ({path.stat().st_size} bytes)" for path in text.files] or text.record
 
 
 if __name__ == "__main__":
