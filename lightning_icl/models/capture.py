@@ -20,6 +20,7 @@ from lightning_icl.attention.ladder import SharedTokens
 from lightning_icl.attention.prefix import join_attention, own_attention
 from lightning_icl.models._fast_paths import fused_blocks, head_in_pieces, shared_embedding, wide_products
 from lightning_icl.models._last_block import narrow_last_block
+from lightning_icl.models._onednn import onednn_products
 from lightning_icl.models._routing import routed
 from lightning_icl.models.architecture import architecture_of, fused_layout, fused_rows, head_counts
 from lightning_icl.models.forward_pass import ForwardPass, LayerAttention, at_probe
@@ -63,8 +64,10 @@ class Capture:
             stack.enter_context(routed(self.model, ways))
             stack.enter_context(fused_blocks(self.model))
             stack.enter_context(wide_products(self.model))
-            stack.enter_context(narrow_last_block(self.model, lambda: self._under_way))
             stack.enter_context(head_in_pieces(self.model.get_output_embeddings()))
+            stack.enter_context(onednn_products(self.model))
+            # Around all products: in some families it is single ones that are narrowed.
+            stack.enter_context(narrow_last_block(self.model, lambda: self._under_way))
             stack.enter_context(shared_embedding(self.model.get_input_embeddings(), self._queries))
             for layer, module in enumerate(self.attentions):
                 stack.callback(self._hook_query(module, self._query_rows[layer]).remove)

@@ -1,0 +1,55 @@
+"""Products by oneDNN on AMD's processors, for the length of a visit.
+
+PyTorch multiplies float32 by MKL, which leaves AVX-512 to Intel's processors. oneDNN, which PyTorch has for bfloat16,
+uses it wherever it is: with units of full width (Zen 5) a product takes half the time. Both sum in float32.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.models.falcon.modeling_falcon import FalconLinear
+from transformers.pytorch_utils import Conv1D
+
+from lightning_icl.models._adapters import replaced_forwards
+from lightning_icl.models.projection import weight_of
+
+
+def mkl_is_slow() -> bool:
+    """Whether MKL leaves vector instructions of this processor unused that oneDNN uses."""
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    able = "AMD" in str(capabilities.get("cpu_name")) and bool(capabilities.get("avx512_f"))
+    return able and torch.backends.mkl.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+@contextmanager
+def onednn_products(model: PreTrainedModel) -> Iterator[None]:
+    """Linear projections in float32 run by oneDNN until the context ends, where that is faster.
+
+    Nothing happens on other processors and devices, in training, under autocast and to other types.
+    """
+    if model.device.type != "cpu" or not mkl_is_slow():
+        yield
+        return
+    forwards = {
+        # Around what stands there already, which training needs.
+        module: partial(_product, module, module.forward)
+        for module in model.modules()
+        if type(module) in (nn.Linear, Conv1D, FalconLinear)
+    }
+    with replaced_forwards(forwards):
+        yield
+
+
+def _product(module: Any, forward: Callable[[Tensor], Tensor], states: Tensor) -> Tensor:
+    weight = weight_of(module)
+    other = states.dtype != torch.float32 or weight.dtype != torch.float32
+    if other or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+        return forward(states)
+    # No activation is asked to be part of it.
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(states, weight, module.bias, "none", [], "")
+    return product
