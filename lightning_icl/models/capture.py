@@ -19,6 +19,7 @@ from lightning_icl.attention.branches import branched_ema
 from lightning_icl.attention.ladder import SharedTokens
 from lightning_icl.attention.prefix import join_attention, own_attention
 from lightning_icl.models._fast_paths import fused_blocks, head_in_pieces, shared_embedding, wide_products
+from lightning_icl.models._fast_rotary import fast_rotary
 from lightning_icl.models._last_block import narrow_last_block
 from lightning_icl.models._onednn import onednn_products
 from lightning_icl.models._routing import routed
@@ -62,6 +63,7 @@ class Capture:
         with ExitStack() as stack:
             ways = {module: partial(self.attend, layer) for layer, module in enumerate(self.attentions)}
             stack.enter_context(routed(self.model, ways))
+            stack.enter_context(fast_rotary(self.attentions[0]))
             stack.enter_context(fused_blocks(self.model))
             stack.enter_context(wide_products(self.model))
             stack.enter_context(head_in_pieces(self.model.get_output_embeddings()))
