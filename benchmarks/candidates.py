@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import lightning as L
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, linear
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -17,6 +17,8 @@ from benchmarks.workload import Workload, ready_probe, whole_inputs
 from lightning_icl.data.module import demonstration_steps
 from lightning_icl.models.architecture import architecture_of
 from lightning_icl.models.kv import GradientGate
+from lightning_icl.models.onednn import mkl_is_slow, onednn_linear
+from lightning_icl.models.projection import weight_of
 from lightning_icl.probing.contrast import ContrastMetrics
 from lightning_icl.probing.finetuning import KVFinetuning
 from lightning_icl.probing.probe import ICLProbe
@@ -116,18 +118,18 @@ def matrix_products(model: PreTrainedModel, workload: Workload, dtype: torch.dty
     inputs: dict[tuple[int, int], Tensor] = {}
     for module in model.modules():
         if isinstance(module, nn.Linear | Conv1D):
-            weight = module.weight.detach().to(dtype)
-            weight = weight if isinstance(module, Conv1D) else weight.T
-            rows = workload.queries if module in narrow else tokens
-            made = inputs.setdefault(
-                (rows, len(weight)), torch.randn(rows, len(weight), dtype=dtype, device=weight.device)
-            )
+            weight = weight_of(module).detach().to(dtype)
+            rows, width = workload.queries if module in narrow else tokens, weight.shape[1]
+            made = inputs.setdefault((rows, width), torch.randn(rows, width, dtype=dtype, device=weight.device))
             products.append((made, weight))
+    # By the library that is faster, or the rate would be no limit.
+    by_onednn = model.device.type == "cpu" and dtype == torch.float32 and mkl_is_slow()
+    multiply = onednn_linear if by_onednn else linear
 
     @torch.inference_mode()
     def run() -> None:
         for tokens_in, weight in products:
-            tokens_in @ weight
+            multiply(tokens_in, weight)
 
     return run, sum(2 * made.shape[0] * weight.numel() for made, weight in products)
 

@@ -21,11 +21,11 @@ from lightning_icl.attention.prefix import join_attention, own_attention
 from lightning_icl.models._fast_paths import fused_blocks, head_in_pieces, shared_embedding, wide_products
 from lightning_icl.models._fast_rotary import fast_rotary
 from lightning_icl.models._last_block import narrow_last_block
-from lightning_icl.models._onednn import onednn_products
 from lightning_icl.models._routing import routed
 from lightning_icl.models.architecture import architecture_of, fused_layout, fused_rows, head_counts
 from lightning_icl.models.forward_pass import ForwardPass, LayerAttention, at_probe
 from lightning_icl.models.momentum.settings import has_momentum, layer_momentum
+from lightning_icl.models.onednn import onednn_products
 from lightning_icl.models.recording import Prefix, Recording
 from lightning_icl.models.replacement import Replacement
 from lightning_icl.models.rotary import length_scaling

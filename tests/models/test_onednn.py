@@ -9,7 +9,7 @@ from tiny_models import VARIANTS, tiny_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_icl.data.queries import Query, collate
-from lightning_icl.models import _onednn
+from lightning_icl.models import onednn
 from lightning_icl.models.capture import Capture
 
 AMD = {"architecture": "x86_64", "cpu_name": "AMD EPYC", "avx512_f": True, "avx512_bf16": True}
@@ -87,10 +87,10 @@ def test_other_processors_are_left_alone_and_a_visit_leaves_nothing(
 ) -> None:
     model = tiny_model("llama")
     on(capabilities, monkeypatch)
-    with _onednn.onednn_products(model):
+    with onednn.onednn_products(model):
         assert not [module for module in model.modules() if "forward" in vars(module)]
     on(AMD, monkeypatch)
-    with _onednn.onednn_products(model):
+    with onednn.onednn_products(model):
         changed = [module for module in model.modules() if "forward" in vars(module)]
         assert len(changed) == 3 * 7 + 1  # attention has four matrices and a block's MLP three; the unembedding
     assert not [module for module in model.modules() if "forward" in vars(module)]

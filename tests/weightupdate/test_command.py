@@ -18,7 +18,7 @@ from lightning_icl.data.queries import collate
 from lightning_icl.metrics.closeness import Closeness
 from lightning_icl.metrics.prediction import Rec2FTP
 from lightning_icl.metrics.representation import update_similarity
-from lightning_icl.models import _onednn
+from lightning_icl.models import onednn
 from lightning_icl.models.architecture import attention_windows
 from lightning_icl.models.capture import Capture
 from lightning_icl.models.replacement import Updated
@@ -105,7 +105,7 @@ def test_a_rung_costs_no_more_than_a_tenth_above_in_context_learning(
     from lightning_icl import find_model, load_model
 
     # The counter does not know oneDNN's products.
-    monkeypatch.setattr(_onednn, "mkl_is_slow", lambda: False)
+    monkeypatch.setattr(onednn, "mkl_is_slow", lambda: False)
     model, data = load_model(find_model("builtin")), tiny_data(tmp_path)
     batch, ids = collate(data.queries), [3 + number % 90 for number in range(900)]
     with Capture(model) as capture:

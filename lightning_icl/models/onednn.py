@@ -50,6 +50,17 @@ def _product(module: Any, forward: Callable[[Tensor], Tensor], states: Tensor) -
     other = states.dtype != torch.float32 or weight.dtype != torch.float32
     if other or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
         return forward(states)
+    return onednn_linear(states, weight, module.bias)
+
+
+def onednn_linear(states: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`states @ weight.T + bias` by oneDNN, without gradients.
+
+    Args:
+        states: (..., I), float32 on a processor.
+        weight: (O, I); a transposed view is as good.
+        bias: (O,) or None.
+    """
     # No activation is asked to be part of it.
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(states, weight, module.bias, "none", [], "")
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(states, weight, bias, "none", [], "")
     return product
