@@ -30,7 +30,7 @@ def mkl_is_slow() -> bool:
 def onednn_products(model: PreTrainedModel) -> Iterator[None]:
     """Linear projections in float32 run by oneDNN until the context ends, where that is faster.
 
-    Nothing happens on other processors and devices, in training, under autocast and to other types.
+    Nothing happens on other processors and devices, under autocast, to other types and to weights that are trained.
     """
     if model.device.type != "cpu" or not mkl_is_slow():
         yield
@@ -48,13 +48,32 @@ def onednn_products(model: PreTrainedModel) -> Iterator[None]:
 def _product(module: Any, forward: Callable[[Tensor], Tensor], states: Tensor) -> Tensor:
     weight = weight_of(module)
     other = states.dtype != torch.float32 or weight.dtype != torch.float32
-    if other or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+    if other or torch.is_autocast_enabled("cpu"):
         return forward(states)
-    return onednn_linear(states, weight, module.bias)
+    if not torch.is_grad_enabled():
+        return onednn_linear(states, weight, module.bias)
+    # A control may train weights that are no projection's.
+    if any(parameter.requires_grad for parameter in module.parameters(recurse=False)):
+        return forward(states)
+    return _FrozenProduct.apply(states, weight, module.bias)
+
+
+class _FrozenProduct(torch.autograd.Function):
+    """Of weights that are not trained: the gradient goes to the states alone."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(weight)
+        return onednn_linear(states, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (weight,) = ctx.saved_tensors
+        return onednn_linear(gradient, weight.T), None, None
 
 
 def onednn_linear(states: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`states @ weight.T + bias` by oneDNN, without gradients.
+    """`states @ weight.T + bias` by oneDNN, which autograd does not follow.
 
     Args:
         states: (..., I), float32 on a processor.

@@ -65,12 +65,27 @@ def test_every_projection_runs_by_onednn_with_the_same_numbers(variant: str, mon
         torch.testing.assert_close(found.double(), expected.double(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_gradients_go_through_weights_that_are_not_trained(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    gradients = {}
+    for name, capabilities, dtype in (("plain", {}, torch.float64), ("fast", AMD, torch.float32)):
+        on(capabilities, monkeypatch)
+        model = tiny_model(variant, dtype=torch.float32).to(dtype).requires_grad_(False)  # type: ignore[arg-type]
+        # The unembedding that is tied to it is trained too, and multiplied as ever.
+        embedding = model.get_input_embeddings().weight.requires_grad_()
+        with Products() as products, Capture(model) as capture:
+            logits, _ = capture.train_forward(torch.tensor([PREFIX]), [slice(0, len(PREFIX) - 1)])
+            (gradients[name],) = torch.autograd.grad(logits.square().sum(), [embedding])
+        assert bool(products.by_onednn) == (name == "fast")
+    scale = float(gradients["plain"].abs().max())
+    torch.testing.assert_close(gradients["fast"].double(), gradients["plain"].double(), rtol=1e-3, atol=1e-5 * scale)
+
+
 @pytest.mark.parametrize("variant", ["gpt2", "llama", "opt", "falcon-multiquery"])
-def test_training_and_other_types_multiply_as_ever(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trained_weights_and_other_types_are_multiplied_as_ever(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     on(AMD, monkeypatch)
-    whole = torch.tensor([PREFIX])
-    with Products() as products, Capture(tiny_model(variant)) as capture:
-        capture.train_forward(whole, [slice(0, 5)])
+    with Products() as products, Capture(tiny_model(variant).requires_grad_()) as capture:
+        capture.train_forward(torch.tensor([PREFIX]), [slice(0, 5)])
     assert products.by_onednn == 0
     for dtype in (torch.float64, torch.bfloat16):
         with Products() as products, Capture(tiny_model(variant, dtype=dtype)) as capture:
