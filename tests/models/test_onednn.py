@@ -1,4 +1,4 @@
-"""On AMD's processors a visit multiplies by oneDNN, with the numbers of plain transformers."""
+"""On AMD's newer processors a visit multiplies by oneDNN, with the numbers of plain transformers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,8 +12,8 @@ from lightning_icl.data.queries import Query, collate
 from lightning_icl.models import onednn
 from lightning_icl.models.capture import Capture
 
-AMD = {"architecture": "x86_64", "cpu_name": "AMD EPYC", "avx512_f": True, "avx512_bf16": True}
-OTHERS = (AMD | {"cpu_name": "Intel(R) Xeon(R)"}, AMD | {"avx512_f": False}, {})
+AMD = {"cpu_name": "AMD EPYC", "avx512_f": True, "avx_vnni": True}
+OTHERS = (AMD | {"cpu_name": "Intel(R) Xeon(R)"}, AMD | {"avx512_f": False}, AMD | {"avx_vnni": False}, {})
 PREFIX = [1, *torch.randint(3, 97, (30,), generator=torch.Generator().manual_seed(1)).tolist()]
 
 pytestmark = pytest.mark.skipif(
